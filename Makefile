@@ -1,0 +1,72 @@
+# Every target makes .venv and installs into it first, when needed. TORCH=cpu installs PyTorch's CPU-only build.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -eu -o pipefail -c
+.PHONY: help install demo serve test check format bench catalogue clean
+
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.installed
+TORCH ?=
+ARGS ?=
+
+help:
+	@echo "make demo       train 64 real trials, show the winner, keep the dashboard up (ARGS=--exit ends after the study)"
+	echo "make serve      start the server with a local worker"
+	echo "make test       run every test"
+	echo "make check      lint, types, import directions"
+	echo "make format     format the code"
+	echo "make bench      run the benchmarks (slow)"
+	echo "make catalogue  write tuner/optimizers/catalogue.json from the rules"
+	echo "make install    only install"
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+		echo "Tuner needs Python 3.11 or newer; found: $$($(or $(PYTHON),python3) --version 2>&1 || echo none)." >&2
+		echo "Install one and name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2
+		exit 1
+	fi
+	if [ ! -x $(BIN)/python ] && ! "$(PYTHON)" -m venv .venv > .venv.log 2>&1; then
+		cat .venv.log >&2
+		echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2
+		exit 1
+	fi
+	rm -f .venv.log
+	echo "installing into .venv (a few minutes the first time)"
+	pip() { $(BIN)/python -m pip --quiet --disable-pip-version-check "$$@"; }
+	if [ "$(TORCH)" = cpu ]; then
+		pip install -c constraints.txt torch --index-url https://download.pytorch.org/whl/cpu
+	fi
+	pip install -c constraints.txt -e '.[dev]' 2> .venv/install.log || { cat .venv/install.log >&2; exit 1; }
+	touch $(READY)
+
+demo: $(READY)
+	@exec $(BIN)/tuner demo $(ARGS)
+
+serve: $(READY)
+	@exec $(BIN)/tuner serve $(ARGS)
+
+test: $(READY)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	@$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	@$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY)
+	@for script in benchmarks/[a-z]*.py; do $(BIN)/python "$$script" $(ARGS); done
+
+catalogue: $(READY)
+	@$(BIN)/python -m tuner.optimizers.catalogue
+
+clean:
+	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The server: FastAPI routes, the control plane (`conductor`), figures and the dashboard."""

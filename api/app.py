@@ -1,0 +1,69 @@
+"""The app: all wiring in one place."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+from fastapi import FastAPI
+from starlette.middleware.gzip import GZipMiddleware
+
+import tuner
+from api import problems
+from api.routes import catalogue, dashboard, events, results, session, studies, trials, workers
+from api.security import Gate
+from api.settings import Settings
+from api.state import build_server
+from storage.database import Database
+from storage.migrate import upgrade
+
+API = "/api/v1"
+THREADS = 32
+
+
+def open_database(settings: Settings) -> Database:
+    """Open the database, and upgrade it when it is SQLite.
+
+    Raises:
+        DatabaseUnusable: it cannot be opened or written.
+    """
+    database = Database(settings.url, readers=THREADS + 8, synchronous=settings.sqlite_synchronous)
+    if database.is_sqlite:
+        upgrade(database)
+    return database
+
+
+def create_app(settings: Settings, database: Database) -> FastAPI:
+    """Build the app; it closes the database when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        server = build_server(settings, database)
+        app.state.server, app.state.streams = server, []
+        server.hub.bind(asyncio.get_running_loop())
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        conducting = asyncio.create_task(server.conductor.run())
+        try:
+            yield
+        finally:
+            server.hub.close()
+            server.asker.close()
+            await conducting
+            database.close()
+
+    app = FastAPI(
+        title="Tuner",
+        version=tuner.__version__,
+        lifespan=lifespan,
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_middleware(GZipMiddleware, minimum_size=1024)
+    app.add_middleware(Gate, settings=settings)
+    problems.install(app)
+    for module in (studies, trials, results, events, workers, catalogue):
+        app.include_router(module.router, prefix=API)
+    app.include_router(session.router)
+    dashboard.install(app)
+    return app

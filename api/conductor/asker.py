@@ -1,0 +1,77 @@
+"""The server's end of the sampler process: one request, one answer, started again when it dies."""
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+
+from tuner.errors import TunerError
+from tuner.search.ask import AskRequest, to_json
+from tuner.study.hyperparameter import Scalar
+
+log = logging.getLogger(__name__)
+
+
+class SamplerFailed(TunerError):
+    """The sampler process could not answer."""
+
+
+class Asker:
+    """Asks the sampler process for configurations. Thread-safe; one request at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._closed = False
+
+    def ask(self, request: AskRequest) -> list[dict[str, Scalar]]:
+        """Return one configuration per index of the request.
+
+        Raises:
+            SamplerFailed: the sampler raised, or its process died twice.
+        """
+        line = json.dumps(to_json(request)) + "\n"
+        with self._lock:
+            answer = self._exchange(line) or self._exchange(line)
+        if not answer:
+            raise SamplerFailed(f"the sampler process died while asked for a configuration of {request.family}")
+        data = json.loads(answer)
+        if "error" in data:
+            raise SamplerFailed(f"the {request.method} sampler failed on {request.family}: {data['error']}")
+        configurations: list[dict[str, Scalar]] = data["configurations"]
+        return configurations
+
+    def _exchange(self, line: str) -> str:
+        """Send a line and read one; empty when the process is gone."""
+        if self._closed:
+            raise SamplerFailed("the server is shutting down")
+        if self._process is None or self._process.poll() is not None:
+            log.info("starting the sampler process", extra={"action": "sampler_start"})
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "tuner.search.process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+        except OSError:
+            return ""
+        return self._process.stdout.readline()
+
+    def close(self) -> None:
+        """End the process."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    try:
+                        pipe.close()
+                    except BrokenPipeError:
+                        pass

@@ -1,0 +1,150 @@
+"""The conductor: looks after every study that has work, until it is over.
+
+Each round it expires lost leases, fills the queue and closes studies that are done. A round is triggered by any change
+and at least every `TICK_S`; it reads first and opens a write transaction only when there is something to write.
+"""
+
+import asyncio
+import logging
+import time
+
+from api.conductor import endings, proposals
+from api.conductor.asker import Asker, SamplerFailed
+from api.conductor.grace import Grace
+from api.conductor.hub import Hub, wait
+from api.conductor.proposals import Outrun
+from api.conductor.specs import Plan, Plans
+from storage import attempts, events, studies, trials
+from storage.database import Database
+from storage.events import Change
+from storage.studies import StudyRecord
+from storage.trials import TrialRecord
+from tuner.errors import NotFound
+from tuner.study.states import StudyState, TrialState
+
+log = logging.getLogger(__name__)
+TICK_S = 0.5
+
+
+class Conductor:
+    """Runs as one task on the server's event loop; its database work happens in a thread."""
+
+    def __init__(self, database: Database, plans: Plans, hub: Hub, asker: Asker, lease_s: float) -> None:
+        self._database = database
+        self._plans = plans
+        self._hub = hub
+        self._asker = asker
+        self._grace = Grace(lease_s)
+
+    async def run(self) -> None:
+        """Go round until the server closes."""
+        while not self._hub.closing.is_set():
+            ticket = self._hub.changes.ticket()
+            await asyncio.to_thread(self.round)
+            await wait(ticket, TICK_S)
+
+    def round(self) -> None:
+        """Look after every study once."""
+        with self._database.read() as session:
+            study_ids = studies.ids_with_work(session)
+            now = self._database.now(session)
+        if self._grace.tick(steady_s=time.monotonic(), wall=now):
+            self._expire(study_ids)
+        for study_id in study_ids:
+            try:
+                self._tend(study_id)
+            except (NotFound, Outrun):
+                continue  # deleted, or changed by somebody else: the next round sees it as it is
+            except SamplerFailed as error:
+                if not self._hub.closing.is_set():
+                    self._fail(study_id, str(error))
+
+    def _expire(self, study_ids: list[int]) -> None:
+        with self._database.read() as session:
+            if not attempts.expired(session, study_ids=study_ids, now=self._database.now(session)):
+                return
+        with self._database.write() as session:
+            now = self._database.now(session)
+            changes: list[Change] = []
+            for lease in attempts.expired(session, study_ids=study_ids, now=now):
+                trial = trials.by_ids(session, ids=[lease.trial_id])[lease.trial_id]
+                attempts.end(session, trial_id=trial.id, attempt=lease.attempt, outcome="lost", now=now)
+                plan = self._plans.of(studies.get(session, trial.study_id))
+                changes += endings.give_back(session, trial=trial, plan=plan, outcome="lost", now=now)
+                log.warning("lease lost", extra={"action": "lease_lost", "trial": trial.id, "worker": lease.worker_id})
+            events.append(session, changes=changes, now=now)
+        self._ring()
+
+    def _tend(self, study_id: int) -> None:
+        with self._database.read() as session:
+            study = studies.get(session, study_id)
+            plan = self._plans.of(study)
+            best = trials.best(session, study_id=study_id, minimize=plan.minimize)
+            numbers = proposals.wanted_numbers(session, study=study)
+            in_flight = trials.count_in_flight(session, study_id=study_id)
+            adaptive = numbers and plan.spec.method == "tpe"
+            known = trials.of_study(session, study_id=study_id) if adaptive else []
+        if study.state != StudyState.RUNNING:
+            return
+        if self._target_reached(plan, best):
+            self._complete(study, f"the target {plan.spec.metric.target:g} was reached", stop_running=True)
+        elif numbers:
+            self._propose(study, plan, numbers, known, in_flight)
+        elif in_flight == 0 and study.trials_created >= study.run_cap:
+            self._complete(study, None, stop_running=False)
+
+    def _propose(
+        self, study: StudyRecord, plan: Plan, numbers: range, known: list[TrialRecord], in_flight: int
+    ) -> None:
+        wanted = proposals.requests(plan, numbers=numbers, known=known)
+        answers = {family: self._asker.ask(request) for family, request in wanted.items()}
+        with self._database.write() as session:
+            proposals.store(
+                session,
+                study=study,
+                plan=plan,
+                numbers=numbers,
+                answers=answers,
+                asked_after=study.trials_created - in_flight,
+                now=self._database.now(session),
+            )
+        self._ring()
+
+    def _target_reached(self, plan: Plan, best: TrialRecord | None) -> bool:
+        metric = plan.spec.metric
+        if not metric.stop_on_target or metric.target is None or best is None or best.value is None:
+            return False
+        return best.value <= metric.target if plan.minimize else best.value >= metric.target
+
+    def _complete(self, study: StudyRecord, reason: str | None, *, stop_running: bool) -> None:
+        with self._database.write() as session:
+            now = self._database.now(session)
+            changes: list[Change] = []
+            if stop_running and reason is not None:
+                for number in trials.cancel_queued(session, study_id=study.id, why=reason, now=now):
+                    changes.append(Change(study.id, f"trial.{TrialState.CANCELLED}", number, {"reason": reason}))
+                trials.order_stop(session, study_id=study.id, why=reason)
+            studies.set_state(
+                session, study_id=study.id, old=study.state, new=StudyState.COMPLETED, reason=reason, now=now
+            )
+            changes.append(Change(study.id, "study.completed", None, {"reason": reason}))
+            events.append(session, changes=changes, now=now)
+        log.info("study completed", extra={"action": "study_completed", "study": study.name})
+        self._ring()
+
+    def _fail(self, study_id: int, reason: str) -> None:
+        log.error("study failed: %s", reason, extra={"action": "study_failed", "study": study_id})
+        with self._database.write() as session:
+            now = self._database.now(session)
+            study = studies.get(session, study_id)
+            if study.state != StudyState.RUNNING:
+                return
+            studies.set_state(
+                session, study_id=study_id, old=study.state, new=StudyState.FAILED, reason=reason, now=now
+            )
+            events.append(session, changes=[Change(study_id, "study.failed", None, {"reason": reason})], now=now)
+        self._ring()
+
+    def _ring(self) -> None:
+        self._hub.changes.ring()
+        self._hub.work.ring()

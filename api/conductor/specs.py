@@ -1,0 +1,53 @@
+"""Study documents of stored studies, parsed once."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from storage.studies import StudyRecord
+from tuner.study.catalogue import Catalogue, load_catalogue
+from tuner.study.families import families
+from tuner.study.space import FamilySpace
+from tuner.study.spec import StudySpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study document with the search spaces that follow from it."""
+
+    spec: StudySpec
+    families: list[FamilySpace]
+
+    @property
+    def minimize(self) -> bool:
+        """Whether smaller values of the metric are better."""
+        return self.spec.metric.goal == "minimize"
+
+    def family_of(self, number: int) -> tuple[FamilySpace, int]:
+        """Return whose turn a trial number is (round-robin), and the how-manieth of that family it is."""
+        return self.families[number % len(self.families)], number // len(self.families)
+
+
+def stack_key(spec: StudySpec) -> str:
+    """Name the stack that a study's trials belong to: workload, its parameters and the micro-batch."""
+    identity = json.dumps([spec.workload.model_dump(), spec.micro_batch_size()], sort_keys=True)
+    return f"{spec.workload.name[:40]}/{spec.micro_batch_size()}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+class Plans:
+    """Plans by study id. A stored document never changes, so what was parsed stays right."""
+
+    def __init__(self, catalogue: Catalogue | None = None) -> None:
+        self._catalogue = catalogue or load_catalogue()
+        self._plans: dict[int, Plan] = {}
+
+    def of(self, study: StudyRecord) -> Plan:
+        """Return the plan of a study."""
+        if study.id not in self._plans:
+            spec = StudySpec.model_validate(study.document)
+            self._plans[study.id] = Plan(spec, families(spec, self._catalogue))
+        return self._plans[study.id]
+
+    def forget(self, study_id: int) -> None:
+        """Drop a deleted study."""
+        self._plans.pop(study_id, None)

@@ -1,0 +1,128 @@
+"""Learning rate against batch size, coloured by the metric: where in the plane training works.
+
+Both axes are logarithmic. The colour runs from the best value to the 80th percentile from the best, so that a few bad
+trials do not use up the scale; on a positive metric that is minimised it is log10. Diverged trials are crosses.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from api.figures.encode import floats, integers
+from api.figures.marks import HOVER_TRIAL, about
+from api.figures.sample import batch_of, lr_of, shown
+from api.figures.theme import BAD, INK, SCALE, Figure, Trace, axis, empty, figure, symbol, words
+from tuner.wire.views import StudyView, TrialView
+
+NAME = "lr_batch"
+
+
+def lr_batch(study: StudyView, trials: Sequence[TrialView]) -> Figure:
+    """Draw the plane of learning rate and batch size."""
+    points = shown(study, trials, needs=["lr", "batch_size"])
+    everything = [*points.finished, *points.infeasible]
+    if not everything:
+        return empty(NAME, "No trial has finished yet.")
+    values = np.array([trial.value for trial in points.finished], dtype=float)
+    log = study.goal == "minimize" and bool((values > 0).all())
+    data: list[Trace] = []
+    for optimizer in points.optimizers(study):
+        group = points.of(optimizer)
+        if group:
+            data += [_dots(study, optimizer, group, log), _legend(optimizer)]
+    if points.infeasible:
+        data.append(_crosses(points.infeasible))
+    sizes = sorted({batch_of(trial) for trial in everything})
+    ticks = {"tickvals": sizes, "ticktext": [f"{size:,}" for size in sizes]} if len(sizes) <= 12 else {}
+    layout: dict[str, Any] = {"coloraxis": _colour_axis(study, values, log)} if points.finished else {}
+    return figure(
+        NAME,
+        data,
+        note=points.note,
+        xaxis=axis("learning rate", log=True),
+        yaxis=axis("batch size (examples)", log=True, **ticks),
+        **layout,
+    )
+
+
+def _dots(study: StudyView, optimizer: str, group: Sequence[TrialView], log: bool) -> Trace:
+    values = [trial.value or 0.0 for trial in group]
+    mark = {
+        "color": floats([math.log10(v) for v in values] if log else values),
+        "coloraxis": "coloraxis",
+        "symbol": symbol(optimizer),
+        "size": 10,
+        "line": {"width": 0.6, "color": INK},
+    }
+    custom = np.array([[trial.number, batch_of(trial), value] for trial, value in zip(group, values, strict=True)])
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": words(optimizer),
+        "legendgroup": optimizer,
+        "showlegend": False,
+        "x": floats([lr_of(trial) for trial in group]),
+        "y": integers([batch_of(trial) for trial in group]),
+        "customdata": floats(custom),
+        "marker": mark,
+        "hovertemplate": f"<b>{words(optimizer)}</b> {HOVER_TRIAL}"
+        f"<br>{words(study.metric)} %{{customdata[2]:.4g}}<extra></extra>",
+    }
+
+
+def _legend(optimizer: str) -> Trace:
+    """Return a legend entry without a point: the legend cannot show a mark whose colour is a number."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": words(optimizer),
+        "legendgroup": optimizer,
+        "x": [None],
+        "y": [None],
+        "marker": {"color": INK, "symbol": symbol(optimizer), "size": 8},
+    }
+
+
+def _crosses(group: Sequence[TrialView]) -> Trace:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "infeasible",
+        "x": floats([lr_of(trial) for trial in group]),
+        "y": integers([batch_of(trial) for trial in group]),
+        "customdata": about(group),
+        "text": [words(f"{trial.optimizer}, {trial.reason or 'infeasible'}") for trial in group],
+        "marker": {"color": BAD, "symbol": "x-thin-open", "size": 8, "line": {"width": 1.5}},
+        "hovertemplate": f"<b>%{{text}}</b>: {HOVER_TRIAL}<extra></extra>",
+    }
+
+
+def _colour_axis(study: StudyView, values: NDArray[Any], log: bool) -> dict[str, Any]:
+    shade = np.log10(values) if log else values
+    ends = np.quantile(shade, [0.0, 0.8] if study.goal == "minimize" else [0.2, 1.0])
+    low, high = float(ends[0]), float(max(ends[1], ends[0] + 1e-9))
+    ticks = np.linspace(low, high, 4).tolist()
+    return {
+        "colorscale": SCALE,
+        "reversescale": study.goal == "minimize",  # the bright end is the good one
+        "cmin": low,
+        "cmax": high,
+        "colorbar": {
+            "title": {"text": words(study.metric), "side": "right", "font": {"size": 12}},
+            "thickness": 10,
+            "outlinewidth": 0,
+            "tickvals": ticks,
+            "ticktext": _labels(study, [10**tick if log else tick for tick in ticks]),
+        },
+    }
+
+
+def _labels(study: StudyView, values: Sequence[float]) -> list[str]:
+    """Write the scale's ticks; the worse end stands for everything beyond it, too."""
+    texts = [f"{value:.3g}" for value in values]
+    worse = -1 if study.goal == "minimize" else 0
+    texts[worse] = ("≥ " if study.goal == "minimize" else "≤ ") + texts[worse]
+    return texts

@@ -1,0 +1,144 @@
+"""How figures look: palette, symbols, fonts, margins, axes. One colour and one symbol per optimizer, everywhere.
+
+Backgrounds are transparent and neutral colours have the same contrast on a light and on a dark page, so a figure needs
+no variant; the dashboard only sharpens the text colour to its own. Colours are those of Okabe and Ito (2008), "Color
+Universal Design", darkened or lightened until each has a contrast of 2 or more on both pages; symbols carry the same
+information for readers who see no colour. `api/static/js/palette.js` holds the same table (a test compares them).
+"""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+Figure = dict[str, Any]
+"""A Plotly figure: `{"data": [trace, ...], "layout": {...}}`."""
+
+Trace = dict[str, Any]
+
+COLOURS: dict[str, str] = {
+    "sgd": "#2d7fc4",
+    "momentum": "#4fb3e8",
+    "nesterov": "#12a37b",
+    "adamw": "#e09a10",
+    "muon": "#dd5f1a",
+}
+"""Colours of the optimizers that most studies compare."""
+
+OTHER_COLOURS: tuple[str, ...] = ("#cc79a7", "#8f7ad6", "#a0833c", "#7f8f3a", "#c2504f", "#5f9ea0", "#9a9a9a")
+"""Colours for every other optimizer, chosen by name so that each keeps its own in every study."""
+
+SYMBOLS: dict[str, str] = {
+    "sgd": "circle",
+    "momentum": "square",
+    "nesterov": "diamond",
+    "adamw": "triangle-up",
+    "muon": "triangle-down",
+}
+OTHER_SYMBOLS: tuple[str, ...] = ("pentagon", "hexagon", "hourglass", "bowtie", "star-square")
+
+INK = "#777d88"
+GRID = "rgba(128, 134, 145, 0.20)"
+LINE = "rgba(128, 134, 145, 0.55)"
+BAD = "#c2504f"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+SCALE = "Cividis"
+"""Sequential colour scale that reads the same with every kind of colour vision (Nuñez, Anderton and Renslow, 2018)."""
+
+
+def colour(optimizer: str) -> str:
+    """Return the optimizer's colour, `#rrggbb`."""
+    return COLOURS.get(optimizer) or OTHER_COLOURS[sum(map(ord, optimizer)) % len(OTHER_COLOURS)]
+
+
+def symbol(optimizer: str) -> str:
+    """Return the optimizer's marker symbol."""
+    return SYMBOLS.get(optimizer) or OTHER_SYMBOLS[sum(map(ord, optimizer)) % len(OTHER_SYMBOLS)]
+
+
+def faded(hex_colour: str, alpha: float) -> str:
+    """Return `#rrggbb` as an rgba() colour with the given opacity."""
+    red, green, blue = (int(hex_colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {alpha:g})"
+
+
+def words(text: str) -> str:
+    """Escape a user's text: Plotly reads a subset of HTML in every label."""
+    return escape(text, quote=False)
+
+
+def axis(title: str, *, log: bool = False, **more: Any) -> dict[str, Any]:
+    """Return an axis with the shared look. A `log` axis writes its ticks in full (0.02, not a lone 2)."""
+    base: dict[str, Any] = {
+        "title": {"text": title, "standoff": 8, "font": {"size": 12}},
+        "gridcolor": GRID,
+        "linecolor": LINE,
+        "zeroline": False,
+        "automargin": True,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": LINE,
+    }
+    if log:
+        base |= {"type": "log", "tickformat": "~g", "nticks": 7}
+    return base | more
+
+
+def value_axis(title: str, values: Sequence[float], *, log: bool) -> dict[str, Any]:
+    """Return the axis of a metric: logarithmic when wanted, possible (all > 0) and useful (a span of 2 or more).
+
+    Below a span of 5 every digit has a tick, below 300 the digits 1, 2 and 5: Plotly's own choice writes labels over
+    each other.
+    """
+    span = max(values) / min(values) if values and min(values) > 0 else 0.0
+    if not log or span < 2:
+        return axis(title)
+    return axis(title, log=True, **({"dtick": "D1"} if span < 5 else {"dtick": "D2"} if span < 300 else {}))
+
+
+def figure(name: str, data: Sequence[Trace], *, note: str = "", **layout: Any) -> Figure:
+    """Return a figure in the shared theme. `note` (such as "n of N trials") stands in the upper right corner."""
+    base: dict[str, Any] = {
+        "paper_bgcolor": "rgba(0, 0, 0, 0)",
+        "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        "font": {"family": FONT, "size": 12, "color": INK},
+        "margin": {"l": 56, "r": 14, "t": 30, "b": 44},
+        "hovermode": "closest",
+        "hoverlabel": {"font": {"family": FONT, "size": 12}},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11}, "entrywidth": 0},
+        "uirevision": name,  # zoom and hidden legend entries survive an update
+    }
+    notes = list(layout.pop("annotations", []))
+    if note:
+        notes.append(_corner(note))
+    return {"data": list(data), "layout": base | layout | {"annotations": notes}}
+
+
+def empty(name: str, sentence: str) -> Figure:
+    """Return a figure that says in a sentence why there is nothing to draw."""
+    text = {
+        "text": sentence,
+        "xref": "paper",
+        "yref": "paper",
+        "x": 0.5,
+        "y": 0.5,
+        "showarrow": False,
+        "font": {"size": 14},
+    }
+    hidden = {"visible": False}
+    return figure(name, [], xaxis=hidden, yaxis=hidden, annotations=[text])
+
+
+def _corner(text: str) -> dict[str, Any]:
+    return {
+        "text": text,
+        "xref": "paper",
+        "yref": "paper",
+        "x": 1,
+        "y": 0,
+        "xanchor": "right",
+        "yanchor": "bottom",
+        "showarrow": False,
+        "font": {"size": 11},
+        "bgcolor": "rgba(128, 134, 145, 0.12)",
+        "borderpad": 3,
+    }

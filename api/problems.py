@@ -1,0 +1,66 @@
+"""Errors as RFC 9457 problem documents: one table from exceptions to status and type."""
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from storage.database import DatabaseUnusable
+from tuner.errors import Conflict, Fault, InvalidInput, NameTaken, NotAllowed, NotFound, TunerError
+
+TABLE: list[tuple[type[TunerError], int, str]] = [
+    (NotFound, 404, "tuner:not-found"),
+    (NameTaken, 409, "tuner:name-taken"),
+    (Conflict, 409, "tuner:conflict"),
+    (InvalidInput, 422, "tuner:invalid-input"),
+    (NotAllowed, 401, "tuner:not-allowed"),
+    (DatabaseUnusable, 507, "tuner:storage-unusable"),
+    (TunerError, 500, "tuner:error"),
+]
+
+
+def problem(status: int, kind: str, detail: str, faults: tuple[Fault, ...] = ()) -> JSONResponse:
+    """Write one problem document."""
+    body = {
+        "type": kind,
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "errors": [{"field": fault.field, "message": fault.message} for fault in faults],
+    }
+    return JSONResponse(body, status_code=status, media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Make every error leave as a problem document."""
+
+    @app.exception_handler(TunerError)
+    async def _ours(request: Request, error: TunerError) -> JSONResponse:
+        status, kind = next((status, kind) for cls, status, kind in TABLE if isinstance(error, cls))
+        return problem(status, kind, str(error), error.faults if isinstance(error, InvalidInput) else ())
+
+    @app.exception_handler(RequestValidationError)
+    async def _malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = tuple(Fault(_field(e["loc"]), _message(e)) for e in error.errors())
+        return problem(422, "tuner:invalid-input", "; ".join(map(str, faults)), faults)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        kinds = {401: "tuner:not-allowed", 403: "tuner:not-allowed", 404: "tuner:not-found", 413: "tuner:too-large"}
+        return problem(error.status_code, kinds.get(error.status_code, "about:blank"), str(error.detail))
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location[1:]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path or str(location[0])
+
+
+def _message(error: dict[str, object]) -> str:
+    if error["type"] in ("missing", "json_invalid"):
+        return str(error["msg"]).lower()
+    seen, message = repr(error.get("input")), str(error["msg"])
+    return f"{seen if len(seen) <= 100 else seen[:97] + '...'} given; {message[:1].lower()}{message[1:]}"

@@ -1,0 +1,139 @@
+"""Noise scales and batch-size advice of a study, from the noise sums of its rows."""
+
+import math
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from api.conductor.specs import Plan
+from api.figures import NoisePoint
+from storage import attempts, reports, trials
+from storage.reports import ReportRow
+from storage.studies import StudyRecord
+from storage.trials import TrialRecord
+from tuner.noise import Advice, Measurement, NoiseSums, advise, estimate_from_rows
+from tuner.study.states import TrialState
+from tuner.wire.views import BatchAdvice, BatchAdviceList, BatchRange, NoiseView
+
+MEASURED = 60
+"""Trials per optimizer that advice looks at: the best ones."""
+TRACE_POINTS = 40
+
+
+def sums(rows: Sequence[ReportRow]) -> list[NoiseSums]:
+    """Return the noise sums of the rows that have them."""
+    return [NoiseSums(**vars(row.noise)) for row in rows if row.noise is not None]
+
+
+def batch_advice(session: Session, study: StudyRecord, plan: Plan) -> BatchAdviceList:
+    """Advise a batch size for every optimizer of a study, the winner's first."""
+    measured = _measurements(session, study, plan)
+    ranked = [m for m in measured if m.ranked and m.value is not None]
+    sign = 1.0 if plan.minimize else -1.0
+    leaders = list(dict.fromkeys(m.family for m in sorted(ranked, key=lambda m: sign * (m.value or 0.0))))
+    order = leaders + [f.optimizer for f in plan.families if f.optimizer not in leaders]
+    goal = plan.spec.metric.goal
+    items = [_view(study, advise(measured, goal=goal, family=family), family) for family in order]
+    return BatchAdviceList(study=study.name, items=items)
+
+
+def _measurements(session: Session, study: StudyRecord, plan: Plan) -> list[Measurement]:
+    chosen: list[TrialRecord] = []
+    for family in plan.families:
+        completed = trials.of_study(session, study_id=study.id, states=[TrialState.COMPLETED], family=family.optimizer)
+        completed.sort(key=lambda t: (t.value or 0.0) * (1 if plan.minimize else -1))
+        chosen += [trial for trial in completed if float(trial.params["lr"]) > 0][:MEASURED]
+    rows = reports.effective_rows(session, trial_ids=[trial.id for trial in chosen])
+    programs = {k: a.program or {} for k, a in attempts.latest(session, trial_ids=[t.id for t in chosen]).items()}
+    return [
+        Measurement(
+            batch_size=int(trial.params["batch_size"]),
+            lr=float(trial.params["lr"]),
+            family=trial.family,
+            value=trial.value,
+            completed=True,
+            rows=tuple(sums(rows.get(trial.id, []))),
+            micro_batch=plan.spec.micro_batch_size(),
+            dataset_size=programs.get(trial.id, {}).get("train_examples"),
+            number=trial.number,
+        )
+        for trial in chosen
+    ]
+
+
+def _view(study: StudyRecord, advice: Advice, family: str) -> BatchAdvice:
+    scale = advice.noise_scale
+    return BatchAdvice(
+        study=study.name,
+        optimizer=family,
+        grade=advice.grade or "none",
+        grade_meaning=advice.grade_text,
+        headline=advice.headline,
+        trial=advice.trial,
+        noise_scale=NoiseView(
+            value=scale.value, low=scale.low, high=scale.high, bounded=scale.bounded, steps=scale.steps
+        )
+        if scale is not None
+        else None,
+        critical_batch=advice.critical_batch,
+        interval=advice.interval,
+        cheapest=_range(advice.cheapest),
+        balanced=_range(advice.balanced),
+        fastest=_range(advice.fastest),
+        regret=advice.regret,
+        lr=_learning_rate(advice),
+        notes=list(advice.notes),
+        next_experiment=advice.next_experiment,
+    )
+
+
+def _range(found: tuple[float, float] | None) -> BatchRange | None:
+    if found is None or not math.isfinite(found[1]):
+        return None
+    return BatchRange(low=max(1, int(found[0])), high=max(1, int(found[1])))
+
+
+def _learning_rate(advice: Advice) -> str:
+    rate = advice.lr
+    if rate is None:
+        return ""
+    listed = "; ".join(f"batch {size}: {low:.2g} to {high:.2g}" for size, low, high in rate.table)
+    return (
+        f"Tuned: lr {rate.lr:.3g} at batch {rate.batch_size}. At another batch multiply by (gain in steps)^alpha, "
+        f"alpha {rate.alpha_low:g} to {rate.alpha_high:g}: {listed}."
+    )
+
+
+def noise_trace(session: Session, study: StudyRecord, plan: Plan) -> list[NoisePoint]:
+    """Trace the noise scale over the best trial of each optimizer."""
+    points: list[NoisePoint] = []
+    for family in plan.families:
+        best = trials.best(session, study_id=study.id, minimize=plan.minimize, family=family.optimizer)
+        if best is not None:
+            points += trial_trace(session, best)
+    return points
+
+
+def trial_trace(session: Session, trial: TrialRecord) -> list[NoisePoint]:
+    """Trace the noise scale along one trial, each point over its share of the run."""
+    rows = [r for r in reports.effective_rows(session, trial_ids=[trial.id]).get(trial.id, []) if r.noise is not None]
+    attempt = attempts.latest(session, trial_ids=[trial.id]).get(trial.id)
+    size = (attempt.program or {}).get("train_examples") if attempt else None
+    width = max(3, math.ceil(len(rows) / TRACE_POINTS))
+    points = []
+    for start in range(0, len(rows), width):
+        window = rows[start : start + width]
+        found = estimate_from_rows(sums(window), dataset_size=size)
+        points.append(
+            NoisePoint(
+                optimizer=trial.family,
+                trial=trial.number,
+                examples=window[-1].examples,
+                value=found.value,
+                low=found.low,
+                high=found.high,
+                bounded=found.bounded,
+                batch_size=int(trial.params["batch_size"]),
+            )
+        )
+    return points

@@ -1,0 +1,100 @@
+"""The winner and the leaderboard, with the evidence that they rest on."""
+
+from sqlalchemy.orm import Session
+
+from api.conductor.specs import Plan
+from api.views import trial_view
+from storage import trials
+from storage.studies import StudyRecord
+from storage.trials import TrialRecord
+from tuner.errors import NotFound
+from tuner.search.ranking import better, median
+from tuner.study.catalogue import load_catalogue
+from tuner.study.hyperparameter import Scalar
+from tuner.study.states import TrialState
+from tuner.wire.views import Best, Leaderboard, LeaderboardRow
+
+ONE_SEED = (
+    "Each configuration was trained with one seed, so nothing is known of the spread over seeds: differences between "
+    "the leaders may be luck. Train the leaders with further seeds before relying on their order."
+)
+
+
+def best(session: Session, study: StudyRecord, plan: Plan) -> Best:
+    """Return the best completed trial.
+
+    Raises:
+        NotFound: no trial has completed.
+    """
+    winner = trials.best(session, study_id=study.id, minimize=plan.minimize)
+    if winner is None:
+        raise NotFound(f"study {study.name!r} has no completed trial yet")
+    completed = trials.of_study(session, study_id=study.id, states=[TrialState.COMPLETED])
+    return Best(
+        trial=trial_view(session, study, winner),
+        grade="D",
+        interval=None,
+        evidence=f"Grade D: the best of {len(completed)} completed trials. {ONE_SEED}",
+        snippet=snippet(winner.params),
+    )
+
+
+def snippet(params: dict[str, Scalar]) -> str:
+    """Write Python that builds the tuned optimizer and its schedule."""
+    info = load_catalogue().optimizers[str(params["optimizer"])]
+    chosen = {h.name: params[h.name] for h in info.hyperparameters if h.name in params}
+    arguments = "".join(f", {name}={_number(value)}" for name, value in chosen.items())
+    schedule = load_catalogue().schedules[str(params["schedule"])]
+    settings = "".join(f", {p.name}={_number(params[p.name])}" for p in schedule.parameters if p.name in params)
+    return "\n".join(
+        [
+            "import torch",
+            "import tuner.optimizers, tuner.schedules",
+            "",
+            f"batch_size = {params['batch_size']}",
+            f'optimizer = tuner.optimizers.build("{info.name}", model{arguments})',
+            "scheduler = torch.optim.lr_scheduler.LambdaLR(  # total_steps: updates of the whole run",
+            f'    optimizer, lambda t: float(tuner.schedules.multiplier("{schedule.name}", t, total_steps{settings}))',
+            ")",
+        ]
+    )
+
+
+def _number(value: Scalar) -> str:
+    # Every digit: the pasted value is the one that was trained.
+    return repr(value)
+
+
+def leaderboard(session: Session, study: StudyRecord, plan: Plan) -> Leaderboard:
+    """Rank the study's optimizers by their best completed trial; those without one come last."""
+    by_family: dict[str, list[TrialRecord]] = {family.optimizer: [] for family in plan.families}
+    for trial in trials.of_study(session, study_id=study.id):
+        by_family.setdefault(trial.family, []).append(trial)
+    rows = [_row(session, study, plan, family, members) for family, members in by_family.items()]
+    sign = 1.0 if plan.minimize else -1.0
+    rows.sort(key=lambda row: (row.best is None, sign * (row.best.value or 0.0) if row.best else 0.0))
+    return Leaderboard(
+        study=study.name,
+        metric=plan.spec.metric.name,
+        goal=plan.spec.metric.goal,
+        rows=[row.model_copy(update={"rank": i}) for i, row in enumerate(rows, 1)],
+        grade="D" if any(row.best for row in rows) else "none",
+        evidence=ONE_SEED if any(row.best for row in rows) else "No trial has completed yet.",
+    )
+
+
+def _row(session: Session, study: StudyRecord, plan: Plan, family: str, members: list[TrialRecord]) -> LeaderboardRow:
+    completed = [trial for trial in members if trial.state == TrialState.COMPLETED and trial.value is not None]
+    winner: TrialRecord | None = None
+    for trial in completed:
+        if winner is None or better(trial.value or 0.0, winner.value or 0.0, minimize=plan.minimize):
+            winner = trial
+    return LeaderboardRow(
+        rank=0,
+        optimizer=family,
+        best=trial_view(session, study, winner) if winner else None,
+        completed=len(completed),
+        infeasible=sum(trial.state == TrialState.INFEASIBLE for trial in members),
+        trials=len(members),
+        median=median([trial.value for trial in completed if trial.value is not None]),
+    )

@@ -1,0 +1,1 @@
+"""HTTP routes, one file per noun. Handlers parse, call the control plane or a query, and return a schema."""

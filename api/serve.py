@@ -1,0 +1,120 @@
+"""Running the server: one process, with local workers beside it, stopped in order.
+
+On SIGINT or SIGTERM the workers go first (they hand their trials back), then event streams are closed and the server
+ends; all within five seconds.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from api.app import create_app, open_database
+from api.settings import Settings
+from tuner.errors import TunerError
+from tuner.launchers.local import LocalWorkers
+
+log = logging.getLogger(__name__)
+WATCH_S = 0.5
+
+
+class CannotServe(TunerError):
+    """The server cannot start."""
+
+
+def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> int:
+    """Serve until a signal comes; `ready` is called with the server's URL once it answers.
+
+    Raises:
+        CannotServe: the port is taken or the address is not ours.
+        DatabaseUnusable: the database cannot be opened.
+    """
+    settings.check()
+    listener = _listen(settings)
+    try:
+        database = open_database(settings)
+    except TunerError:
+        listener.close()
+        raise
+    port = listener.getsockname()[1]
+    shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "localhost") else settings.host
+    url = f"http://{shown}:{port}"
+    config = uvicorn.Config(
+        create_app(settings, database),
+        log_level="warning",
+        timeout_graceful_shutdown=2,
+        timeout_keep_alive=30,
+        access_log=False,
+    )
+    server = _Server(config)
+    try:
+        return asyncio.run(_run(server, listener, settings, url, ready))
+    finally:
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its signal handling: workers must stop before it does."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `_run`."""
+        yield
+
+
+async def _run(
+    server: _Server,
+    listener: socket.socket,
+    settings: Settings,
+    url: str,
+    ready: Callable[[str], None] | None,
+) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (2, 15):  # SIGINT, SIGTERM
+        loop.add_signal_handler(number, stop.set)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.02)
+    if serving.done():
+        await serving
+        raise CannotServe("the server could not start; the log above says why")
+    token = settings.token.get_secret_value() if settings.token else None
+    workers = LocalWorkers(url, token, settings.width, settings.data_dir / "logs") if settings.local_workers else None
+    if workers is not None:
+        await asyncio.to_thread(workers.start)
+    if ready is not None:
+        ready(url)
+    while not stop.is_set() and not serving.done():
+        if workers is not None:
+            await asyncio.to_thread(workers.poll)
+        try:
+            await asyncio.wait_for(stop.wait(), WATCH_S)
+        except TimeoutError:
+            continue
+    if workers is not None:
+        await asyncio.to_thread(workers.stop)
+    server.config.app.state.server.hub.close()  # type: ignore[union-attr]
+    server.should_exit = True
+    await serving
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        listener.listen(512)
+    except OSError as error:
+        listener.close()
+        reason = (error.strerror or str(error)).lower()
+        raise CannotServe(
+            f"cannot listen on {settings.host}:{settings.port}: {reason}; choose another with --port, "
+            "or stop what uses it"
+        ) from error
+    return listener

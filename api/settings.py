@@ -1,0 +1,76 @@
+"""The server's settings: environment variables `TUNER_...`, or flags of `tuner serve`.
+
+A mistyped variable is refused: a setting that silently does nothing is worse than an error.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tuner.errors import Fault, InvalidInput
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+READ_ELSEWHERE = ("TUNER_SERVER",)
+"""Variables with our prefix that the client reads."""
+
+
+class Settings(BaseSettings):
+    """Immutable; built once in the command line and passed down."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNER_", frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8700, ge=0, le=65535, description="0 takes a free one")
+    data_dir: Path = Field(default=Path("var"), description="database and logs")
+    database_url: str | None = Field(default=None, description="default: SQLite in data_dir")
+    sqlite_synchronous: Literal["NORMAL", "FULL"] = Field(default="NORMAL", description="FULL survives a power cut")
+    token: SecretStr | None = Field(default=None, description="shared bearer token; required off loopback")
+    allowed_hosts: list[str] = Field(default_factory=list, description="further names by which the server is reached")
+    local_workers: bool = Field(default=True, description="start a worker per GPU, else one for the CPU")
+    width: int = Field(default=32, ge=1, le=4096, description="slots of a local worker's stack")
+    lease_s: float = Field(default=15.0, ge=1.0, le=3600.0, description="seconds without a sync until a lease is lost")
+    max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="largest request body")
+    max_event_streams: int = Field(default=200, ge=1, description="browsers that may follow studies at a time")
+
+    @field_validator("token")
+    @classmethod
+    def _token_is_long_enough(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and len(token.get_secret_value()) < 16:
+            raise ValueError("a token has 16 characters or more")
+        return token
+
+    @property
+    def url(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'tuner.sqlite'}"
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in LOOPBACK
+
+    def check(self) -> None:
+        """Raise `InvalidInput` for combinations that must not start."""
+        if not self.on_loopback and self.token is None:
+            raise InvalidInput(
+                f"host is {self.host!r}, which other machines can reach; set TUNER_TOKEN (16 characters or more) "
+                "or listen on 127.0.0.1"
+            )
+
+
+def check_environment(environment: Mapping[str, str] = os.environ) -> None:
+    """Raise `InvalidInput` for `TUNER_...` variables that nothing reads."""
+    known = [f"TUNER_{name.upper()}" for name in Settings.model_fields] + list(READ_ELSEWHERE)
+    faults = []
+    for name in environment:
+        if name.startswith("TUNER_") and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+            faults.append(Fault(name, f"unknown environment variable; {hint}"))
+    if faults:
+        raise InvalidInput(faults)

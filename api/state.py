@@ -1,0 +1,54 @@
+"""What the routes work with, made once per app."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.conductor.asker import Asker
+from api.conductor.conductor import Conductor
+from api.conductor.hub import Hub, Waiting
+from api.conductor.leasing import Leasing
+from api.conductor.specs import Plans
+from api.conductor.use_cases import UseCases
+from api.settings import Settings
+from storage.database import Database
+
+
+@dataclass(frozen=True)
+class Server:
+    """Everything that one server process is made of."""
+
+    settings: Settings
+    database: Database
+    hub: Hub
+    waiting: Waiting
+    plans: Plans
+    asker: Asker
+    leasing: Leasing
+    use_cases: UseCases
+    conductor: Conductor
+
+
+def build_server(settings: Settings, database: Database) -> Server:
+    """Wire the control plane together."""
+    hub, plans, asker = Hub(), Plans(), Asker()
+    return Server(
+        settings=settings,
+        database=database,
+        hub=hub,
+        waiting=Waiting(),
+        plans=plans,
+        asker=asker,
+        leasing=Leasing(plans, settings.lease_s),
+        use_cases=UseCases(database, plans, hub),
+        conductor=Conductor(database, plans, hub, asker, settings.lease_s),
+    )
+
+
+def _server(request: Request) -> Server:
+    server: Server = request.app.state.server
+    return server
+
+
+Srv = Annotated[Server, Depends(_server)]

@@ -1,0 +1,192 @@
+/**
+ * The server: the only user of fetch and EventSource.
+ *
+ * Every failed request is an `ApiError` with a text for people. A server that does not answer sets the connection to
+ * "lost"; the next answer of any kind sets it back. The listeners of `onConnection` hear of each change once.
+ */
+
+const BASE = "/api/v1";
+const listeners = new Set();
+let lost = false;
+
+/** A request that the server refused, or that never reached it (status 0). */
+export class ApiError extends Error {
+  /**
+   * @param {number} status
+   * @param {string} message
+   */
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/**
+ * Read a resource.
+ *
+ * @param {string} path below /api/v1
+ * @param {Record<string, string | number | null | undefined>} [query]
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<any>}
+ */
+export function get(path, query = {}, signal = undefined) {
+  const pairs = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const search = pairs.length ? `?${new URLSearchParams(pairs.map(([name, value]) => [name, String(value)]))}` : "";
+  return request("GET", path + search, undefined, signal);
+}
+
+/**
+ * Ask the server to do something.
+ *
+ * @param {string} path below /api/v1
+ * @param {unknown} [body]
+ * @returns {Promise<any>}
+ */
+export function post(path, body = undefined) {
+  return request("POST", path, body);
+}
+
+/**
+ * Delete a resource.
+ *
+ * @param {string} path below /api/v1
+ * @returns {Promise<any>}
+ */
+export function remove(path) {
+  return request("DELETE", path);
+}
+
+/**
+ * The path of a study, a trial or something below it, with every part escaped.
+ *
+ * @param {...(string | number)} parts
+ */
+export function path(...parts) {
+  return "/" + parts.map((part) => encodeURIComponent(String(part))).join("/");
+}
+
+/**
+ * Hear whether the server can be reached.
+ *
+ * @param {(lost: boolean) => void} listener
+ */
+export function onConnection(listener) {
+  listeners.add(listener);
+}
+
+/**
+ * Call a function now and every few seconds, but not while the tab is hidden; at once when it is shown again.
+ *
+ * @param {() => Promise<void> | void} work
+ * @param {number} everyMs
+ * @returns {() => void} ends it
+ */
+export function poll(work, everyMs) {
+  let timer = 0;
+  let ended = false;
+  const turn = async () => {
+    clearTimeout(timer);
+    if (!document.hidden) await work();
+    if (!ended) timer = setTimeout(turn, everyMs);
+  };
+  const shown = () => !document.hidden && turn();
+  document.addEventListener("visibilitychange", shown);
+  turn();
+  return () => {
+    ended = true;
+    clearTimeout(timer);
+    document.removeEventListener("visibilitychange", shown);
+  };
+}
+
+/**
+ * Follow a study. The stream is closed while the tab is hidden; `onOpen` runs whenever it (re)opens, so that what
+ * happened in between is read again.
+ *
+ * @param {string} study
+ * @param {{onOpen: () => void, onChange: (event: any) => void, onAdvanced: () => void}} hooks
+ * @returns {() => void} ends it
+ */
+export function follow(study, { onOpen, onChange, onAdvanced }) {
+  let source = null;
+  let timer = 0;
+  let delay = 500;
+
+  const close = () => {
+    clearTimeout(timer);
+    source?.close();
+    source = null;
+  };
+  const again = () => {
+    close();
+    timer = setTimeout(open, delay);
+    delay = Math.min(delay * 2, 8000);
+  };
+  const open = () => {
+    close();
+    if (document.hidden) return;
+    source = new EventSource(`${BASE}${path("studies", study, "events")}`);
+    source.onopen = () => {
+      delay = 500;
+      connection(false);
+      onOpen();
+    };
+    source.addEventListener("change", (event) => onChange(JSON.parse(event.data)));
+    source.addEventListener("advanced", () => onAdvanced());
+    source.addEventListener("closing", again);
+    source.addEventListener("deleted", () => onChange(null));
+    source.onerror = () => {
+      if (source.readyState === EventSource.CONNECTING) connection(true); // closed means refused, not lost
+      again();
+    };
+  };
+  const visibility = () => (document.hidden ? close() : open());
+
+  document.addEventListener("visibilitychange", visibility);
+  addEventListener("pagehide", close);
+  open();
+  return () => {
+    document.removeEventListener("visibilitychange", visibility);
+    removeEventListener("pagehide", close);
+    close();
+  };
+}
+
+/**
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [body]
+ * @param {AbortSignal} [signal]
+ */
+async function request(method, path, body = undefined, signal = undefined) {
+  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+  let response;
+  try {
+    response = await fetch(BASE + path, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    connection(true);
+    throw new ApiError(0, "The server does not answer.");
+  }
+  connection(false);
+  const json = response.headers.get("Content-Type")?.includes("json") ? await response.json() : null;
+  if (!response.ok) throw new ApiError(response.status, problem(response.status, json));
+  return json;
+}
+
+/**
+ * @param {number} status
+ * @param {any} body a problem document (RFC 9457), if it is one
+ */
+function problem(status, body) {
+  if (!body) return `The server answered ${status}.`;
+  const faults = (body.errors ?? []).map((fault) => (fault.field ? `${fault.field}: ${fault.message}` : fault.message));
+  return [body.detail ?? body.title ?? `The server answered ${status}.`, ...faults].join(" ");
+}
+
+/** @param {boolean} isLost */
+function connection(isLost) {
+  if (isLost === lost) return;
+  lost = isLost;
+  for (const listener of listeners) listener(lost);
+}

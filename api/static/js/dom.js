@@ -1,0 +1,131 @@
+/**
+ * Building the page. Text enters by text nodes alone: there is no way in here to turn a string into markup.
+ */
+
+/**
+ * @typedef {Node | string | number | null | undefined | false | Child[]} Child
+ */
+
+/**
+ * Create an element. Properties named `on...` are event listeners, `true` sets an empty attribute, and null, undefined
+ * and false leave the attribute out.
+ *
+ * @param {string} tag
+ * @param {Record<string, any>} [properties]
+ * @param {...Child} children
+ * @returns {HTMLElement}
+ */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2).toLowerCase(), value);
+    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  append(element, children);
+  return element;
+}
+
+/**
+ * Replace what a node holds.
+ *
+ * @param {Element} node
+ * @param {...Child} children
+ */
+export function fill(node, ...children) {
+  node.replaceChildren();
+  append(node, children);
+}
+
+/**
+ * Build what a node holds again only when what it shows has changed, so that focus, selection and opened details survive.
+ *
+ * @param {HTMLElement} node
+ * @param {unknown} value everything that `build` shows, as JSON values
+ * @param {() => Child} build
+ */
+export function replace(node, value, build) {
+  const now = JSON.stringify(value);
+  if (node.dataset.shown === now) return;
+  const details = (element) => [...element.querySelectorAll("details[data-key]")];
+  const before = new Map(details(node).map((item) => [item.dataset.key, item.open]));
+  node.dataset.shown = now;
+  fill(node, build());
+  for (const item of details(node)) item.open = before.get(item.dataset.key) ?? item.open;
+}
+
+/**
+ * A titled card.
+ *
+ * @param {string} title
+ * @param {...Child} children
+ * @returns {HTMLElement}
+ */
+export function card(title, ...children) {
+  return h("section", { class: "card", "aria-label": title }, h("h2", {}, title), ...children);
+}
+
+/**
+ * A coloured label of a state.
+ *
+ * @param {string} state
+ * @returns {HTMLElement}
+ */
+export function badge(state) {
+  return h("span", { class: `badge state-${state}` }, state);
+}
+
+/**
+ * A link that only says what it is: an anchor inside the application.
+ *
+ * @param {string} href
+ * @param {...Child} children
+ * @returns {HTMLElement}
+ */
+export function link(href, ...children) {
+  return h("a", { href }, ...children);
+}
+
+/**
+ * Ask before something that cannot be undone.
+ *
+ * @param {{title: string, text: string, confirm: string}} question
+ * @returns {Promise<boolean>} whether the user agreed
+ */
+export function ask({ title, text, confirm }) {
+  return new Promise((resolve) => {
+    const dialog = h(
+      "dialog",
+      { "aria-labelledby": "ask-title" },
+      h(
+        "form",
+        { method: "dialog" },
+        h("h2", { id: "ask-title" }, title),
+        h("p", {}, text),
+        h(
+          "p",
+          { class: "actions" },
+          h("button", { value: "no", autofocus: true }, "Cancel"),
+          h("button", { value: "yes", class: "danger" }, confirm),
+        ),
+      ),
+    );
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+/**
+ * @param {Element} element
+ * @param {Child[]} children
+ */
+function append(element, children) {
+  for (const child of children) {
+    if (Array.isArray(child)) append(element, child);
+    else if (child instanceof Node) element.append(child);
+    else if (child !== null && child !== undefined && child !== false) element.append(String(child));
+  }
+}

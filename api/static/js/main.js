@@ -1,0 +1,95 @@
+/**
+ * The router: which page the address means, and moving between pages without loading the document again.
+ *
+ * A view is `render(root, context)`; it returns a function that ends everything it started. The context is
+ * `{params, go, fail}`: parts of the address, a function that moves to another page, and one that shows an error.
+ */
+
+import { ApiError, onConnection } from "./api.js";
+import { fill, h, link } from "./dom.js";
+import * as login from "./views/login.js";
+import * as studies from "./views/studies.js";
+import * as study from "./views/study.js";
+import * as trial from "./views/trial.js";
+import * as workers from "./views/workers.js";
+
+const ROUTES = [
+  [/^\/(?:studies\/?)?$/, studies],
+  [/^\/studies\/(?<study>[^/]+)\/?$/, study],
+  [/^\/studies\/(?<study>[^/]+)\/trials\/(?<number>\d+)\/?$/, trial],
+  [/^\/workers\/?$/, workers],
+];
+
+const root = document.getElementById("main");
+const banner = document.getElementById("banner");
+let leave = () => {};
+
+/**
+ * Go to a page of the application.
+ *
+ * @param {string} href
+ */
+function go(href) {
+  if (href !== location.pathname + location.search) history.pushState(null, "", href);
+  show();
+  scrollTo(0, 0);
+  root.focus({ preventScroll: true });
+}
+
+function show() {
+  leave();
+  fill(root);
+  markCurrent();
+  for (const [pattern, view] of ROUTES) {
+    const match = location.pathname.match(pattern);
+    if (match) {
+      const params = Object.fromEntries(Object.entries(match.groups ?? {}).map(([k, v]) => [k, decodeURIComponent(v)]));
+      leave = view.render(root, { params, go, fail });
+      return;
+    }
+  }
+  leave = () => {};
+  fail(new ApiError(404, "There is no such page."));
+}
+
+/**
+ * Show what went wrong in place of the page; a missing or wrong token asks for one.
+ *
+ * @param {Error & {status?: number}} error
+ */
+function fail(error) {
+  if (error.status === 0) return; // the banner says so, and the page recovers by itself
+  leave();
+  leave = () => {};
+  if (error.status === 401) {
+    leave = login.render(root, { done: show });
+    return;
+  }
+  document.title = "Tuner";
+  const title = error.status === 404 ? "Not found" : "Something went wrong";
+  fill(root, h("div", { class: "empty" }, h("h1", {}, title), h("p", {}, error.message), h("p", {}, link("/", "All studies"))));
+}
+
+function markCurrent() {
+  for (const anchor of document.querySelectorAll("header.top nav a")) {
+    const here = anchor.pathname === "/" ? /^\/(studies|$)/.test(location.pathname) : location.pathname.startsWith(anchor.pathname);
+    if (here) anchor.setAttribute("aria-current", "page");
+    else anchor.removeAttribute("aria-current");
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const anchor = event.target.closest?.("a[href]");
+  const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
+  if (!anchor || !plain || event.defaultPrevented || anchor.origin !== location.origin || anchor.target) return;
+  if (anchor.hash || /^\/(api|static)\//.test(anchor.pathname)) return;
+  event.preventDefault();
+  go(anchor.pathname + anchor.search);
+});
+
+addEventListener("popstate", show);
+onConnection((lost) => {
+  banner.textContent = lost ? "Connection lost, retrying …" : "";
+  banner.hidden = !lost;
+});
+show();

@@ -1,0 +1,118 @@
+/**
+ * The best configuration, with what it rests on and the code to paste; and the optimizers by their best trial.
+ */
+
+import { path } from "../api.js";
+import { card, h, link } from "../dom.js";
+import { count, number, setting } from "../format.js";
+import { optimizer } from "./progress.js";
+
+const HIDDEN = new Set(["optimizer"]);
+
+/**
+ * @param {any} study a StudyView
+ * @param {any} best a Best, or null
+ * @returns {HTMLElement}
+ */
+export function bestCard(study, best) {
+  if (!best) return card("Best configuration", h("p", { class: "muted" }, "No trial has completed yet."));
+  const { trial } = best;
+  const interval = best.interval && ` (${number(best.interval[0])} to ${number(best.interval[1])} over seeds)`;
+  return card(
+    "Best configuration",
+    h(
+      "p",
+      { class: "headline" },
+      h("span", { class: "value" }, number(trial.value)),
+      h("span", { class: "muted" }, ` ${study.metric}${interval || ""} · `),
+      optimizer(trial.optimizer),
+      " · ",
+      link(path("studies", study.name, "trials", trial.number), `trial ${trial.number}`),
+    ),
+    settings(trial.params),
+    best.evidence && h("p", { class: "evidence" }, gradeBadge(best.grade), best.evidence),
+    snippet(best.snippet),
+  );
+}
+
+/**
+ * Hyperparameters as a compact list.
+ *
+ * @param {Record<string, any>} params
+ * @returns {HTMLElement}
+ */
+export function settings(params) {
+  const entries = Object.entries(params).filter(([name]) => !HIDDEN.has(name));
+  return h("dl", { class: "settings" }, entries.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, setting(value)))));
+}
+
+/**
+ * The letter of an evidence grade.
+ *
+ * @param {string} grade A, B, C, D or none
+ * @param {string} [meaning]
+ * @returns {HTMLElement}
+ */
+export function gradeBadge(grade, meaning = "") {
+  const text = grade === "none" ? "no grade" : `grade ${grade}`;
+  return h("span", { class: `grade grade-${grade}`, title: meaning || null }, text);
+}
+
+/**
+ * @param {any} study a StudyView
+ * @param {any} board a Leaderboard, or null
+ * @returns {HTMLElement}
+ */
+export function leaderboardCard(study, board) {
+  if (!board?.rows.length) return card("Optimizers", h("p", { class: "muted" }, "No trial has completed yet."));
+  const head = [["#", "num"], ["Optimizer", ""], ["Best", "num"], ["Median", "num"], ["lr", "num"], ["Batch", "num"], ["Done", "num"], ["Infeasible", "num"]];
+  return card(
+    "Optimizers",
+    h(
+      "div",
+      { class: "scroll" },
+      h(
+        "table",
+        { class: "leaderboard" },
+        h("caption", { class: "hidden" }, `Optimizers by their best ${study.metric}`),
+        h("thead", {}, h("tr", {}, head.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
+        h("tbody", {}, board.rows.map((row) => leader(study, row))),
+      ),
+    ),
+    board.evidence && h("p", { class: "evidence" }, gradeBadge(board.grade), board.evidence),
+  );
+}
+
+function leader(study, row) {
+  const { best } = row;
+  const value = best ? link(path("studies", study.name, "trials", best.number), number(best.value)) : "–";
+  return h(
+    "tr",
+    {},
+    h("td", { class: "num muted" }, best ? row.rank : "–"),
+    h("th", { scope: "row" }, optimizer(row.optimizer)),
+    h("td", { class: "num" }, value),
+    h("td", { class: "num" }, number(row.median)),
+    h("td", { class: "num" }, best ? number(best.params.lr, 3) : "–"),
+    h("td", { class: "num" }, best ? setting(best.params.batch_size) : "–"),
+    h("td", { class: "num" }, `${count(row.completed)} / ${count(row.trials)}`),
+    h("td", { class: "num" }, row.infeasible ? count(row.infeasible) : "–"),
+  );
+}
+
+function snippet(code) {
+  if (!code) return null;
+  const button = h("button", { class: "copy", onClick: () => copy(code, button) }, "Copy");
+  return h("div", { class: "snippet" }, button, h("pre", { tabindex: "0", "aria-label": "Python code" }, code));
+}
+
+async function copy(code, button) {
+  try {
+    await navigator.clipboard.writeText(code);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Select and copy"; // browsers offer the clipboard only to secure origins
+    getSelection().selectAllChildren(button.nextElementSibling);
+  }
+  setTimeout(() => (button.textContent = "Copy"), 1600);
+}

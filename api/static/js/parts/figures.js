@@ -1,0 +1,59 @@
+/**
+ * A figure of a study or a trial in its card. It is fetched only while it can be seen and something has changed since, and at most
+ * every two seconds.
+ */
+
+import { get } from "../api.js";
+import { card, h } from "../dom.js";
+import { draw, release } from "../plot.js";
+import { throttle } from "../throttle.js";
+
+const EVERY_MS = 2000;
+
+/**
+ * @param {{at: string, name: string, title: string, caption: string, onTrial?: (trial: number) => void,
+ *   words?: HTMLElement}} options `at` is the path of the study or trial; `words` stand beside the figure
+ * @returns {{name: string, node: HTMLElement, changed: () => void, end: () => void}}
+ */
+export function figure({ at, name, title, caption, onTrial, words }) {
+  const plot = h("div", { class: "plot", role: "img", "aria-label": `${title}. ${caption}`, "data-figure": name });
+  const message = h("p", { class: "error", role: "status" });
+  const drawing = [plot, message];
+  const node = card(title, h("p", { class: "caption" }, caption), words ? h("div", { class: "grid" }, h("div", { class: "stack" }, drawing), words) : drawing);
+  let visible = false;
+  let stale = true;
+
+  const refresh = throttle(async () => {
+    if (!stale || document.hidden) return;
+    stale = false;
+    try {
+      await draw(plot, await get(`${at}/figures/${name}`), onTrial);
+      message.textContent = "";
+    } catch (error) {
+      stale = true;
+      if (error.status !== 0) message.textContent = error.message;
+    }
+  }, EVERY_MS);
+  const seen = new IntersectionObserver(
+    ([entry]) => {
+      visible = entry.isIntersecting;
+      if (visible) refresh.call();
+    },
+    { rootMargin: "200px" },
+  );
+  seen.observe(plot);
+
+  return {
+    name,
+    node,
+    changed: () => {
+      stale = true;
+      if (visible) refresh.call();
+    },
+    end: () => {
+      seen.disconnect();
+      refresh.end();
+      release(plot);
+    },
+  };
+}

@@ -1,0 +1,53 @@
+/**
+ * The head of a study's page: what it is, its state, and the buttons that end or delete it, each after a question.
+ */
+
+import { post, remove } from "../api.js";
+import { ask, badge, h } from "../dom.js";
+import { moment } from "../format.js";
+
+/**
+ * @param {any} study a StudyView
+ * @param {{at: string, go: (href: string) => void, fail: (error: Error) => void, refresh: () => void}} actions
+ * @returns {HTMLElement}
+ */
+export function heading(study, actions) {
+  const facts = [
+    study.workload,
+    `${study.metric} (${study.goal})`,
+    study.method,
+    `${study.examples_per_trial.toLocaleString("en")} examples per trial`,
+    `created ${moment(study.created_at)}`,
+  ];
+  const live = study.state === "running" || study.state === "paused";
+  return h(
+    "div",
+    { class: "heading" },
+    h(
+      "div",
+      {},
+      h("h1", {}, study.name, " ", badge(study.state)),
+      study.title && study.title !== study.name && h("p", { class: "title" }, study.title),
+      h("p", { class: "muted" }, facts.join(" · ")),
+      study.reason && h("p", { class: "reason" }, study.reason),
+    ),
+    h(
+      "div",
+      { class: "actions" },
+      live && h("button", { onClick: () => stop(study, actions) }, "Stop"),
+      h("button", { class: "danger", onClick: () => erase(study, actions) }, "Delete"),
+    ),
+  );
+}
+
+async function stop(study, { at, fail, refresh }) {
+  const text = "Running trials are cancelled. What has completed stays, and the study keeps its results.";
+  if (!(await ask({ title: `Stop ${study.name}?`, text, confirm: "Stop study" }))) return;
+  await post(`${at}/stop`).then(refresh, fail);
+}
+
+async function erase(study, { at, go, fail }) {
+  const text = "The study, its trials and their curves are deleted. This cannot be undone.";
+  if (!(await ask({ title: `Delete ${study.name}?`, text, confirm: "Delete study" }))) return;
+  await remove(at).then(() => go("/"), fail);
+}

@@ -1,0 +1,76 @@
+/**
+ * Progress of a study: the bar, the live figures beside it, and optimizer labels in their colours.
+ */
+
+import { h } from "../dom.js";
+import { count, duration, number, progress } from "../format.js";
+import { colour } from "../palette.js";
+
+const SEGMENTS = ["completed", "pruned", "infeasible", "failed", "cancelled", "running"];
+
+/**
+ * The bar: one segment per state of trials, out of the cap.
+ *
+ * @param {any} study a StudyView
+ * @returns {HTMLElement}
+ */
+export function bar(study) {
+  const total = Math.max(study.run_cap, ...[SEGMENTS.reduce((sum, state) => sum + (study.counts[state] ?? 0), 0)]);
+  const { done } = progress(study);
+  return h(
+    "div",
+    {
+      class: "bar",
+      role: "progressbar",
+      "aria-label": `Trials of ${study.name}`,
+      "aria-valuemin": 0,
+      "aria-valuemax": study.run_cap,
+      "aria-valuenow": Math.min(done, study.run_cap),
+    },
+    SEGMENTS.filter((state) => study.counts[state]).map((state) => {
+      const part = h("span", { class: `seg state-${state}`, title: `${study.counts[state]} ${state}` });
+      part.style.width = `${(100 * study.counts[state]) / total}%`;
+      return part;
+    }),
+  );
+}
+
+/**
+ * The figures beside the bar.
+ *
+ * @param {any} study a StudyView
+ * @returns {HTMLElement}
+ */
+export function facts(study) {
+  const { done, running, rate, eta, elapsed } = progress(study);
+  const entries = [
+    ["finished", `${count(done)} / ${count(study.run_cap)}`],
+    ["running", count(running)],
+    ["queued", study.counts.queued ? count(study.counts.queued) : null],
+    ["infeasible", study.counts.infeasible ? count(study.counts.infeasible) : null],
+    ["failed", study.counts.failed ? count(study.counts.failed) : null],
+    ["examples", count(study.examples_done)],
+    ["trials/s", Number.isFinite(rate) ? number(rate, 3) : "–"],
+    ["elapsed", duration(elapsed)],
+    ["remaining", Number.isFinite(eta) ? `about ${duration(eta)}` : null],
+  ];
+  return h(
+    "dl",
+    { class: "facts" },
+    entries
+      .filter(([, value]) => value !== null)
+      .map(([name, value]) => h("div", { "data-fact": name }, h("dt", {}, name), h("dd", {}, value))),
+  );
+}
+
+/**
+ * An optimizer's name behind a dot in its colour.
+ *
+ * @param {string} name
+ * @returns {HTMLElement}
+ */
+export function optimizer(name) {
+  const dot = h("span", { class: "dot", "aria-hidden": "true" });
+  dot.style.background = colour(name);
+  return h("span", { class: "optimizer" }, dot, name);
+}

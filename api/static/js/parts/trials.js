@@ -1,0 +1,96 @@
+/**
+ * The table of a study's trials: filtered by state, sorted and paged by the server.
+ */
+
+import { get, path } from "../api.js";
+import { badge, card, fill, h, link } from "../dom.js";
+import { between, count, duration, number, setting } from "../format.js";
+import { throttle } from "../throttle.js";
+import { optimizer } from "./progress.js";
+
+const STATES = ["queued", "running", "completed", "pruned", "infeasible", "failed", "cancelled"];
+const PAGE = 25;
+const EVERY_MS = 1500;
+
+/**
+ * @param {any} study a StudyView
+ * @param {(error: Error) => void} fail
+ * @returns {{node: HTMLElement, changed: () => void, end: () => void}}
+ */
+export function trialsTable(study, fail) {
+  const wanted = { state: "", sort: "-number", cursors: [null] };
+  const body = h("tbody");
+  const head = h("tr");
+  const pager = h("p", { class: "pager" });
+  const filter = h(
+    "select",
+    { id: "trial-state", onChange: (event) => turn({ state: event.target.value, cursors: [null] }) },
+    h("option", { value: "" }, "all states"),
+    STATES.map((state) => h("option", { value: state }, state)),
+  );
+  const columns = columnsOf(study);
+  const node = card(
+    "Trials",
+    h("p", { class: "filter" }, h("label", { for: "trial-state" }, "Show"), filter),
+    h("div", { class: "scroll" }, h("table", { class: "trials" }, h("caption", { class: "hidden" }, "Trials"), h("thead", {}, head), body)),
+    pager,
+  );
+  let shown = "";
+
+  const turn = (change) => {
+    Object.assign(wanted, change);
+    headers();
+    refresh.call();
+  };
+  const refresh = throttle(async () => {
+    if (document.hidden) return;
+    const { state, sort, cursors } = wanted;
+    try {
+      const page = await get(path("studies", study.name, "trials"), { state, sort, limit: PAGE, cursor: cursors.at(-1) });
+      const now = JSON.stringify(page);
+      if (now !== shown) rows(page);
+      shown = now;
+    } catch (error) {
+      fail(error);
+    }
+  }, EVERY_MS);
+  const headers = () => fill(head, columns.map((column) => header(column, wanted.sort, (sort) => turn({ sort, cursors: [null] }))));
+  const rows = (page) => {
+    const cells = (trial) => columns.map(({ cell, kind, first }) => h(first ? "th" : "td", { class: kind, scope: first ? "row" : null }, cell(trial)));
+    const none = h("tr", {}, h("td", { colspan: columns.length, class: "muted" }, "No trial here."));
+    fill(body, page.items.length ? page.items.map((trial) => h("tr", { "data-trial": trial.number }, cells(trial))) : none);
+    const { cursors } = wanted;
+    fill(
+      pager,
+      h("button", { disabled: cursors.length === 1, onClick: () => turn({ cursors: cursors.slice(0, -1) }) }, "Previous"),
+      h("span", { class: "muted" }, `page ${cursors.length}`),
+      h("button", { disabled: !page.next_cursor, onClick: () => turn({ cursors: [...cursors, page.next_cursor] }) }, "Next"),
+    );
+  };
+  headers();
+  refresh.call();
+  return { node, changed: refresh.call, end: refresh.end };
+}
+
+function columnsOf(study) {
+  const swept = [...new Set(Object.values(study.swept).flat())].filter((name) => !["lr", "batch_size", "optimizer"].includes(name));
+  return [
+    { name: "Trial", sort: "number", kind: "num", first: true, cell: (t) => link(path("studies", study.name, "trials", t.number), t.number) },
+    { name: "State", cell: (t) => badge(t.state) },
+    { name: "Optimizer", sort: "optimizer", cell: (t) => optimizer(t.optimizer) },
+    { name: study.metric, sort: "value", kind: "num", cell: (t) => (t.value === null ? (t.reason ?? "–") : number(t.value)) },
+    { name: "lr", kind: "num", cell: (t) => number(t.params.lr, 3) },
+    { name: "batch_size", kind: "num", cell: (t) => setting(t.params.batch_size) },
+    ...swept.map((name) => ({ name, kind: "num", cell: (t) => (name in t.params ? setting(t.params[name]) : "") })),
+    { name: "Examples", kind: "num", cell: (t) => `${count(t.examples)} / ${count(t.total_examples)}` },
+    { name: "Time", kind: "num nowrap", cell: (t) => (t.started_at ? duration(between(t.started_at, t.finished_at)) : "–") },
+  ];
+}
+
+function header({ name, sort, kind }, current, onSort) {
+  if (!sort) return h("th", { scope: "col", class: kind }, name);
+  const direction = current === sort ? "ascending" : current === `-${sort}` ? "descending" : null;
+  const next = direction === "ascending" ? `-${sort}` : sort;
+  const arrow = direction === "ascending" ? " ↑" : direction === "descending" ? " ↓" : "";
+  return h("th", { scope: "col", class: kind, "aria-sort": direction }, h("button", { class: "sort", onClick: () => onSort(next) }, name + arrow));
+}

@@ -1,0 +1,102 @@
+/**
+ * One study, live: progress, the winner, advice, figures, trials.
+ *
+ * One event stream says that something changed; what is shown is always read again from the API, each part at most every
+ * so often, so a lost event costs nothing. The stream opens once the study is known to exist.
+ */
+
+import { follow, get, path, poll } from "../api.js";
+import { card, fill, h, replace } from "../dom.js";
+import { figure } from "../parts/figures.js";
+import { heading } from "../parts/heading.js";
+import { bar, facts } from "../parts/progress.js";
+import { results } from "../parts/results.js";
+import { trialsTable } from "../parts/trials.js";
+import { throttle } from "../throttle.js";
+
+const STUDY_MS = 700;
+const CLOCK_MS = 2000;
+const FIGURES = [
+  ["progress", "Progress", "The best value so far against the number of trials finished; every dot is a trial."],
+  ["curves", "Learning curves", "The metric over examples seen, one line per trial; the best one is heavier."],
+  ["loss_vs_lr", "Learning rate", "Every finished trial; stars are the best of each optimizer, crosses diverged."],
+  ["lr_batch", "Learning rate and batch size", "The bright end of the colour scale is the better one; crosses diverged."],
+  ["noise", "Gradient noise scale", "With its 95 % interval; arrows where it has no upper bound yet; dotted: the batch size in use."],
+];
+const ADVICE = ["batch_advice", "Batch size", "Recommended ranges per optimizer, with the interval of the critical batch size."];
+const GROWING = new Set(["curves", "noise"]);
+
+/**
+ * @param {HTMLElement} root
+ * @param {{params: {study: string}, go: (href: string) => void, fail: (error: Error) => void}} context
+ * @returns {() => void} closes the stream and lets go of the figures
+ */
+export function render(root, { params, go, fail }) {
+  document.title = `${params.study} · Tuner`;
+  const at = path("studies", params.study);
+  let page = null;
+  let running = true;
+  let ended = false;
+
+  const refresh = throttle(async () => {
+    try {
+      const study = await get(at);
+      if (ended) return;
+      running = study.state === "running";
+      page ??= open(root, study, { at, go, fail, refresh: refresh.call });
+      page.show(study);
+    } catch (error) {
+      fail(error);
+    }
+  }, STUDY_MS);
+  const endClock = poll(() => running && refresh.call(), CLOCK_MS);
+  return () => {
+    ended = true;
+    endClock();
+    refresh.end();
+    page?.end();
+  };
+}
+
+/** Build the page of a study and follow it. */
+function open(root, study, context) {
+  const { at, go, fail, refresh } = context;
+  const top = { heading: h("div"), progress: h("div") };
+  const found = results(study.name, fail);
+  const table = trialsTable(study, fail);
+  const onTrial = (number) => go(path("studies", study.name, "trials", number));
+  const draw = ([name, title, caption], words) => figure({ at, name, title, caption, onTrial, words });
+  const figures = FIGURES.map((entry) => draw(entry));
+  const advice = draw(ADVICE, found.words);
+  fill(
+    root,
+    top.heading,
+    top.progress,
+    h("div", { class: "grid" }, found.best, found.board),
+    advice.node,
+    h("div", { class: "grid" }, figures.map((item) => item.node)),
+    table.node,
+    card("Study document", h("details", {}, h("summary", {}, "As submitted"), h("pre", {}, JSON.stringify(study.document, null, 2)))),
+  );
+
+  const changed = (items) => {
+    refresh();
+    table.changed();
+    for (const item of items) item.changed();
+  };
+  const all = [...figures, advice];
+  const growing = figures.filter((item) => GROWING.has(item.name));
+  const endStream = follow(study.name, { onOpen: () => changed(all), onChange: () => changed(all), onAdvanced: () => changed(growing) });
+  return {
+    show: (now) => {
+      const { name, title, state, reason } = now;
+      replace(top.heading, { name, title, state, reason }, () => heading(now, context));
+      fill(top.progress, bar(now), facts(now));
+      found.changed(now);
+    },
+    end: () => {
+      endStream();
+      for (const part of [found, table, ...all]) part.end();
+    },
+  };
+}

@@ -1,0 +1,137 @@
+/**
+ * One trial: its configuration, state and attempts, the curve of each metric, and the traceback when it failed.
+ */
+
+import { ApiError, get, path, poll, post } from "../api.js";
+import { ask, badge, card, fill, h, link } from "../dom.js";
+import { between, count, duration, moment, number, numeric } from "../format.js";
+import { colour } from "../palette.js";
+import { figure } from "../parts/figures.js";
+import { settings } from "../parts/best.js";
+import { optimizer } from "../parts/progress.js";
+import { drawLine, release } from "../plot.js";
+
+const EVERY_MS = 2000;
+const POINTS = 200;
+const NOISE = "With its 95 % interval; arrows where it has no upper bound yet; dotted: the batch size in use.";
+const ENDED = ["completed", "pruned", "failed", "infeasible", "cancelled"];
+
+/**
+ * @param {HTMLElement} root
+ * @param {{params: {study: string, number: string}, fail: (error: Error) => void}} context
+ * @returns {() => void} ends polling
+ */
+export function render(root, { params, fail }) {
+  document.title = `Trial ${params.number} · ${params.study} · Tuner`;
+  const at = path("studies", params.study, "trials", params.number);
+  const top = h("div");
+  const charts = h("div", { class: "grid" });
+  const noise = figure({ at, name: "noise", title: "Gradient noise scale", caption: NOISE });
+  const plots = new Map();
+  let shown = "";
+  let settled = false;
+  fill(root, top, charts, noise.node);
+
+  const load = async () => {
+    if (settled) return;
+    try {
+      const trial = await get(at);
+      const now = JSON.stringify(trial);
+      if (now !== shown) fill(top, page(trial, params.study, { at, fail, load }));
+      if (now !== shown) noise.changed();
+      shown = now;
+      await curves(trial, at, charts, plots);
+      settled = ENDED.includes(trial.state) && trial.state !== "failed"; // a failed one may be retried by hand
+    } catch (error) {
+      fail(error);
+    }
+  };
+  const end = poll(load, EVERY_MS);
+  return () => {
+    end();
+    noise.end();
+    for (const plot of plots.values()) release(plot);
+  };
+}
+
+async function curves(trial, at, charts, plots) {
+  const first = await curve(at, null);
+  if (!first) {
+    if (!plots.size) fill(charts, card("Curves", h("p", { class: "muted" }, "Nothing has been reported yet.")));
+    return;
+  }
+  const others = first.metrics.filter((name) => name !== first.metric);
+  const all = [first, ...(await Promise.all(others.map((name) => curve(at, name))))];
+  if (!plots.size) fill(charts);
+  for (const { metric } of all.filter((one) => one && !plots.has(one.metric))) {
+    const plot = h("div", { class: "plot small", role: "img", "aria-label": `${metric} over examples seen`, "data-metric": metric });
+    plots.set(metric, plot);
+    charts.append(card(metric, plot));
+  }
+  for (const one of all.filter(Boolean)) {
+    const y = one.value.map(numeric);
+    const log = y.every((value) => !(value <= 0)) && Math.max(...y.filter(Number.isFinite)) > 1;
+    await drawLine(plots.get(one.metric), { x: one.examples, y, name: one.metric, colour: colour(trial.optimizer), log });
+  }
+}
+
+async function curve(at, metric) {
+  try {
+    const found = await get(`${at}/curve`, { metric, points: POINTS });
+    return found.value.length ? found : null;
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return null;
+    throw error;
+  }
+}
+
+function page(trial, study, { at, fail, load }) {
+  const stop = async () => {
+    const text = "The trial is cancelled; its curve stays.";
+    if (!(await ask({ title: `Stop trial ${trial.number}?`, text, confirm: "Stop trial" }))) return;
+    await post(`${at}/stop`).then(load, fail);
+  };
+  const neighbour = (number, text) => number >= 0 && link(path("studies", study, "trials", number), text);
+  return [
+    h(
+      "div",
+      { class: "heading" },
+      h(
+        "div",
+        {},
+        h("p", { class: "crumbs" }, link("/", "Studies"), " / ", link(path("studies", study), study)),
+        h("h1", {}, `Trial ${trial.number} `, badge(trial.state)),
+        trial.reason && h("p", { class: "reason" }, trial.reason),
+      ),
+      h(
+        "div",
+        { class: "actions" },
+        neighbour(trial.number - 1, "← previous"),
+        neighbour(trial.number + 1, "next →"),
+        !ENDED.includes(trial.state) && h("button", { onClick: stop }, "Stop"),
+      ),
+    ),
+    h(
+      "div",
+      { class: "grid" },
+      card("Configuration", h("p", { class: "headline" }, optimizer(trial.optimizer)), settings(trial.params)),
+      card("Run", facts(trial)),
+    ),
+    trial.error && card("Error", h("pre", { class: "traceback", tabindex: "0" }, trial.error)),
+  ];
+}
+
+function facts(trial) {
+  const attempts = trial.attempt === 0 ? "not started" : trial.attempt === 1 ? "1" : `${trial.attempt} (resumed or retried ${trial.attempt - 1} times)`;
+  const entries = [
+    ["value", number(trial.value)],
+    ["examples", `${count(trial.examples)} of ${count(trial.total_examples)}`],
+    ["steps", `${count(trial.step)} of ${count(trial.total_steps)}`],
+    ["attempts", attempts],
+    ["worker", trial.worker ?? "–"],
+    ["seed", `${trial.seed}${trial.replicate ? ` (replicate ${trial.replicate})` : ""}`],
+    ["started", moment(trial.started_at)],
+    ["time", trial.started_at ? duration(between(trial.started_at, trial.finished_at)) : "–"],
+  ];
+  return h("dl", { class: "pairs" }, entries.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}

@@ -1,0 +1,114 @@
+"""From stored values to what the API shows."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from api.conductor.specs import Plan
+from storage import attempts, trials, workers
+from storage.attempts import AttemptRecord
+from storage.studies import Progress, StudyRecord
+from storage.trials import TrialRecord
+from storage.workers import WorkerRecord
+from tuner.study.states import TrialState
+from tuner.wire.sync import DeviceInfo
+from tuner.wire.views import StudyDetail, StudyView, TrialView, WorkerView
+
+
+def trial_views(session: Session, study: StudyRecord, records: Sequence[TrialRecord]) -> list[TrialView]:
+    """Show trials, with their current attempt's worker and error."""
+    current = attempts.latest(session, trial_ids=[record.id for record in records])
+    names = workers.by_ids(session, ids={attempt.worker_id for attempt in current.values()})
+    return [_trial_view(study, record, current.get(record.id), names) for record in records]
+
+
+def trial_view(session: Session, study: StudyRecord, record: TrialRecord) -> TrialView:
+    """Show one trial."""
+    return trial_views(session, study, [record])[0]
+
+
+def _trial_view(
+    study: StudyRecord, record: TrialRecord, attempt: AttemptRecord | None, names: dict[int, WorkerRecord]
+) -> TrialView:
+    return TrialView(
+        study=study.name,
+        number=record.number,
+        state=record.state,
+        optimizer=record.family,
+        params=record.params,
+        seed=record.seed,
+        replicate=record.replicate,
+        value=record.value,
+        reason=record.reason or record.stop_why,
+        step=record.step,
+        examples=record.examples,
+        total_steps=record.total_steps,
+        total_examples=record.total_examples,
+        attempt=record.attempt,
+        worker=names[attempt.worker_id].name if attempt else None,
+        error=attempt.error if attempt else None,
+        created_at=record.created_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+    )
+
+
+def study_view(session: Session, study: StudyRecord, plan: Plan, progress: Progress | None) -> StudyView:
+    """Show a study for a list."""
+    return StudyView.model_validate(_study_fields(session, study, plan, progress))
+
+
+def study_detail(session: Session, study: StudyRecord, plan: Plan, progress: Progress | None) -> StudyDetail:
+    """Show a study with its document."""
+    return StudyDetail.model_validate({**_study_fields(session, study, plan, progress), "document": study.document})
+
+
+def _study_fields(
+    session: Session, study: StudyRecord, plan: Plan, progress: Progress | None
+) -> dict[str, object]:  # fields of StudyView
+    best = trials.best(session, study_id=study.id, minimize=plan.minimize)
+    spec = plan.spec
+    return {
+        "id": study.id,
+        "name": study.name,
+        "title": study.title,
+        "state": study.state,
+        "reason": study.reason,
+        "workload": spec.workload.name,
+        "metric": spec.metric.name,
+        "goal": spec.metric.goal,
+        "target": spec.metric.target,
+        "method": spec.method,
+        "optimizers": [family.optimizer for family in plan.families],
+        "swept": {family.optimizer: list(family.swept) for family in plan.families},
+        "run_cap": study.run_cap,
+        "parallel": study.parallel,
+        "examples_per_trial": spec.budget.examples_per_trial,
+        "counts": {TrialState(k): n for k, n in (progress.counts if progress else {}).items()},
+        "examples_done": progress.examples if progress else 0,
+        "best": trial_view(session, study, best) if best else None,
+        "revision": study.revision,
+        "created_at": study.created_at,
+        "started_at": study.started_at,
+        "finished_at": study.finished_at,
+    }
+
+
+def worker_view(worker: WorkerRecord, *, held: int, now: datetime, lease_s: float) -> WorkerView:
+    """Show a worker session. A session without leases that is no longer heard is gone."""
+    silent = now - worker.last_seen > timedelta(seconds=lease_s)
+    state = ("lost" if held else "gone") if silent else ("busy" if held else "idle")
+    return WorkerView.model_validate(
+        {
+            "id": worker.id,
+            "name": worker.name,
+            "state": state,
+            "devices": [DeviceInfo.model_validate(device) for device in worker.devices],
+            "workloads": [workload["name"] for workload in worker.workloads],
+            "held": held,
+            "version": worker.version,
+            "first_seen": worker.first_seen,
+            "last_seen": worker.last_seen,
+        }
+    )

@@ -1,0 +1,75 @@
+"""Queries on events: changes of state, numbered by their study's revision.
+
+`append` must be the last statement of its transaction: the revision is then handed out in commit order, and a reader
+who has seen revision r has seen all before it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from storage import tables as t
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of state that is about to be recorded."""
+
+    study_id: int
+    kind: str
+    trial: int | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    """A recorded change of state."""
+
+    revision: int
+    kind: str
+    trial: int | None
+    data: dict[str, Any]
+    at: datetime
+
+
+def append(session: Session, *, changes: Sequence[Change], now: datetime) -> None:
+    """Record changes in order."""
+    for study_id in dict.fromkeys(change.study_id for change in changes):
+        own = [change for change in changes if change.study_id == study_id]
+        last = session.execute(
+            update(t.Study)
+            .where(t.Study.id == study_id)
+            .values(revision=t.Study.revision + len(own))
+            .returning(t.Study.revision)
+        ).scalar_one_or_none()
+        if last is None:  # the study was deleted meanwhile, and its events with it
+            continue
+        session.execute(
+            insert(t.Event),
+            [
+                {
+                    "study_id": study_id,
+                    "revision": revision,
+                    "kind": c.kind,
+                    "trial": c.trial,
+                    "data": c.data,
+                    "at": now,
+                }
+                for revision, c in enumerate(own, last - len(own) + 1)
+            ],
+        )
+
+
+def after(session: Session, *, study_id: int, revision: int, limit: int = 500) -> list[EventRecord]:
+    """List events after a revision."""
+    query = (
+        select(t.Event)
+        .where(t.Event.study_id == study_id, t.Event.revision > revision)
+        .order_by(t.Event.revision)
+        .limit(limit)
+    )
+    return [EventRecord(e.revision, e.kind, e.trial, e.data, e.at) for e in session.scalars(query)]

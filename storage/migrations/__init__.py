@@ -1,0 +1,1 @@
+"""Alembic's folder: `env.py`, and the versions in order."""

@@ -1,0 +1,95 @@
+"""Queries on reports, and the effective curve.
+
+A trial may have run in several attempts. Its effective curve is the rows of attempt a up to the step from which attempt
+a + 1 resumed, for every a; nothing reads reports past `effective_rows`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Session, aliased
+
+from storage import tables as t
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise sums of the steps since the row before (see `tuner.noise.NoiseSums`)."""
+
+    n: int
+    s: float
+    q: float
+    ss: float
+    qq: float
+    sq: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether every sum is a number."""
+        return all(map(math.isfinite, (self.s, self.q, self.ss, self.qq, self.sq)))
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """One row of a curve."""
+
+    trial_id: int
+    attempt: int
+    step: int
+    examples: int
+    elapsed_s: float
+    metrics: dict[str, float]
+    noise: Noise | None
+
+
+def add(session: Session, *, row: ReportRow) -> None:
+    """Store a row; a second report of the same (trial, attempt, step) adds its metrics to the first."""
+    noise = row.noise if row.noise is not None and row.noise.finite else None
+    sums = {f"noise_{k}": getattr(noise, k) if noise else None for k in ("n", "s", "q", "ss", "qq", "sq")}
+    before = session.get(t.Report, (row.trial_id, row.attempt, row.step))
+    metrics = {**before.metrics, **row.metrics} if before is not None else row.metrics
+    values = {
+        "trial_id": row.trial_id, "attempt": row.attempt, "step": row.step, "examples": row.examples,
+        "elapsed_s": row.elapsed_s, "metrics": metrics, **(sums if noise or before is None else {}),
+    }  # fmt: skip
+    insert = postgresql_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
+    statement = insert(t.Report).values(values)
+    keys = ["trial_id", "attempt", "step"]
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=keys, set_={k: statement.excluded[k] for k in values if k not in keys}
+        )
+    )
+
+
+def effective_rows(session: Session, *, trial_ids: Sequence[int]) -> dict[int, list[ReportRow]]:
+    """Return each trial's effective curve, by step."""
+    later = aliased(t.Attempt)
+    # Rows past the point from which any later attempt resumed were not part of what went on.
+    cut = (
+        select(func.min(later.resumed_from))
+        .where(later.trial_id == t.Report.trial_id, later.attempt > t.Report.attempt)
+        .scalar_subquery()
+    )
+    query = (
+        select(t.Report)
+        .where(t.Report.trial_id.in_(trial_ids), cut.is_(None) | ((t.Report.step <= cut) & (t.Report.step > 0)))
+        .order_by(t.Report.trial_id, t.Report.step, t.Report.attempt)
+    )
+    curves: dict[int, list[ReportRow]] = {}
+    for row in session.scalars(query):
+        curves.setdefault(row.trial_id, []).append(_row(row))
+    return curves
+
+
+def _row(row: t.Report) -> ReportRow:
+    noise = None
+    if row.noise_n:
+        assert row.noise_s is not None and row.noise_q is not None and row.noise_ss is not None
+        assert row.noise_qq is not None and row.noise_sq is not None
+        noise = Noise(row.noise_n, row.noise_s, row.noise_q, row.noise_ss, row.noise_qq, row.noise_sq)
+    return ReportRow(row.trial_id, row.attempt, row.step, row.examples, row.elapsed_s, row.metrics, noise)

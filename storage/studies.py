@@ -1,0 +1,172 @@
+"""Queries on studies. A study's counters are only moved by guarded updates, so that no race passes `run_cap`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from storage import tables as t
+from tuner.errors import NameTaken, NotFound
+from tuner.study.states import StudyState, check_study
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study as stored."""
+
+    id: int
+    name: str
+    title: str
+    state: StudyState
+    reason: str | None
+    document: dict[str, Any]
+    stack: str
+    run_cap: int
+    parallel: int
+    trials_created: int
+    revision: int
+    idempotency_key: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+def _record(row: t.Study) -> StudyRecord:
+    fields = {name: getattr(row, name) for name in StudyRecord.__dataclass_fields__}
+    return StudyRecord(**{**fields, "state": StudyState(row.state)})
+
+
+def create(
+    session: Session,
+    *,
+    name: str,
+    title: str,
+    document: dict[str, Any],
+    stack: str,
+    run_cap: int,
+    parallel: int,
+    idempotency_key: str | None,
+    now: datetime,
+) -> StudyRecord:
+    """Store a new, running study.
+
+    Raises:
+        NameTaken: another study has the name.
+    """
+    row = t.Study(
+        name=name, title=title, state=StudyState.RUNNING, document=document, stack=stack, run_cap=run_cap,
+        parallel=parallel, idempotency_key=idempotency_key, created_at=now, trials_created=0, revision=0,
+    )  # fmt: skip
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError as error:
+        raise NameTaken(f"a study named {name!r} exists already; delete it or choose another name") from error
+    return _record(row)
+
+
+def get(session: Session, key: str | int) -> StudyRecord:
+    """Find a study by its name, or by its id when the key is all digits.
+
+    Raises:
+        NotFound: no study has it.
+    """
+    by_id = isinstance(key, int) or (key.isdecimal() and key.isascii() and len(key) < 19)
+    column = t.Study.id == int(key) if by_id else t.Study.name == key
+    row = session.scalars(select(t.Study).where(column)).one_or_none()
+    if row is None:
+        raise NotFound(f"no study {str(key)!r}")
+    return _record(row)
+
+
+def find_by_idempotency_key(session: Session, *, idempotency_key: str) -> StudyRecord | None:
+    """Find the study that an earlier request with this key created."""
+    row = session.scalars(select(t.Study).where(t.Study.idempotency_key == idempotency_key)).one_or_none()
+    return None if row is None else _record(row)
+
+
+def page(
+    session: Session, *, state: StudyState | None = None, before_id: int | None = None, limit: int = 50
+) -> list[StudyRecord]:
+    """List studies, newest first, up to `limit`, continuing below `before_id`."""
+    query = select(t.Study).order_by(t.Study.id.desc()).limit(limit)
+    if state is not None:
+        query = query.where(t.Study.state == state)
+    if before_id is not None:
+        query = query.where(t.Study.id < before_id)
+    return [_record(row) for row in session.scalars(query)]
+
+
+def ids_with_work(session: Session) -> list[int]:
+    """List studies that a conductor must look after: running, or ended with trials still on workers."""
+    live = select(t.Trial.study_id).where(t.Trial.state.in_(("queued", "running"))).distinct()
+    query = select(t.Study.id).where((t.Study.state == StudyState.RUNNING) | t.Study.id.in_(live)).order_by(t.Study.id)
+    return list(session.scalars(query))
+
+
+def set_state(
+    session: Session, *, study_id: int, old: StudyState, new: StudyState, reason: str | None, now: datetime
+) -> None:
+    """Move a study from `old` to `new`; the guard makes a lost race an `InvalidTransition`."""
+    check_study(old, new)
+    ended = new in (StudyState.COMPLETED, StudyState.STOPPED, StudyState.FAILED)
+    moved = session.execute(
+        update(t.Study)
+        .where(t.Study.id == study_id, t.Study.state == old)
+        .values(state=new, reason=reason, finished_at=now if ended else None)
+        .returning(t.Study.id)
+    ).one_or_none()
+    if moved is None:
+        check_study(get(session, study_id).state, new)
+        raise NotFound(f"no study {study_id}")
+
+
+def mark_started(session: Session, *, study_id: int, now: datetime) -> None:
+    """Note when the first trial was leased."""
+    session.execute(update(t.Study).where(t.Study.id == study_id, t.Study.started_at.is_(None)).values(started_at=now))
+
+
+def reserve_number(session: Session, *, study_id: int) -> int | None:
+    """Take the next trial number of a running study, or None when its cap is reached: exact under any concurrency."""
+    number = session.execute(
+        update(t.Study)
+        .where(
+            t.Study.id == study_id,
+            t.Study.state == StudyState.RUNNING,
+            t.Study.trials_created < t.Study.run_cap,
+        )
+        .values(trials_created=t.Study.trials_created + 1)
+        .returning(t.Study.trials_created)
+    ).scalar_one_or_none()
+    return None if number is None else number - 1
+
+
+def delete_study(session: Session, *, study_id: int) -> None:
+    """Delete a study with its trials, reports and events."""
+    session.execute(delete(t.Study).where(t.Study.id == study_id))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the trials of a study are."""
+
+    counts: dict[str, int]
+    examples: int
+
+
+def progress(session: Session, *, study_ids: Iterable[int]) -> dict[int, Progress]:
+    """Count trials by state and examples done, per study."""
+    rows = session.execute(
+        select(t.Trial.study_id, t.Trial.state, func.count(), func.sum(t.Trial.examples))
+        .where(t.Trial.study_id.in_(list(study_ids)))
+        .group_by(t.Trial.study_id, t.Trial.state)
+    )
+    found: dict[int, Progress] = {}
+    for study_id, state, count, examples in rows:
+        before = found.get(study_id, Progress({}, 0))
+        found[study_id] = Progress({**before.counts, state: count}, before.examples + int(examples or 0))
+    return found

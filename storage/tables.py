@@ -1,0 +1,228 @@
+"""The tables. What must always hold is stated here as keys and constraints, not in comments elsewhere.
+
+- A study's trials are numbered without gaps; `trials_created` counts them and never passes `run_cap`.
+- A trial has at most one live attempt (outcome null); an attempt's number is the fence.
+- A study's events are numbered by its own revision.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from storage.columns import Metrics, UtcTime
+
+BigId = BigInteger().with_variant(Integer, "sqlite")
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Common to all tables: constraint names that migrations can rely on."""
+
+    metadata = MetaData(naming_convention=NAMING)
+
+
+class Study(Base):
+    """One search. `document` is the study document with its defaults filled in."""
+
+    __tablename__ = "studies"
+    __table_args__ = (
+        CheckConstraint("trials_created <= run_cap", name="cap"),
+        CheckConstraint("state in ('running','paused','completed','stopped','failed')", name="state"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    title: Mapped[str] = mapped_column(String(200), default="")
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    reason: Mapped[str | None] = mapped_column(Text)
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+    stack: Mapped[str] = mapped_column(String(64), doc="trials with equal keys share a stack")
+    run_cap: Mapped[int]
+    parallel: Mapped[int]
+    trials_created: Mapped[int] = mapped_column(default=0)
+    revision: Mapped[int] = mapped_column(BigInteger, default=0)
+    idempotency_key: Mapped[str | None] = mapped_column(String(200), unique=True)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
+
+
+class Trial(Base):
+    """One configuration, trained once with one seed."""
+
+    __tablename__ = "trials"
+    __table_args__ = (
+        UniqueConstraint("study_id", "number"),
+        Index("ix_trials_study_state", "study_id", "state"),
+        Index("ix_trials_state", "state"),
+        CheckConstraint(
+            "state in ('queued','running','paused','completed','pruned','failed','infeasible','cancelled')",
+            name="state",
+        ),
+        CheckConstraint("state <> 'completed' or value is not null", name="completed_has_value"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    family: Mapped[str] = mapped_column(String(64))
+    params: Mapped[dict[str, Any]] = mapped_column(JSON)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    replicate: Mapped[int] = mapped_column(default=0)
+    state: Mapped[str] = mapped_column(String(16))
+    value: Mapped[float | None]
+    reason: Mapped[str | None] = mapped_column(Text)
+    stop_why: Mapped[str | None] = mapped_column(Text, doc="a stop was ordered and not yet carried out")
+    asked_after: Mapped[int] = mapped_column(doc="finished trials that the sampler had seen")
+    attempt: Mapped[int] = mapped_column(default=0)
+    charged: Mapped[int] = mapped_column(default=0, doc="attempts that count against retry.max")
+    step: Mapped[int] = mapped_column(BigInteger, default=0)
+    examples: Mapped[int] = mapped_column(BigInteger, default=0)
+    total_steps: Mapped[int] = mapped_column(BigInteger)
+    total_examples: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
+
+
+class Worker(Base):
+    """One worker session."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    session: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(200))
+    devices: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    workloads: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    version: Mapped[str] = mapped_column(String(64), default="")
+    seq: Mapped[int] = mapped_column(BigInteger, default=-1)
+    first_seen: Mapped[datetime] = mapped_column(UtcTime)
+    last_seen: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class Attempt(Base):
+    """One stay of a trial on a worker; while `outcome` is null it is that worker's lease."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        Index(
+            "uq_attempts_live",
+            "trial_id",
+            unique=True,
+            sqlite_where=text("outcome is null"),
+            postgresql_where=text("outcome is null"),
+        ),
+        Index("ix_attempts_worker_outcome", "worker_id", "outcome"),
+        CheckConstraint(
+            "outcome in ('finished','lost','crashed','error','paused','drained','displaced','stopped')", name="outcome"
+        ),
+    )
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    worker_id: Mapped[int] = mapped_column(ForeignKey("workers.id"))
+    device: Mapped[str] = mapped_column(String(64))
+    lease_expires: Mapped[datetime] = mapped_column(UtcTime)
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    resumed_from: Mapped[int] = mapped_column(BigInteger, default=0, doc="step at which this attempt began")
+    program: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    error: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(UtcTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
+
+
+class Report(Base):
+    """A row of a trial's curve: metrics at a step, and the noise sums since the row before."""
+
+    __tablename__ = "reports"
+    __table_args__ = (
+        ForeignKeyConstraint(["trial_id", "attempt"], ["attempts.trial_id", "attempts.attempt"], ondelete="CASCADE"),
+    )
+
+    trial_id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    examples: Mapped[int] = mapped_column(BigInteger)
+    elapsed_s: Mapped[float]
+    metrics: Mapped[dict[str, float]] = mapped_column(Metrics)
+    noise_n: Mapped[int | None]
+    noise_s: Mapped[float | None]
+    noise_q: Mapped[float | None]
+    noise_ss: Mapped[float | None]
+    noise_qq: Mapped[float | None]
+    noise_sq: Mapped[float | None]
+
+
+class Checkpoint(Base):
+    """Where the state of a trial at a step lies in the checkpoint store."""
+
+    __tablename__ = "checkpoints"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    attempt: Mapped[int]
+    path: Mapped[str] = mapped_column(Text, doc="relative to the store's root")
+    scope: Mapped[str] = mapped_column(String(80), doc="shared, or worker:<id>")
+    digest: Mapped[str] = mapped_column(String(64))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class Decision(Base):
+    """What the pruner decided about a trial at a rung, and on what value."""
+
+    __tablename__ = "decisions"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
+    rung: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[float | None]
+    verdict: Mapped[str] = mapped_column(String(16))
+    decided_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class Event(Base):
+    """A change of state, numbered by its study's revision."""
+
+    __tablename__ = "events"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
+    revision: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(40))
+    trial: Mapped[int | None]
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    at: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class Token(Base):
+    """An access token; only its digest is kept."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    role: Mapped[str] = mapped_column(String(16))
+    label: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcTime)

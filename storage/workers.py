@@ -1,0 +1,93 @@
+"""Queries on worker sessions."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from storage import tables as t
+from tuner.errors import NotFound
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """A worker session as stored."""
+
+    id: int
+    session: str
+    name: str
+    devices: list[dict[str, Any]]
+    workloads: list[dict[str, Any]]
+    version: str
+    seq: int
+    first_seen: datetime
+    last_seen: datetime
+
+
+def _record(row: t.Worker) -> WorkerRecord:
+    return WorkerRecord(**{name: getattr(row, name) for name in WorkerRecord.__dataclass_fields__})
+
+
+def register(
+    session: Session,
+    *,
+    worker_session: str,
+    name: str,
+    devices: list[dict[str, Any]],
+    workloads: list[dict[str, Any]],
+    version: str,
+    now: datetime,
+) -> int:
+    """Store a session and return its id; a session that asks again keeps its id."""
+    row = session.scalars(select(t.Worker).where(t.Worker.session == worker_session)).one_or_none()
+    if row is None:
+        row = t.Worker(session=worker_session, first_seen=now, seq=-1)
+        session.add(row)
+    row.name, row.devices, row.workloads, row.version, row.last_seen = name, devices, workloads, version, now
+    session.flush()
+    return row.id
+
+
+def get(session: Session, *, worker_id: int, worker_session: str) -> WorkerRecord:
+    """Find a worker by id and session.
+
+    Raises:
+        NotFound: there is no such worker session; it must register again.
+    """
+    row = session.get(t.Worker, worker_id)
+    if row is None or row.session != worker_session:
+        raise NotFound(f"no worker {worker_id} with this session; register again")
+    return _record(row)
+
+
+def seen(session: Session, *, worker_id: int, seq: int, now: datetime) -> bool:
+    """Note a sync; False when a later one was seen already (only `last_seen` moves then)."""
+    newer = session.execute(
+        update(t.Worker)
+        .where(t.Worker.id == worker_id, t.Worker.seq < seq)
+        .values(seq=seq, last_seen=now)
+        .returning(t.Worker.id)
+    ).one_or_none()
+    if newer is None:
+        session.execute(update(t.Worker).where(t.Worker.id == worker_id).values(last_seen=now))
+    return newer is not None
+
+
+def by_ids(session: Session, *, ids: set[int]) -> dict[int, WorkerRecord]:
+    """Find workers by id."""
+    return {row.id: _record(row) for row in session.scalars(select(t.Worker).where(t.Worker.id.in_(ids)))}
+
+
+def recent(session: Session, *, limit: int = 200) -> list[WorkerRecord]:
+    """List worker sessions, the latest seen first."""
+    return [_record(row) for row in session.scalars(select(t.Worker).order_by(t.Worker.last_seen.desc()).limit(limit))]
+
+
+def workload_names(session: Session) -> dict[str, str]:
+    """Name every workload that some worker ever registered, with its description."""
+    found: dict[str, str] = {}
+    for workloads in session.scalars(select(t.Worker.workloads).order_by(t.Worker.id)):
+        found.update({w["name"]: w.get("description", "") for w in workloads})
+    return found

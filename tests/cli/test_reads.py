@@ -1,0 +1,176 @@
+"""Commands that read: the tables and reports at 80 columns, and the API's JSON with --json."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fake_server import AT, FakeServer, answer, problem, study, study_view, trial
+from typer.testing import Result
+
+Run = Callable[..., Result]
+
+BEST = {
+    **{"trial": trial(), "grade": "C", "interval": None, "evidence": "one seed; the next configuration is 2 % behind"},
+    "snippet": "from tuner import optimizers\n\noptimizer = optimizers.build('muon', parameters, lr=0.0213456)\n",
+}
+BOARD = {
+    **{"study": "demo", "metric": "valid_loss", "goal": "minimize", "grade": "C", "evidence": "one seed each"},
+    "rows": [
+        {
+            "rank": 1,
+            "optimizer": "muon",
+            "best": trial(),
+            "completed": 31,
+            "infeasible": 0,
+            "trials": 31,
+            "median": 0.12,
+        },
+        {"rank": 2, "optimizer": "sgd", "best": None, "completed": 0, "infeasible": 3, "trials": 3, "median": None},
+    ],
+}
+NOISE = {"value": 123.4567, "low": 98.7, "high": 150.1, "bounded": True, "steps": 20480}
+ADVICE = {
+    "study": "demo",
+    "items": [
+        {
+            **{"study": "demo", "optimizer": "muon", "grade": "B", "grade_meaning": "from one well-measured run"},
+            **{"trial": 7, "noise_scale": NOISE, "critical_batch": 118.2, "interval": [90.0, "Infinity"]},
+            **{"cheapest": {"low": 8, "high": 16}, "balanced": {"low": 64, "high": 128}},
+            **{"fastest": {"low": 256, "high": 256}, "lr": "scale lr by the square root of the batch"},
+            **{"notes": ["BatchNorm is absent"], "next_experiment": "sweep B in {32, 128} for muon"},
+        }
+    ],
+}
+LR = {
+    **{"name": "lr", "default": 0.02, "description": "learning rate", "allowed": "a number in (0, inf)"},
+    **{"search": "0.001 to 0.1, log", "swept": True, "source": "Jordan et al. 2024"},
+}
+CATALOGUE = {
+    "optimizers": [
+        {
+            **{"name": "muon", "summary": "orthogonalised momentum", "formula": "M = mu M + G\nW = W - lr O(M)"},
+            **{"reference": "Jordan et al. 2024", "state_per_parameter": 1.0, "hyperparameters": [LR]},
+        }
+    ],
+    "schedules": [{"name": "cosine", "summary": "half a cosine", "formula": "cos", "parameters": []}],
+    "methods": [{"name": "tpe", "description": "tree-structured Parzen estimator"}],
+    "workloads": [{"name": "digits-mlp", "description": "handwritten digits"}],
+}
+WORKER = {
+    **{"id": 3, "name": "box", "state": "busy", "devices": [{"device": "cuda:0", "width": 64}], "workloads": ["x"]},
+    **{"held": 12, "version": "0.1.0", "first_seen": AT, "last_seen": AT},
+}
+READS: list[tuple[list[str], str, dict[str, Any]]] = [
+    (["studies"], "/api/v1/studies", {"items": [study_view()], "next_cursor": None}),
+    (["trials", "demo"], "/api/v1/studies/demo/trials", {"items": [trial(value="NaN")], "next_cursor": None}),
+    (["best", "demo"], "/api/v1/studies/demo/best", BEST),
+    (["leaderboard", "demo"], "/api/v1/studies/demo/leaderboard", BOARD),
+    (["advice", "demo"], "/api/v1/studies/demo/batch-advice", ADVICE),
+    (["catalogue"], "/api/v1/catalogue", CATALOGUE),
+    (["workers"], "/api/v1/workers", {"items": [WORKER], "next_cursor": None}),
+]
+
+
+@pytest.fixture(autouse=True)
+def api(server: FakeServer) -> FakeServer:
+    for _, path, value in READS:
+        server.set(path, answer(value))
+    server.set("/api/v1/studies/demo", answer(study()))
+    return server
+
+
+def includes(whole: Any, part: Any) -> bool:
+    """Whether JSON holds every key and value of `part`."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(key in whole and includes(whole[key], v) for key, v in part.items())
+    if isinstance(part, list):
+        return len(whole) == len(part) and all(map(includes, whole, part))
+    return bool(whole == part)
+
+
+@pytest.mark.parametrize(("command", "path", "value"), READS, ids=[r[0][0] for r in READS])
+def test_json_is_what_the_api_sent(tuner: Run, command: list[str], path: str, value: dict[str, Any]) -> None:
+    result = tuner(*command, "--json")
+    assert result.exit_code == 0, result.stderr
+    printed = json.loads(result.stdout)
+    assert includes(printed, value)
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("command", [r[0] for r in READS], ids=[r[0][0] for r in READS])
+def test_output_fits_in_80_columns_and_holds_no_control_codes(
+    tuner: Run, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = tuner(*command)
+    assert result.exit_code == 0, result.stderr
+    assert "\x1b" not in result.output
+    lines = result.stdout.splitlines()
+    snippet = BEST["snippet"].splitlines()
+    assert max(len(line.rstrip()) for line in lines if line not in snippet) <= 80
+
+
+def test_best_shows_evidence_and_ends_with_the_snippet(tuner: Run) -> None:
+    output = tuner("best", "demo").stdout
+    assert "muon reaches valid_loss 0.08123 (trial 7)" in output
+    assert "none: one seed only" in output
+    assert "C: one seed; the next configuration is 2 % behind" in output
+    assert "0.02135" in output
+    assert output.endswith(BEST["snippet"])
+
+
+def test_leaderboard_shows_ranks_and_families_without_a_result(tuner: Run) -> None:
+    lines = tuner("leaderboard", "demo").stdout.splitlines()
+    first = next(line for line in lines if line.startswith("1"))
+    assert first.split()[:5] == ["1", "muon", "0.08123", "0.12", "31/31"]
+    assert "lr=0.0213 batch_size=32 schedule=cosine" in first
+    assert "momentum=" not in first  # not searched
+    second = next(line for line in lines if line.startswith("2"))
+    assert second.split() == ["2", "sgd", "-", "-", "0/3", "(3", "infeasible)"]
+    assert lines[-1] == "evidence C: one seed each"
+
+
+def test_advice_shows_ranges_intervals_grade_and_the_next_experiment(tuner: Run) -> None:
+    output = tuner("advice", "demo").stdout
+    for words in (
+        *("64 to 128", "8 to 16 (fewest examples)", "256 (fewest steps)", "118, interval at least 90"),
+        *("123, interval 98.7 to 150, over 20,480 steps", "B: from one well-measured run", "BatchNorm is absent"),
+        "sweep B in {32, 128} for muon",
+    ):
+        assert words in output
+
+
+def test_trials_asks_for_the_order_and_shows_reasons_in_brackets_as_text(tuner: Run, api: FakeServer) -> None:
+    odd = trial(8, value=None, state="infeasible", reason="[red]diverged", worker=None)
+    api.set("/api/v1/studies/demo/trials", answer({"items": [trial(), odd], "next_cursor": None}))
+    result = tuner("trials", "demo", "--sort", "-value", "--state", "completed", "--limit", "2")
+    assert "infeasible: [red]diverged" in result.stdout
+    assert "2 of 62 trials" in result.stdout
+    query = next(path for _, path, _, _ in api.asked if "/trials?" in path)
+    assert {"sort=-value", "state=completed", "limit=2"} <= set(query.partition("?")[2].split("&"))
+
+
+def test_catalogue_of_one_rule_shows_formula_range_and_source(tuner: Run) -> None:
+    output = tuner("catalogue", "muon").stdout
+    for words in ("orthogonalised momentum", "W = W - lr O(M)", "0.001 to 0.1, log", "Jordan et al. 2024", "(0, inf)"):
+        assert words in output
+    missing = tuner("catalogue", "moun")
+    assert missing.exit_code == 1
+    assert "the catalogue has no 'moun'" in missing.stderr
+
+
+def test_empty_lists_say_what_to_do(tuner: Run, api: FakeServer) -> None:
+    for command, path, words in (
+        ("studies", "/api/v1/studies", "tuner submit FILE"),
+        ("workers", "/api/v1/workers", "tuner worker"),
+    ):
+        api.set(path, answer({"items": [], "next_cursor": None}))
+        assert words in tuner(command).stdout
+
+
+def test_no_winner_yet_is_a_failure_of_one_line(tuner: Run, api: FakeServer) -> None:
+    api.set("/api/v1/studies/demo/best", problem(404, "tuner:not-found", "no trial of demo is completed yet"))
+    result = tuner("best", "demo")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: no trial of demo is completed yet\n"

@@ -1,0 +1,26 @@
+"""Tuner: finds how to train your network, and says how sure it is.
+
+The public names (`workload`, `Task`, `Client`) are loaded on first use, so that the server can import
+`tuner.study` without torch and a worker can import the engine without the server's libraries.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuner.client import Client
+    from tuner.workloads import Task, workload
+
+__version__ = "0.1.0"
+__all__ = ["Client", "Task", "workload", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Client":
+        from tuner.client import Client
+
+        return Client
+    if name in ("Task", "workload"):
+        from tuner import workloads
+
+        return getattr(workloads, name)
+    raise AttributeError(f"module 'tuner' has no attribute {name!r}")

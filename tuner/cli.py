@@ -1,0 +1,237 @@
+"""The `tuner` command: composition root, and the only module of tuner that may import `api`.
+
+Invariants:
+- Exit codes: 0 done, 1 the operation failed, 2 wrong usage or invalid input, 3 no server there, 130 Ctrl-C.
+- An error that is not a defect is one clear line on standard error (a line per fault), never a traceback.
+- `--json` prints the API's own JSON on standard output and nothing else.
+- Heavy modules are imported inside the commands that need them, so that `tuner --help` answers at once.
+"""
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from tuner.errors import Fault, InvalidInput, TunerError, Unreachable
+from tuner.terminal import study_commands
+from tuner.terminal.options import DataDir, Host, Port, Server, Token, Width
+
+if TYPE_CHECKING:
+    from api.settings import Settings
+
+FAILED, USAGE, NO_SERVER = 1, 2, 3
+
+
+class ErrorBoundary(TyperGroup):
+    """Turns errors into lines on standard error and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of a pipe has gone: typer ends the command without a word
+            raise
+        except (TunerError, OSError) as error:
+            raise typer.Exit(report(error)) from error
+
+
+def report(error: TunerError | OSError) -> int:
+    """Print an error and return its exit code."""
+    from tuner.terminal.console import print_error
+
+    if isinstance(error, OSError):
+        what = error.strerror or str(error)
+        print_error(f"{error.filename}: {what.lower()}" if error.filename else what)
+        return FAILED
+    print_error(str(error))
+    if isinstance(error, InvalidInput):
+        return USAGE
+    return NO_SERVER if isinstance(error, Unreachable) else FAILED
+
+
+app = typer.Typer(
+    cls=ErrorBoundary,
+    help="Find how to train your network: optimizer, learning rate, schedule and batch size.",
+    epilog="Try it: tuner demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> NoReturn:
+    """Run the `tuner` command and end the process with its exit code."""
+    from tuner.terminal.console import use_safe_streams
+
+    use_safe_streams()
+    app(prog_name="tuner")
+    sys.exit(0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from tuner import __version__
+
+        typer.echo(f"tuner {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+SERVING = "Servers and workers"
+STUDYING = "Studies"
+
+
+@app.command(rich_help_panel=SERVING)
+def demo(
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    width: Width = None,
+    exits: Annotated[bool, typer.Option("--exit", help="End after the study instead of serving on.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the demo's study document and end.")] = False,
+) -> None:
+    """Run a real study on a server of its own, and show what it found.
+
+    Trains 64 small networks with five optimizers on this machine. Ctrl-C stops all that it started; nothing is lost.
+
+    Examples:
+      tuner demo
+      tuner demo --exit
+      tuner demo --show > study.yaml
+    """
+    from tuner.terminal.demo import demo_yaml, run_demo
+
+    if show:
+        typer.echo(demo_yaml(), nl=False)
+        return
+    _check_api_lies_beside()
+    settings = _settings({"host": host, "port": port, "data_dir": data_dir, "width": width})
+    token = settings.token.get_secret_value() if settings.token else None
+    where = (settings.host, settings.port, settings.data_dir.absolute(), settings.width)
+    raise typer.Exit(run_demo(*where, token=token, exits=exits))
+
+
+@app.command(rich_help_panel=SERVING)
+def serve(
+    host: Host = None,
+    port: Port = None,
+    db: Annotated[
+        str | None, typer.Option(metavar="URL", help="A database (default: SQLite in the data directory).")
+    ] = None,
+    data_dir: DataDir = None,
+    token: Token = None,
+    worker: Annotated[
+        bool | None, typer.Option("--worker/--no-worker", help="Start a worker on this machine (default: yes).")
+    ] = None,
+    width: Width = None,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process has ended.")] = None,
+) -> None:
+    """Serve the API and the dashboard, with a worker on this machine.
+
+    Every option is also a TUNER_... variable (TUNER_PORT, TUNER_DATA_DIR, ...).
+
+    Examples:
+      tuner serve
+      tuner serve --port 9000 --data-dir ./var
+      tuner serve --db postgresql+psycopg://tuner@db/tuner --no-worker
+    """
+    from tuner.terminal.serving import check_data_dir, end_with
+
+    _check_api_lies_beside()
+    given = {"host": host, "port": port, "database_url": db, "data_dir": data_dir, "token": token, "width": width}
+    settings = _settings({**given, "local_workers": worker})
+    check_data_dir(settings.data_dir)
+    if parent is not None:
+        end_with(parent)
+    from api.serve import serve as run_server
+
+    raise typer.Exit(run_server(settings, lambda url: typer.echo(f"serving at {url} (Ctrl-C ends it)", err=True)))
+
+
+@app.command(rich_help_panel=SERVING)
+def worker(
+    server: Server = None,
+    token: Token = None,
+    name: Annotated[str | None, typer.Option(help="A label for people (default: the machine's name).")] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="cpu, cuda:0, ...; may be repeated (default: all there are).")
+    ] = None,
+    width: Width = None,
+    workloads: Annotated[
+        list[str] | None, typer.Option(metavar="FILE|MODULE", help="Where your workloads are; may be repeated.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per device (default: all cores).")] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process has ended.")] = None,
+) -> None:
+    """Train trials for a server, on this machine's devices.
+
+    Examples:
+      tuner worker --server http://head:8700
+      tuner worker --device cuda:0 --width 64 --workloads my_workloads.py
+    """
+    from tuner.client import DEFAULT_SERVER
+    from tuner.worker import run
+
+    url = server or os.environ.get("TUNER_SERVER") or DEFAULT_SERVER
+    raise typer.Exit(run(url, token or os.environ.get("TUNER_TOKEN"), name, device, width, workloads, parent, threads))
+
+
+def _check_api_lies_beside() -> None:
+    """`api` is a common name: make sure that it is Tuner's own, without running foreign code."""
+    import tuner
+
+    found = find_spec("api")
+    own = Path(tuner.__file__).parent.parent / "api" / "__init__.py"
+    if found is None or found.origin is None or not own.exists() or not own.samefile(found.origin):
+        seen = "is not installed" if found is None else f"is another package, {found.origin or 'without a file'}"
+        raise TunerError(
+            f"the package 'api' beside Tuner ({own.parent}) {seen}; install Tuner in an environment of its own"
+        )
+
+
+def _settings(given: dict[str, Any]) -> "Settings":
+    """Build the server's settings: options, then TUNER_... variables, then defaults. Raises `InvalidInput`."""
+    from pydantic import ValidationError
+
+    from api.settings import Settings, check_environment
+
+    check_environment()
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        faults = [Fault(_option(str(e["loc"][0])) if e["loc"] else "", e["msg"]) for e in error.errors()]
+        raise InvalidInput(faults) from error
+    settings.check()
+    return settings
+
+
+def _option(setting: str) -> str:
+    return f"--{setting.replace('_', '-')} (TUNER_{setting.upper()})"
+
+
+for _command in (
+    study_commands.submit,
+    study_commands.watch,
+    study_commands.studies,
+    study_commands.trials,
+    study_commands.best,
+    study_commands.leaderboard,
+    study_commands.advice,
+    study_commands.stop,
+    study_commands.delete,
+    study_commands.catalogue,
+    study_commands.workers,
+):
+    app.command(rich_help_panel=STUDYING)(_command)

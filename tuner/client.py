@@ -1,0 +1,265 @@
+"""The typed HTTP client: the only way from worker and user code to the server.
+
+    client = Client()                                  # TUNER_SERVER, or http://127.0.0.1:8700
+    study = client.submit("study.yaml")
+    for view in client.watch(study.name):
+        print(view.examples_done, view.best)
+    print(client.best(study.name).snippet)
+
+Every method raises the errors of `tuner.errors`: `NotFound`, `Conflict` (`NameTaken`), `InvalidInput` with every fault,
+`NotAllowed`, and `Unreachable` with one line that says what to do. A study is named by its name or its id.
+"""
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx2
+from pydantic import BaseModel
+
+from tuner.connection import Connection, NotAStream
+from tuner.document import read_document
+from tuner.errors import NotFound, Unreachable
+from tuner.study.states import StudyState
+from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
+from tuner.wire.views import (
+    BatchAdviceList,
+    Best,
+    CatalogueView,
+    Curve,
+    Health,
+    Leaderboard,
+    Page,
+    StudyDetail,
+    StudyView,
+    TrialView,
+    WorkerView,
+)
+
+V = TypeVar("V", bound=BaseModel)
+
+DEFAULT_SERVER = "http://127.0.0.1:8700"
+PAGE = 200
+"""Items asked for at once when a whole list is wanted."""
+SILENCE_S = 15.0
+"""A stream that is silent for so long is looked at again: the far end may have vanished without a word."""
+FIRST_PAUSE_S = 0.2
+ENDED = frozenset({StudyState.COMPLETED, StudyState.STOPPED, StudyState.FAILED})
+
+
+class Client:
+    """Talks to one server.
+
+    `url` defaults to TUNER_SERVER, else `http://127.0.0.1:8700`; `token` to TUNER_TOKEN. `timeout_s` bounds the wait
+    for one answer, in seconds. `transport` replaces the network. Safe to share between threads. Raises `InvalidInput`
+    when `url` is not an http(s) address.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        timeout_s: float = 15.0,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        url = url or os.environ.get("TUNER_SERVER") or DEFAULT_SERVER
+        self._http = Connection(url, token or os.environ.get("TUNER_TOKEN") or None, timeout_s, transport)
+
+    @property
+    def url(self) -> str:
+        """The server's root address, without a slash at the end."""
+        return self._http.url
+
+    def close(self) -> None:
+        """Close the sockets; the client is of no use afterwards."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def health(self) -> Health:
+        """Ask whether a Tuner server answers; needs no token."""
+        return self._http.fetch(Health, "GET", "/healthz")
+
+    # Studies
+
+    def submit(self, document: Mapping[str, Any] | str | Path) -> StudyDetail:
+        """Create a study from a document, or from a YAML or JSON file (a path). It starts at once."""
+        values = read_document(document).values if isinstance(document, str | Path) else dict(document)
+        return self._http.fetch(StudyDetail, "POST", "/api/v1/studies", body=values)
+
+    def study(self, study: str | int) -> StudyDetail:
+        """Show one study with its document."""
+        return self._http.fetch(StudyDetail, "GET", _path(study))
+
+    def studies(self, state: str | None = None) -> Iterator[StudyView]:
+        """Go through all studies, or those in one state, page by page."""
+        return self._items(Page[StudyView], "/api/v1/studies", {"state": state}, None)
+
+    def stop(self, study: str | int) -> StudyDetail:
+        """Stop a study: running trials are cancelled, what they found stays."""
+        return self._http.fetch(StudyDetail, "POST", _path(study, "stop"))
+
+    def delete(self, study: str | int) -> None:
+        """Delete a study with its trials."""
+        self._http.send("DELETE", _path(study))
+
+    # Trials
+
+    def trials(
+        self, study: str | int, state: str | None = None, sort: str | None = None, limit: int | None = None
+    ) -> Iterator[TrialView]:
+        """Go through the trials of a study, page by page.
+
+        `sort` is `number` or `value` or the like, with a leading `-` for descending; `limit` ends after so many.
+        """
+        return self._items(Page[TrialView], _path(study, "trials"), {"state": state, "sort": sort}, limit)
+
+    def trial(self, study: str | int, number: int) -> TrialView:
+        """Show one trial."""
+        return self._http.fetch(TrialView, "GET", _path(study, "trials", number))
+
+    def curve(self, study: str | int, number: int, metric: str | None = None, points: int | None = None) -> Curve:
+        """Read a metric of a trial over the examples that it saw; `points` thins it."""
+        query = {"metric": metric, "points": points}
+        return self._http.fetch(Curve, "GET", _path(study, "trials", number, "curve"), query=query)
+
+    def stop_trial(self, study: str | int, number: int) -> TrialView:
+        """Cancel one trial."""
+        return self._http.fetch(TrialView, "POST", _path(study, "trials", number, "stop"))
+
+    # Results
+
+    def best(self, study: str | int) -> Best:
+        """Show the winner so far, its evidence and a snippet. Raises `NotFound` while no trial is completed."""
+        return self._http.fetch(Best, "GET", _path(study, "best"))
+
+    def leaderboard(self, study: str | int) -> Leaderboard:
+        """Rank the optimizers of a study by their best trial."""
+        return self._http.fetch(Leaderboard, "GET", _path(study, "leaderboard"))
+
+    def batch_advice(self, study: str | int) -> BatchAdviceList:
+        """Recommend batch sizes, for every optimizer of a study."""
+        return self._http.fetch(BatchAdviceList, "GET", _path(study, "batch-advice"))
+
+    def figure(self, study: str | int, name: str) -> dict[str, Any]:
+        """Fetch a figure as Plotly JSON (`data`, `layout`)."""
+        figure: dict[str, Any] = self._http.send("GET", _path(study, "figures", name)).json()
+        return figure
+
+    # Workers
+
+    def workers(self) -> Iterator[WorkerView]:
+        """Go through the workers, page by page."""
+        return self._items(Page[WorkerView], "/api/v1/workers", {}, None)
+
+    def register(self, registration: Registration) -> Registered:
+        """Make a worker known. The same session may register again."""
+        return self._http.fetch(Registered, "POST", "/api/v1/workers", body=registration)
+
+    def sync(self, worker: int, request: SyncRequest) -> SyncReply:
+        """Tell the server a worker's whole state and hear the wanted one. Waits up to `request.wait_s` for work."""
+        path = f"/api/v1/workers/{worker}/sync"
+        return self._http.fetch(SyncReply, "POST", path, body=request, timeout_s=request.wait_s + 15.0)
+
+    def catalogue(self) -> CatalogueView:
+        """Show everything that a study document may name."""
+        return self._http.fetch(CatalogueView, "GET", "/api/v1/catalogue")
+
+    # Following a study
+
+    def watch(
+        self,
+        study: str | int,
+        *,
+        poll_s: float = 1.0,
+        patience_s: float = 300.0,
+        away: Callable[[str | None], None] = lambda reason: None,
+    ) -> Iterator[StudyView]:
+        """Show a study whenever it changed, until it has ended.
+
+        Changes arrive as server-sent events; where something on the way swallows those, the study is asked for every
+        `poll_s` seconds. While the server is away, `away` hears why, the client tries again after 0.2, 0.4, ... 5 s and
+        goes on where it was (`away(None)` says so); after `patience_s` seconds without an answer it raises
+        `Unreachable`. Raises `NotFound` when the study is deleted meanwhile.
+        """
+        view: StudyView = self.study(study)
+        yield view
+        last_answer, pause_s, is_streaming = time.monotonic(), FIRST_PAUSE_S, True
+        while view.state not in ENDED:
+            try:
+                with closing(self._wakes(view, poll_s) if is_streaming else _ticks(poll_s)) as wakes:
+                    for revision in wakes:
+                        if revision is not None and revision <= view.revision:
+                            continue  # the view was read after that event
+                        new = self.study(view.id)
+                        if pause_s > FIRST_PAUSE_S:
+                            away(None)
+                        last_answer, pause_s = time.monotonic(), FIRST_PAUSE_S
+                        if new != view:
+                            view = new
+                            yield view
+                        if view.state in ENDED:
+                            return
+            except NotAStream:
+                is_streaming = False
+            except Unreachable as error:
+                if time.monotonic() - last_answer > patience_s:
+                    raise
+                away(str(error))
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, 5.0)
+
+    def _wakes(self, view: StudyView, poll_s: float) -> Generator[int | None]:
+        """Yield whenever there may be something new: the revision of an event, or None where there is no number.
+
+        Holds one stream of events, from after the view's revision until the stream ends.
+        """
+        try:
+            with self._http.events(_path(view.id, "events"), view.revision, SILENCE_S) as events:
+                yield None
+                for event in events:
+                    if event.event == "closing":
+                        break
+                    is_change = event.event != "advanced" and event.id.isdecimal()
+                    yield int(event.id) if is_change else None
+        except NotFound:
+            self.study(view.id)  # either the study is gone, or the server has no events
+            raise NotAStream(f"{self.url} sends no events") from None
+        time.sleep(min(poll_s, 0.2))  # a server that ends its streams at once is not to be hammered
+        yield None
+
+    def _items(
+        self, kind: type[Page[V]], path: str, query: dict[str, str | int | None], limit: int | None
+    ) -> Iterator[V]:
+        cursor: str | None = None
+        while limit is None or limit > 0:
+            size = PAGE if limit is None else min(PAGE, limit)
+            page = self._http.fetch(kind, "GET", path, query={**query, "limit": size, "cursor": cursor})
+            yield from page.items[:limit]
+            limit = None if limit is None else limit - len(page.items)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+
+def _ticks(pause_s: float) -> Generator[None]:
+    while True:
+        time.sleep(pause_s)
+        yield
+
+
+def _path(study: str | int, *rest: str | int) -> str:
+    parts = [str(study), *(str(part) for part in rest)]
+    if any(part in ("", ".", "..") for part in parts):
+        raise NotFound(f"there is no study {study!r}")
+    return "/api/v1/studies/" + "/".join(quote(part, safe="") for part in parts)

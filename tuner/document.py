@@ -1,0 +1,173 @@
+"""A study document in a file: YAML or JSON turned into plain values, with the line of every field.
+
+Invariants:
+- Numbers and booleans are read as YAML 1.2 reads them: `1e-3` is a number, `no` is a string, `010` is ten, dates are
+  strings. (The 1.1 rules that PyYAML follows would turn `lr: 1e-3` into text.)
+- A key that stands twice is a fault, never a silent overwrite.
+- Every fault names the file, and the line where there is one.
+"""
+
+import contextlib
+import json
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuner.errors import Fault, InvalidInput
+
+MAX_BYTES = 1_000_000
+"""A study document is a page of text; anything larger is the wrong file."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A study document as read: its values, where it came from, and the line of every field."""
+
+    values: dict[str, Any]
+    source: str
+    lines: dict[str, int] = field(default_factory=dict)
+
+    def locate(self, fault: Fault) -> str:
+        """Write a fault with file and line; the line of the nearest enclosing field where its own is unknown."""
+        path = fault.field
+        while path and path not in self.lines:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        where = f"{self.source}:{self.lines[path]}" if path else self.source
+        return f"{where}: {fault}"
+
+
+def read_document(path: str | Path) -> Document:
+    """Read a study document from a YAML or JSON file, or from standard input when `path` is `-`.
+
+    Raises `InvalidInput` for text that is neither, for keys that stand twice or are not text, and for a document that
+    is not a mapping; `OSError` when the file cannot be read.
+    """
+    if str(path) == "-":
+        return parse_document(sys.stdin.read(MAX_BYTES + 1), "<stdin>")
+    with open(path, "rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput([Fault(str(path), "is not text in UTF-8")]) from error
+    return parse_document(text, str(path))
+
+
+def parse_document(text: str, source: str) -> Document:
+    """Turn the text of a study document into values; `source` names it in messages. Raises `InvalidInput`."""
+    if len(text) > MAX_BYTES:
+        raise InvalidInput([Fault(source, f"is larger than {MAX_BYTES:,} characters: no study document")])
+    lines: dict[str, int] = {}
+    if source.endswith(".json") or _is_json(text):
+        values = _parse_json(text, source)
+        with contextlib.suppress(InvalidInput):  # JSON that PyYAML cannot read keeps its values and loses its lines
+            _parse_yaml(text.replace("\t", " "), source, lines)
+    else:
+        values = _parse_yaml(text, source, lines)
+    if not isinstance(values, dict):
+        seen = "is empty" if values is None else f"holds a {type(values).__name__}"
+        raise InvalidInput([Fault(source, f"{seen}; a study document is a mapping such as 'workload: digits-mlp'")])
+    return Document(values, source, lines)
+
+
+def _is_json(text: str) -> bool:
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _parse_json(text: str, source: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        for key in values:
+            if sum(name == key for name, _ in pairs) > 1:
+                raise InvalidInput([Fault(source, f"the key {key!r} stands there twice")])
+        return values
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise InvalidInput([Fault(f"{source}:{error.lineno}", error.msg)]) from error
+    except RecursionError as error:
+        raise InvalidInput([Fault(source, "is nested too deeply")]) from error
+
+
+def _parse_yaml(text: str, source: str, lines: dict[str, int]) -> Any:
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        values = loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise InvalidInput([Fault(where, error.problem or str(error))]) from error
+    except yaml.YAMLError as error:
+        raise InvalidInput([Fault(source, " ".join(str(error).split()))]) from error
+    except RecursionError as error:
+        raise InvalidInput([Fault(source, "is nested too deeply")]) from error
+    _note_lines(node, "", lines)
+    return values
+
+
+def _note_lines(node: yaml.Node, path: str, lines: dict[str, int]) -> None:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = f"{path}.{key.value}" if path else str(key.value)
+            lines[inner] = key.start_mark.line + 1
+            _note_lines(value, inner, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _note_lines(item, f"{path}[{index}]", lines)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the scalars of YAML 1.2 and without aliases or repeated keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.get_mark()
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+                raise yaml.constructor.ConstructorError(None, None, "a key must be text", key.start_mark)
+            if key.value in seen:
+                problem = f"the key {key.value!r} stands here for the second time"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(node.value)
+
+
+def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return float(node.value.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.yaml_implicit_resolvers = {}  # begin without the rules of YAML 1.1
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:null|Null|NULL|~|)$"), ["n", "N", "~", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$", re.IGNORECASE), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan)$"),
+    list("-+.0123456789"),
+)
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)

@@ -1,0 +1,26 @@
+"""The engine: many trials of one workload trained as one program on one device.
+
+    stack = Stack(task, width=32, micro_batch=4)
+    stack.admit(TrialSpec(...))
+    while stack.busy:
+        for event in stack.tick(): ...      # Row, Ended
+
+It knows no HTTP and no SQL, and needs torch and numpy only. The map:
+
+    trial.py       what to train (TrialSpec) and what comes out (Row, Ended)
+    stack.py       the stack itself: admission, tick, eviction, snapshots
+    slots.py       what each slot is doing, known on the host
+    layout.py      where each parameter lives in the flat buffer
+    architecture.py  the model as a function of its parameters
+    forward.py     gradients of all slots: as one vmapped program, or slot by slot
+    update.py      applying each slot's rule to the slots that are due
+    feed.py, data_order.py, seeds.py   which examples a trial sees
+    ledger.py, progress.py             losses and gradient norms on their way to report rows
+    evaluation.py  validation metrics of a slot
+"""
+
+from tuner.engine.snapshot import Snapshot
+from tuner.engine.stack import Stack
+from tuner.engine.trial import Ended, Event, Row, TrialSpec
+
+__all__ = ["Ended", "Event", "Row", "Snapshot", "Stack", "TrialSpec"]

@@ -1,0 +1,53 @@
+"""The micro-batches of all slots: data that lives on the device, and the order in which each slot sees it.
+
+Orders are worked out for many ticks at once and copied to the device as one block; a tick then costs one gather per
+tensor. Free slots get example 0, so that they compute something harmless.
+"""
+
+import numpy as np
+import torch
+
+from tuner.engine.data_order import DataOrder
+from tuner.engine.slots import Slots
+from tuner.workloads.task import Data
+
+BLOCK_TICKS = 64
+
+
+class Feed:
+    """Hands out (inputs, *targets), each [width, b, ...], tick by tick."""
+
+    def __init__(self, data: Data, slots: Slots, width: int, device: torch.device) -> None:
+        self._data = data
+        self._slots = slots
+        self._orders: dict[int, DataOrder] = {}
+        self._block = torch.zeros(BLOCK_TICKS, width, slots.micro_batch, dtype=torch.int64, device=device)
+        self._tick = BLOCK_TICKS
+
+    def admit(self, slot: int, seed: int) -> None:
+        """Give a slot the order of a trial's seed, from the examples that it has seen so far on."""
+        self._orders[slot] = DataOrder(seed, len(self._data[0]))
+        if self._tick < BLOCK_TICKS:
+            self._fill(slot, self._tick)
+
+    def evict(self, slot: int) -> None:
+        """Give a slot example 0 from now on."""
+        del self._orders[slot]
+        self._block[self._tick :, slot] = 0
+
+    def next(self) -> Data:
+        """Return the next micro-batch of every slot."""
+        if self._tick == BLOCK_TICKS:
+            self._tick = 0
+            for slot in self._orders:
+                self._fill(slot, 0)
+        index = self._block[self._tick]
+        self._tick += 1
+        return tuple(item.index_select(0, index.view(-1)).view(*index.shape, *item.shape[1:]) for item in self._data)
+
+    def _fill(self, slot: int, tick: int) -> None:
+        """Write what the slot sees from this tick of the block on."""
+        count = (BLOCK_TICKS - tick) * self._slots.micro_batch
+        order = self._orders[slot].take(self._slots.examples(slot), count)
+        block = order.reshape(-1, self._slots.micro_batch).astype(np.int64, copy=False)
+        self._block[tick:, slot].copy_(torch.from_numpy(block))

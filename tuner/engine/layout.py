@@ -1,0 +1,54 @@
+"""Where each parameter lives: one flat row of P numbers per slot, with views of the parameters' own shapes.
+
+Invariant: each row and each parameter in it starts at a multiple of 64 bytes. Vector kernels treat a misaligned head
+differently from the rest, so without the padding a trial's bits would depend on its slot. Padding stays zero.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ALIGNMENT_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Place:
+    """One parameter in the row: `size` numbers from `offset` on."""
+
+    name: str
+    shape: torch.Size
+    offset: int
+    size: int
+
+
+class Layout:
+    """The places of all parameters. `row` is P, the padded length of a slot's row."""
+
+    def __init__(self, shapes: Mapping[str, torch.Size], dtype: torch.dtype) -> None:
+        unit = ALIGNMENT_BYTES // dtype.itemsize
+        self.dtype = dtype
+        self.places: list[Place] = []
+        offset = 0
+        for name, shape in shapes.items():
+            self.places.append(Place(name, shape, offset, shape.numel()))
+            offset += -(-shape.numel() // unit) * unit
+        self.row = offset
+
+    def allocate(self, rows: int, device: torch.device) -> Tensor:
+        """Return zeros [rows, P]."""
+        return torch.zeros(rows, self.row, dtype=self.dtype, device=device)
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Return each parameter of `flat` [n, P] as a view [n, *shape]."""
+        return {p.name: flat[:, p.offset : p.offset + p.size].view(-1, *p.shape) for p in self.places}
+
+    def slot_views(self, row: Tensor) -> dict[str, Tensor]:
+        """Return each parameter of one row [P] as a view of its own shape."""
+        return {p.name: row[p.offset : p.offset + p.size].view(p.shape) for p in self.places}
+
+    def write(self, row: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Copy a slot's parameters into its row [P]."""
+        for name, view in self.slot_views(row).items():
+            view.copy_(values[name].detach())

@@ -1,0 +1,95 @@
+"""What has been seen of one trial since its last report row, and whether it still makes sense to go on.
+
+A trial diverges when a loss is not finite or exceeds `divergence_factor` times the mean loss of its first step (where
+that is positive). What is counted here depends on the trial's own ticks alone, not on when the ledger was read.
+"""
+
+import copy
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+
+from tuner.engine.ledger import Entries
+from tuner.engine.trial import Row, TrialSpec
+from tuner.noise.sums import NoiseSums
+
+
+@dataclass
+class Progress:
+    """A trial's running sums. `step` counts the updates whose ledger entries have been read."""
+
+    spec: TrialSpec
+    micro_batch: int
+    started: float = field(default_factory=time.monotonic)
+    step: int = 0
+    diverged: bool = False
+    evaluations: list[int] = field(default_factory=list)
+    """Steps after which to evaluate, the next one first."""
+    _ceiling: float = sys.float_info.max
+    _loss_sum: float = 0.0
+    _loss_count: int = 0
+    _square_sum: float = 0.0
+    _tick_count: int = 0
+    _noise: NoiseSums = field(default_factory=NoiseSums)
+
+    def __post_init__(self) -> None:
+        self.batch_size = self.spec.batch_size
+        self.evaluations = self.evaluations or self.spec.evaluation_steps()
+
+    @property
+    def examples(self) -> int:
+        """Examples of the completed steps."""
+        return self.step * self.batch_size
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is used up."""
+        return self.step >= self.spec.total_steps
+
+    def absorb(self, entries: Entries) -> list[Row]:
+        """Count ticks; return the rows that they complete. The row of an evaluation step is left open for `row`."""
+        rows = []
+        for loss, square, mean, due in zip(entries.losses, entries.squares, entries.means, entries.due, strict=True):
+            if not loss <= self._ceiling:  # also true of NaN
+                self.diverged = True
+                break
+            self._loss_sum += loss
+            self._loss_count += 1
+            self._square_sum += square
+            self._tick_count += 1
+            if due:
+                self._finish_step(mean)
+                if self._reportable():
+                    rows.append(self.row({}))
+        return rows
+
+    def row(self, metrics: dict[str, float]) -> Row:
+        """Close the present row: these metrics, the mean training loss and the noise since the last one."""
+        loss = {"train_loss": self._loss_sum / self._loss_count} if self._loss_count else {}
+        noise = self._noise if self._noise.n else None
+        self._loss_sum, self._loss_count, self._noise = 0.0, 0, NoiseSums()
+        elapsed_s = time.monotonic() - self.started
+        return Row(self.spec.key, self.step, self.examples, elapsed_s, loss | metrics, noise)
+
+    def resumed_at(self, started: float) -> "Progress":
+        """Return an independent copy whose clock began at `started` (monotonic seconds)."""
+        other = copy.copy(self)
+        other.started = started
+        other.evaluations = list(self.evaluations)
+        return other
+
+    def _finish_step(self, mean: float) -> None:
+        count = self._tick_count
+        if self.step == 0 and self._loss_sum > 0:
+            self._ceiling = self._loss_sum / self._loss_count * self.spec.divergence_factor
+        self.step += 1
+        if count >= 2 and math.isfinite(self._square_sum) and math.isfinite(mean):
+            self._noise += NoiseSums.of_step(self._square_sum / count, mean, self.micro_batch, count)
+        self._square_sum, self._tick_count = 0.0, 0
+
+    def _reportable(self) -> bool:
+        if self.evaluations and self.step >= self.evaluations[0]:
+            return False
+        every = self.spec.report_every
+        return self.examples // every > (self.examples - self.batch_size) // every

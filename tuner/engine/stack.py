@@ -1,0 +1,269 @@
+"""The stack: trials trained together as one program, a free slot refilled at once.
+
+A tick runs one micro-batch of b examples through every slot. A slot with batch size B = K b adds up K micro-batch
+gradients and then steps with their mean, by its own rule. Invariants:
+
+- For one program (device, dtype, threads, width, path, versions) a trial's numbers have the same bits in any slot,
+  beside any neighbours, whatever is admitted or evicted meanwhile.
+- Every stacked tensor is allocated once; admission writes into it.
+- What the workload's code raises ends the trials it concerns, and nothing else.
+"""
+
+import time
+import traceback
+from collections.abc import Hashable, Sequence
+from typing import Literal
+
+import torch
+
+from tuner.engine.architecture import Architecture, Tensors
+from tuner.engine.evaluation import Evaluation
+from tuner.engine.feed import Feed
+from tuner.engine.forward import EagerForward, Forward, LoopForward, choose_path
+from tuner.engine.ledger import Ledger
+from tuner.engine.progress import Progress
+from tuner.engine.slots import Slots
+from tuner.engine.snapshot import Snapshot
+from tuner.engine.trial import Ended, Event, TrialSpec
+from tuner.engine.update import Updates, squared_norm
+from tuner.errors import Fault, InvalidInput, NotFound
+from tuner.optimizers.roles import infer_roles
+from tuner.study.hyperparameter import Scalar
+from tuner.workloads.task import Data, Task
+
+
+class Stack:
+    """Up to `width` trials of one task, stepping by micro-batches of `micro_batch` examples.
+
+    `path` is `eager` (one vmapped program), `loop` (slot by slot) or `auto` (eager where the model allows it). Raises
+    `InvalidInput` for a model without parameters, and whatever the workload's code raises.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        width: int,
+        micro_batch: int,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        path: str = "auto",
+    ) -> None:
+        if width < 1 or micro_batch < 1 or path not in ("auto", "eager", "loop"):
+            raise InvalidInput(f"no stack with width {width}, micro-batch {micro_batch} and path {path!r}")
+        self.width = width
+        self.micro_batch = micro_batch
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self._architecture = Architecture(task, self.device, dtype)
+        layout = self._architecture.layout
+        self._params, self._gradients, self._sums = (layout.allocate(width, self.device) for _ in range(3))
+        self._slots = Slots(width, micro_batch)
+        train = self._on_device(task.train)
+        self._feed = Feed(train, self._slots, width, self.device)
+        self._evaluation = Evaluation(self._architecture, self._on_device(task.valid))
+        self._updates = Updates(layout, infer_roles(self._architecture.training), self._slots, width)
+        self._ledger = Ledger(width, self.device)
+        self._progress: dict[int, Progress] = {}
+        self._events: list[Event] = []
+        self.path = path if path != "auto" else choose_path(self._architecture, train, micro_batch)
+        kind: type[Forward] = EagerForward if self.path == "eager" else LoopForward
+        self._forward = kind(self._architecture, self._params, self._gradients)
+
+    @property
+    def program(self) -> dict[str, Scalar]:
+        """What fixes the floating-point result."""
+        return {
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "width": self.width,
+            "micro_batch": self.micro_batch,
+            "path": self.path,
+            "torch": torch.__version__,
+        }
+
+    @property
+    def busy(self) -> bool:
+        """Whether a tick has something to do or to say."""
+        return bool(self._progress or self._events)
+
+    @property
+    def free(self) -> int:
+        """Number of free slots."""
+        return self.width - len(self._progress)
+
+    def keys(self) -> list[Hashable]:
+        """Return the keys of the trials in the stack."""
+        return [progress.spec.key for progress in self._progress.values()]
+
+    def slot_of(self, key: Hashable) -> int | None:
+        """Return the slot of a trial, or None."""
+        return next((slot for slot, p in self._progress.items() if p.spec.key == key), None)
+
+    def parameters(self, slot: int) -> Tensors:
+        """Return a slot's parameters as views of the stack's buffer."""
+        return self._architecture.layout.slot_views(self._params[slot])
+
+    def admit(self, spec: TrialSpec) -> int | None:
+        """Put a trial in a free slot; None when its budget allows no step (the next tick says so).
+
+        Raises `InvalidInput` when the stack is full or the configuration is illegal, and whatever the model raises.
+        """
+        if spec.batch_size % self.micro_batch:
+            message = f"is {spec.batch_size}; allowed are multiples of the micro-batch {self.micro_batch}"
+            raise InvalidInput([Fault("batch_size", message)])
+        if spec.total_steps == 0:
+            self._events.append(Ended(spec.key, "finished", 0, 0, infeasible="batch_exceeds_budget"))
+            return None
+        slot = self._free_slot()
+        module = self._architecture.build(spec.seed)
+        self._occupy(slot, Progress(spec, self.micro_batch), 0, 0)
+        self._architecture.layout.write(self._params[slot], dict(module.named_parameters()))
+        self._forward.extras[slot] = self._architecture.extras(module)
+        return slot
+
+    def tick(self) -> list[Event]:
+        """Run one micro-batch through every slot; return what is to be said since the last tick."""
+        if self._progress:
+            self._advance()
+        events, self._events = self._events, []
+        return events
+
+    def evaluate(self, slots: Sequence[int]) -> list[dict[str, float]]:
+        """Return the validation metrics of occupied slots as they are now."""
+        for slot in slots:
+            self._occupant(slot)
+        return [self._evaluation.metrics(self.parameters(slot), self._forward.extras[slot]) for slot in slots]
+
+    def evict(self, slot: int) -> None:
+        """Free a slot without a last word. What its trial reported before is still said."""
+        self._occupant(slot)
+        self._read_ledger()
+        if slot in self._progress:
+            self._release(slot)
+
+    def snapshot(self, slot: int) -> Snapshot:
+        """Copy everything of a slot's trial, between two ticks."""
+        self._read_ledger()
+        progress = self._occupant(slot)
+        return Snapshot(
+            spec=progress.spec,
+            params=self._params[slot].clone(),
+            sums=self._sums[slot].clone(),
+            slabs=tuple(slab[slot].clone() for slab in self._updates.slabs),
+            extras={name: tensor.clone() for name, tensor in self._forward.extras[slot].items()},
+            progress=progress.resumed_at(progress.started),
+            elapsed_s=time.monotonic() - progress.started,
+            step=int(self._slots.step[slot]),
+            tick_in_step=int(self._slots.tick_in_step[slot]),
+        )
+
+    def restore(self, slot: int, snapshot: Snapshot) -> None:
+        """Continue a trial, bit for bit, in a free slot of this or another stack of the same task.
+
+        Raises `InvalidInput` when the slot is taken.
+        """
+        if self._slots.occupied[slot]:
+            raise InvalidInput([Fault("slot", f"{slot} is taken by {self._progress[slot].spec.key}")])
+        progress = snapshot.progress.resumed_at(time.monotonic() - snapshot.elapsed_s)
+        self._occupy(slot, progress, snapshot.step, snapshot.tick_in_step)
+        self._params[slot].copy_(snapshot.params)
+        self._sums[slot].copy_(snapshot.sums)
+        for slab, content in zip(self._updates.slabs, snapshot.slabs, strict=False):
+            slab[slot].copy_(content)
+        self._forward.extras[slot] = {name: tensor.clone() for name, tensor in snapshot.extras.items()}
+
+    def _advance(self) -> None:
+        data = self._feed.next()
+        try:
+            losses = self._forward.run(data, self._slots.busy(), self._stream)
+        except torch.OutOfMemoryError:
+            raise  # a narrower stack may help: the caller decides
+        except Exception:  # the trials' boundary: the workload's own code runs here
+            self._read_ledger()
+            for slot in list(self._progress):
+                self._end(slot, error=traceback.format_exc())
+            return
+        squares = squared_norm(self._gradients) if self._slots.measures_noise else None
+        self._sums.add_(self._gradients)
+        means = self._ledger.open(losses, squares)
+        due = self._slots.advance()
+        evaluated = due[:0]
+        if len(due):
+            self._updates.apply(due, self._params, self._sums, None if squares is None else means)
+            self._sums.index_fill_(0, torch.from_numpy(due).to(self.device), 0.0)
+            evaluated = self._slots.count_steps(due)
+        self._ledger.close(due)
+        for slot, error in self._forward.failures.items():
+            self._end(slot, error=error)
+        if len(evaluated) or self._ledger.full:
+            self._read_ledger()
+        for slot in evaluated.tolist():
+            if slot in self._progress:
+                self._evaluate_due(slot)
+
+    def _evaluate_due(self, slot: int) -> None:
+        progress = self._progress[slot]
+        try:
+            (metrics,) = self.evaluate([slot])
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # the trial's boundary
+            self._end(slot, error=traceback.format_exc())
+            return
+        self._events.append(progress.row(metrics))
+        progress.evaluations.pop(0)
+        if not progress.finished:
+            self._slots.next_evaluation[slot] = progress.evaluations[0]
+        elif bool(torch.isfinite(self._params[slot]).all()):
+            self._end(slot)
+        else:
+            self._end(slot, infeasible="diverged")  # by the last update, which no training loss has seen
+
+    def _read_ledger(self) -> None:
+        reading = self._ledger.read()
+        for slot, progress in list(self._progress.items()):
+            self._events.extend(progress.absorb(reading.of(slot)))
+            if progress.diverged:
+                self._end(slot, infeasible="diverged")
+
+    def _occupy(self, slot: int, progress: Progress, step: int, tick_in_step: int) -> None:
+        self._read_ledger()
+        self._updates.admit(slot, progress.spec, self._params, step)
+        count = progress.batch_size // self.micro_batch
+        self._slots.occupy(slot, count, step, tick_in_step, progress.evaluations[0])
+        self._feed.admit(slot, progress.spec.seed)
+        self._progress[slot] = progress
+
+    def _end(self, slot: int, *, infeasible: Literal["diverged"] | None = None, error: str | None = None) -> None:
+        progress = self._release(slot)
+        outcome: Literal["finished", "error"] = "finished" if error is None else "error"
+        self._events.append(Ended(progress.spec.key, outcome, progress.step, progress.examples, infeasible, error))
+
+    def _release(self, slot: int) -> Progress:
+        """Free a slot, and leave numbers in it that harm nobody."""
+        self._slots.release(slot)
+        self._feed.evict(slot)
+        self._forward.extras.pop(slot, None)
+        for flat in (self._params, self._sums):
+            flat[slot].zero_()
+        return self._progress.pop(slot)
+
+    def _stream(self, slot: int) -> tuple[int, int]:
+        return self._progress[slot].spec.seed, self._slots.examples(slot)
+
+    def _free_slot(self) -> int:
+        slot = self._slots.free()
+        if slot is None:
+            raise InvalidInput(f"all {self.width} slots of the stack are taken")
+        return slot
+
+    def _occupant(self, slot: int) -> Progress:
+        if slot not in self._progress:
+            raise NotFound(f"slot {slot} holds no trial; taken are {sorted(self._progress)}")
+        return self._progress[slot]
+
+    def _on_device(self, data: Data) -> Data:
+        """Move data to the stack's device, floating-point tensors in its dtype."""
+        return tuple(t.to(self.device, self.dtype if t.is_floating_point() else t.dtype).contiguous() for t in data)

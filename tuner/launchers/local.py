@@ -1,0 +1,158 @@
+"""Local workers: one process per GPU, else one for the CPU, kept alive beside the server.
+
+    workers = LocalWorkers(url, token, width=32, log_dir=Path("var/log"))
+    workers.start()
+    ... workers.poll() every second or so: restarts what died
+    workers.stop()
+
+Workers are children of this process and leave by themselves when it dies. The token travels in their environment, never
+on a command line, which every user of the machine can read.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.worker.gpus import visible_gpus
+
+log = logging.getLogger(__name__)
+
+STOP_PATIENCE_S = 3.5
+"""A worker drains within 3 s of SIGTERM; then it is killed."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S, LONG_LIFE_S = 0.5, 30.0, 60.0
+
+
+@dataclass
+class LocalWorker:
+    """One worker process: what to start, and how it fared."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    log_path: Path
+    process: "subprocess.Popen[bytes] | None" = None
+    started_at: float = 0.0
+    start_at: float = 0.0
+    pause_s: float = FIRST_PAUSE_S
+
+    def start(self) -> None:
+        """Start the process, its output appended to the log."""
+        self.started_at = time.monotonic()
+        with self.log_path.open("ab") as output:
+            # A session of its own: Ctrl-C reaches the server alone, which then stops its workers in order.
+            self.process = subprocess.Popen(
+                self.command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def revive(self) -> None:
+        """Start the process again if it died and its pause is over."""
+        now = time.monotonic()
+        if self.process is not None:
+            status = self.process.poll()
+            if status is None:
+                return
+            if now - self.started_at > LONG_LIFE_S:
+                self.pause_s = FIRST_PAUSE_S
+            log.warning(
+                "a local worker ended and is started again; see its log",
+                extra={"action": "restart", "worker": self.name, "status": status, "log": str(self.log_path)},
+            )
+            self.process = None
+            self.start_at = now + self.pause_s
+            self.pause_s = min(2 * self.pause_s, LONGEST_PAUSE_S)
+        if now >= self.start_at:
+            self.start()
+
+
+class LocalWorkers:
+    """The workers of this machine.
+
+    `url`, `token`: the server that they work for. `width`: slots of each stack. `log_dir`: where each writes its log.
+    `workloads`: modules or files that register workloads. `threads`: of each device process.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        width: int,
+        log_dir: Path,
+        *,
+        workloads: list[str] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._url = url
+        self._token = token
+        self._width = width
+        self._log_dir = Path(log_dir)
+        self._workloads = workloads or []
+        self._threads = threads
+        self.workers: list[LocalWorker] = []
+
+    def start(self) -> None:
+        """Start one worker per GPU that torch can use, else one for the CPU."""
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        gpus = usable_gpus()
+        self.workers = [self._worker(f"gpu{i}", "cuda:0", gpu) for i, gpu in enumerate(gpus)]
+        self.workers = self.workers or [self._worker("cpu", "cpu", None)]
+        for worker in self.workers:
+            worker.start()
+
+    def poll(self) -> int:
+        """Restart workers that died, each after a growing pause; return how many are running."""
+        for worker in self.workers:
+            worker.revive()
+        return sum(worker.process is not None and worker.process.poll() is None for worker in self.workers)
+
+    def stop(self) -> None:
+        """Let the workers hand back what they hold; kill those that take more than `STOP_PATIENCE_S`."""
+        running = [worker.process for worker in self.workers if worker.process is not None]
+        self.workers = []
+        for process in running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_PATIENCE_S
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _worker(self, label: str, device: str, gpu: str | None) -> LocalWorker:
+        command = [sys.executable, "-P", "-m", "tuner", "worker", "--server", self._url, "--name", f"local-{label}"]
+        command += ["--device", device, "--width", str(self._width), "--parent", str(os.getpid())]
+        if self._threads is not None:
+            command += ["--threads", str(self._threads)]
+        for source in self._workloads:
+            command += ["--workloads", source]
+        environment = dict(os.environ)
+        environment.pop("TUNER_TOKEN", None)
+        if self._token:
+            environment["TUNER_TOKEN"] = self._token
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        return LocalWorker(f"local-{label}", command, environment, self._log_dir / f"worker-{label}.log")
+
+
+def usable_gpus() -> list[str]:
+    """Return the GPUs that the installed torch can use; where there are any, a process of its own is asked."""
+    gpus = visible_gpus()
+    if not gpus:
+        return []
+    question = "import torch; print(torch.cuda.device_count())"
+    answer = subprocess.run([sys.executable, "-P", "-c", question], capture_output=True, text=True, check=False)
+    count = int(answer.stdout) if answer.returncode == 0 and answer.stdout.strip().isdigit() else 0
+    if count < len(gpus):
+        log.warning("torch can use %d of %d GPUs", count, len(gpus), extra={"action": "devices"})
+    return gpus[:count]

@@ -1,0 +1,63 @@
+"""What happens to the learning rate when the batch size changes: an interval, never one number.
+
+    lr' = lr * gain^alpha,     gain = (1 + critical / B) / (1 + critical / B')
+
+The gain grows like B'/B far below the critical batch and stops growing above it; for SGD it is the AdaScale gain, with
+alpha 1 in theory (McCandlish et al. 2018, arXiv 1812.06162, eq. 2.6). alpha per kind of optimizer:
+
+- sgd: 0.8 to 1.
+- adaptive (the step is normalised elementwise): 0.15 to 0.6. The square root is the rule for *the same run at another
+  batch* (Malladi et al. 2022, arXiv 2205.10287); the *best* learning rate grows more slowly (Marek et al. 2025,
+  arXiv 2507.07101, find about 0.16).
+- other (matrix-preconditioned, parameter-free): 0.15 to 1, as no rule is established.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+Scaling = Literal["sgd", "adaptive", "other"]
+
+EXPONENTS: dict[Scaling, tuple[float, float]] = {"sgd": (0.8, 1.0), "adaptive": (0.15, 0.6), "other": (0.15, 1.0)}
+
+SGD_LIKE = frozenset({"sgd", "sgd_momentum", "momentum", "nesterov", "sgdw", "asgd"})
+ADAPTIVE = frozenset(
+    "adabelief adadelta adafactor adagrad adam adamax adamw adan ademamix adopt amsgrad lamb lion nadam nadamw radam "
+    "rmsprop rprop signsgd signum sign_sgd tiger yogi".split()
+)
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """The learning rate at another batch size. `table` holds (batch size, low, high), batch sizes in examples.
+
+    lr was tuned at batch_size; critical_low, critical_high: interval of the critical batch that the gain uses.
+    """
+
+    lr: float
+    batch_size: int
+    scaling: Scaling
+    alpha_low: float
+    alpha_high: float
+    critical_low: float
+    critical_high: float
+    table: tuple[tuple[int, float, float], ...] = ()
+
+    def at(self, batch_size: float) -> tuple[float, float]:
+        """Return the lowest and highest learning rate that the intervals allow at `batch_size` examples, > 0."""
+        gains = [gain(self.batch_size, batch_size, critical) for critical in (self.critical_low, self.critical_high)]
+        rates = [self.lr * g**alpha for g, alpha in product(gains, (self.alpha_low, self.alpha_high))]
+        return min(rates), max(rates)
+
+
+def scaling_of(family: str) -> Scaling:
+    """Say which rule an optimizer family follows; a name that is not known gets the widest interval."""
+    name = family.lower().replace("-", "_")
+    return "sgd" if name in SGD_LIKE else "adaptive" if name in ADAPTIVE else "other"
+
+
+def gain(old: float, new: float, critical: float) -> float:
+    """Return (1 + critical / old) / (1 + critical / new); its limit new / old where critical is infinite."""
+    if critical == float("inf"):
+        return new / old
+    return (1 + critical / old) / (1 + critical / new)

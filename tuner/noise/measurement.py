@@ -1,0 +1,84 @@
+"""What advice is made from: one `Measurement` per trial and, optionally, the machine's `Throughput`."""
+
+import math
+from dataclasses import dataclass
+
+from tuner.errors import Fault, InvalidInput
+from tuner.noise.sums import NoiseSums
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One trial. Raises InvalidInput, naming every fault.
+
+    batch_size: B in examples per optimizer step, constant over the trial; lr: its peak learning rate; family: the
+    optimizer's name; value: the metric it ended with, None or non-finite when there is none; completed: whether it ran
+    to its end; rows: noise sums in the order of training; micro_batch: b in examples; dataset_size: training examples,
+    None when batches are not drawn from a finite set; number: the trial's number in its study.
+    """
+
+    batch_size: int
+    lr: float
+    family: str
+    value: float | None
+    completed: bool
+    rows: tuple[NoiseSums, ...]
+    micro_batch: int
+    dataset_size: int | None = None
+    number: int | None = None
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            faults.append(Fault("lr", f"is {self.lr!r}; allowed is a finite number > 0"))
+        if self.micro_batch < 1:
+            faults.append(Fault("micro_batch", f"is {self.micro_batch!r}; allowed is a whole number >= 1"))
+        elif self.batch_size < self.micro_batch or self.batch_size % self.micro_batch:
+            allowed = f"a positive multiple of micro_batch ({self.micro_batch})"
+            faults.append(Fault("batch_size", f"is {self.batch_size!r}; allowed is {allowed}"))
+        if self.dataset_size is not None and self.dataset_size < 2:
+            faults.append(Fault("dataset_size", f"is {self.dataset_size!r}; allowed is a whole number >= 2, or None"))
+        if faults:
+            raise InvalidInput(faults)
+
+    @property
+    def temperature(self) -> float:
+        """Learning rate per example of a batch."""
+        return self.lr / self.batch_size
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it can be compared with others."""
+        return self.completed and self.value is not None and math.isfinite(self.value)
+
+    @property
+    def largest_batch(self) -> float:
+        """Largest batch at which sampling without replacement still leaves most of the noise: a quarter of the set."""
+        return math.inf if self.dataset_size is None else self.dataset_size / 4
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Measured time of one optimizer step at batch B: overhead_s + seconds_per_example * B.
+
+    Raises InvalidInput unless overhead_s >= 0 and seconds_per_example > 0, both finite.
+    """
+
+    overhead_s: float
+    seconds_per_example: float
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not (math.isfinite(self.overhead_s) and self.overhead_s >= 0):
+            faults.append(Fault("overhead_s", f"is {self.overhead_s!r}; allowed is a finite number >= 0"))
+        if not (math.isfinite(self.seconds_per_example) and self.seconds_per_example > 0):
+            faults.append(
+                Fault("seconds_per_example", f"is {self.seconds_per_example!r}; allowed is a finite number > 0")
+            )
+        if faults:
+            raise InvalidInput(faults)
+
+    @property
+    def half_batch(self) -> float:
+        """Batch size at which half of the peak examples per second are reached."""
+        return self.overhead_s / self.seconds_per_example

@@ -1,0 +1,148 @@
+"""What the advice says in words: what a grade means, what is not claimed, which experiment would help most.
+
+Invariant: no sentence names a batch size without its interval.
+"""
+
+import math
+from collections.abc import Sequence
+
+from tuner.noise.estimator import two_digits
+from tuner.noise.evidence import FEWEST_ROWS, Evidence
+from tuner.noise.learning_rate import scaling_of
+from tuner.noise.measurement import Measurement
+from tuner.noise.prior import Prior
+from tuner.noise.temperature import FEWEST_TEMPERATURES
+
+DEFINITION = (
+    "Critical batch size means examples_min / steps_min: a run there takes twice the fewest steps and twice the fewest "
+    "examples. The noise scale is another quantity, and other definitions of the critical batch differ up to fivefold."
+)
+UNIT = "All batch sizes are in examples per optimizer step."
+MOMENTUM = (
+    "The noise scale cannot see momentum or preconditioning (Adam and the like). In a solvable model they moved the "
+    "critical batch size up 17 to 118 times while the noise scale moved far less: treat the upper end as soft."
+)
+NOT_CLAIMED = (
+    "Not claimed: that this batch size generalises best, that it carries over to another optimizer, learning rate or "
+    "schedule, or that a larger batch is faster where no step time was measured."
+)
+BATCH_NORM = (
+    "The model uses batch normalisation: each example's gradient depends on its micro-batch, so the noise scale holds "
+    "for this micro-batch size only."
+)
+
+
+def headline(evidence: Evidence, critical: float | None, low: float, high: float, confidence: float, grade: str) -> str:
+    """Say the critical batch size in one sentence."""
+    level = f"{confidence:.0%}"
+    if high == math.inf:
+        amount = f"at least {two_digits(low)} examples ({level}, no upper bound)"
+    elif critical is None:
+        amount = f"{two_digits(low)} to {two_digits(high)} examples ({level})"
+    else:
+        amount = f"about {two_digits(critical)} examples, {two_digits(low)} to {two_digits(high)} ({level})"
+    return f"Critical batch size {amount}, from the gradient noise of {_name(evidence.trial)} (grade {grade})."
+
+
+def not_enough(measurements: Sequence[Measurement], family: str | None) -> str:
+    """Say why there is no advice."""
+    of = f" of {family}" if family else ""
+    if not any(m.ranked for m in measurements):
+        return f"Not enough data: no trial{of} has completed with a finite value."
+    if all(m.batch_size > m.largest_batch for m in measurements if m.ranked):
+        return f"Not enough data: every completed trial{of} used a batch above a quarter of its training set."
+    return (
+        f"Not enough data: no completed trial{of} has {FEWEST_ROWS} or more rows of noise sums. A trial measures noise "
+        "when its batch is at least two micro-batches."
+    )
+
+
+def grade_text(evidence: Evidence, prior: Prior, confidence: float) -> str:
+    """Say what the grade of the evidence means."""
+    factor = two_digits(10 ** prior.half_width(confidence))
+    soft = (
+        "For language models that factor is known to be large, so only a lower bound is given."
+        if prior.one_sided
+        else f"Between the two lies a factor that varied by {factor} either way over {prior.tasks} published tasks."
+    )
+    fit = evidence.temperature
+    if fit is None:
+        return (
+            f"Grade D: the critical batch size is inferred from the gradient noise of one trial. {soft} "
+            "Good enough to choose a batch size on fixed hardware, too rough to buy hardware by."
+        )
+    slope = f"{fit.slope:.2f} ({fit.slope_low:.2f} to {fit.slope_high:.2f})"
+    found = "" if fit.slope_low > 0 else ", which could not be told from no dependence"
+    return (
+        f"Grade C: the noise is read at the tuned learning rate from a line through {fit.trials} trials, in which it "
+        f"falls as lr / batch size to the power {slope}{found}. {soft}"
+    )
+
+
+def notes(evidence: Evidence, *, timed: bool, batch_norm: bool, limit: int | None, cut: bool) -> tuple[str, ...]:
+    """Collect what a reader must know besides the ranges; the first four are always there."""
+    found = [DEFINITION, UNIT, MOMENTUM, NOT_CLAIMED]
+    if limit is not None:
+        ending = "; the ranges above are cut there." if cut else "."
+        found.append(f"Batches above a quarter of the training set are not advised: at most {limit} examples{ending}")
+    if not timed:
+        found.append("No step time was given, so nothing is said of the fastest batch size on this hardware.")
+    if batch_norm:
+        found.append(BATCH_NORM)
+    if evidence.noise_scale.heavy_tailed:
+        found.append("One twentieth of the run holds more than 30 % of the noise: the intervals may be too narrow.")
+    if evidence.overtaken:
+        found.append(f"A better trial measured too little noise; this rests on {_name(evidence.trial)}.")
+    if evidence.learning_rates == 1:
+        found.append("Only one learning rate was tried, and the noise scale depends on it.")
+    elif evidence.edge:
+        found.append("The best learning rate is at the edge of those tried, and the noise scale depends on it.")
+    if evidence.temperature is not None and evidence.left_out:
+        found.append(f"{evidence.left_out} trials had no upper bound on their noise and are not in the line.")
+    if scaling_of(evidence.trial.family) == "adaptive":
+        found.append("Noise is measured on the plain gradient, not in the metric of the optimizer.")
+        found.append("When the batch changes by k, beta2 to the power k keeps its memory in examples; keep beta1.")
+    return tuple(found)
+
+
+def next_experiment(evidence: Evidence, prior: Prior, confidence: float, balanced: tuple[float, float]) -> str:
+    """Name the experiment that would narrow the interval most."""
+    trial, predicted = evidence.trial, evidence.predicted
+    low, _, high = evidence.base
+    if evidence.temperature is None and not predicted.bounded:
+        larger = two_digits(max(2.0 * trial.batch_size, 2.0 ** round(math.log2(max(predicted.low, 1)))))
+        return (
+            f"The noise has no upper bound yet. Repeat {_name(trial)} for longer, or at a larger batch (about {larger} "
+            "examples): near the noise scale, a step measures most."
+        )
+    half = prior.half_width(confidence)
+    if evidence.learning_rates < FEWEST_TEMPERATURES or evidence.edge:
+        where = "on both sides of the best one" if evidence.edge and evidence.learning_rates > 1 else "a factor 3 apart"
+        return (
+            f"Try more learning rates with {trial.family} ({evidence.learning_rates} so far), {where}: at least "
+            f"{FEWEST_TEMPERATURES}, the best one not at the edge. The noise scale counts only where the rate is tuned."
+        )
+    if low <= 0 or math.log10(high / low) / 2 > half:
+        return (
+            f"The noise itself is the larger uncertainty: train {_name(trial)}'s configuration for more steps, or give "
+            "each step more micro-batches."
+        )
+    away = 4 * trial.batch_size if balanced[1] > 2 * trial.batch_size else max(trial.batch_size // 4, 1)
+    return (
+        "The factor between noise scale and critical batch size is the larger uncertainty, and only other batch sizes "
+        f"measure it: tune at least 4 learning rates at {away} examples and at one more batch size, and fit the steps "
+        "that each needs to a common target with fit_tradeoff."
+    )
+
+
+def nothing_to_do_but_measure() -> str:
+    """Name the first experiment, when nothing has been measured."""
+    return (
+        "Complete one trial whose batch is at least two, better four, micro-batches and at most a quarter of the "
+        f"training set, with {FEWEST_ROWS} or more report rows."
+    )
+
+
+def _name(trial: Measurement) -> str:
+    label = "the best trial" if trial.number is None else f"trial {trial.number}"
+    return f"{label} ({trial.family}, lr {trial.lr:g}, batch {trial.batch_size})"

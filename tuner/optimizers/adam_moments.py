@@ -1,0 +1,66 @@
+"""The mathematics of Adam with decoupled weight decay, for AdamW itself and for rules that fall back on it.
+
+Scalar arithmetic (bias corrections, 1 - beta) is done once per update on float64 vectors [T] and rounded to the
+parameters' type last: 1 - float32(0.999) is off by 1.3e-5 relative.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tuner.optimizers.power import power
+from tuner.optimizers.rule import per_trial
+
+
+@dataclass(frozen=True)
+class AdamScalars:
+    """One update's coefficients, each float64 [T]; order and placement as in torch.optim.AdamW."""
+
+    beta1: Tensor
+    beta2: Tensor
+    rest1: Tensor
+    """1 - beta1."""
+    rest2: Tensor
+    """1 - beta2."""
+    step_size: Tensor
+    """lr / (1 - beta1^t)."""
+    correction2: Tensor
+    """sqrt(1 - beta2^t)."""
+    eps: Tensor
+    shrink: Tensor
+    """1 - lr · weight_decay."""
+
+
+def adam_scalars(
+    *, step: Tensor, lr: Tensor, beta1: Tensor, beta2: Tensor, eps: Tensor, weight_decay: Tensor
+) -> AdamScalars:
+    """Compute the coefficients of update number `step` (1 for the first); all arguments float64 [T]."""
+    bias = 1 - power(torch.stack([beta1, beta2]), step)
+    return AdamScalars(
+        beta1=beta1,
+        beta2=beta2,
+        rest1=1 - beta1,
+        rest2=1 - beta2,
+        step_size=lr / bias[0],
+        correction2=bias[1].sqrt(),
+        eps=eps,
+        shrink=1 - lr * weight_decay,
+    )
+
+
+def adamw_step(grad: Tensor, param: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, scalars: AdamScalars) -> None:
+    """Decay `param`, update both moments and step, in place.
+
+    Args:
+        grad: [T, ...], e.g. (64, 256, 64); left as it is.
+        param: like `grad`.
+        exp_avg: first moment, like `grad`.
+        exp_avg_sq: second moment, like `grad`.
+        scalars: this update's coefficients.
+    """
+    param.mul_(per_trial(scalars.shrink, param))
+    exp_avg.mul_(per_trial(scalars.beta1, param)).add_(grad * per_trial(scalars.rest1, param))
+    exp_avg_sq.mul_(per_trial(scalars.beta2, param)).add_((grad * grad).mul_(per_trial(scalars.rest2, param)))
+    denominator = exp_avg_sq.sqrt().div_(per_trial(scalars.correction2, param)).add_(per_trial(scalars.eps, param))
+    param.sub_((exp_avg / denominator).mul_(per_trial(scalars.step_size, param)))

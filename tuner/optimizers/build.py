@@ -1,0 +1,178 @@
+"""Any optimizer of the catalogue as a torch.optim.Optimizer, for a user's own training loop.
+
+The same update rule that trains the stacks, on stacks of one trial: views [1, ...] of the parameters, stepped in place.
+This file alone knows torch's Optimizer class.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuner.errors import Fault, InvalidInput
+from tuner.optimizers.catalogue import check_hyperparameters, defaults, rule_class
+from tuner.optimizers.roles import check_roles, infer_roles, roles_of_shapes
+from tuner.optimizers.rule import FLOAT_TYPES, Role, State
+
+Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+
+_NOT_HYPERPARAMETERS = frozenset(
+    # What torch and its learning-rate schedulers keep in a group beside the optimizer's own options.
+    {"params", "param_names", "roles", "initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum"}
+)
+
+
+def build(name: str, params: Params, *, roles: Mapping[str, Role] | None = None, **hp: float) -> torch.optim.Optimizer:
+    """Return optimizer `name` over `params`: groups, closures, state dicts and learning-rate schedulers as in torch.
+
+    Args:
+        name: of the optimizer, see `tuner.optimizers.catalogue()`.
+        params: a module (roles are inferred from its layers), named parameters, tensors, or dicts with "params" and
+            hyperparameters of their own. float32 or float64.
+        roles: name -> role for some or all named parameters; the others' follow from the module, else from their
+            shapes.
+        hp: hyperparameters; those left out take their defaults.
+
+    Raises:
+        InvalidInput: an unknown optimizer, hyperparameter or role, an illegal value, a parameter of another type.
+        TypeError, ValueError: torch's own checks of `params`, such as an empty list.
+    """
+    check_hyperparameters(name, hp)
+    if isinstance(params, nn.Module):
+        roles = {**infer_roles(params), **(roles or {})}
+        params = list(params.named_parameters())
+    return RuleOptimizer(name, params, roles or {}, {**defaults(name), **hp})
+
+
+class RuleOptimizer(torch.optim.Optimizer):
+    """An update rule behind torch's interface; made by `build`."""
+
+    def __init__(
+        self,
+        name: str,
+        params: Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]],
+        roles: Mapping[str, Role],
+        hp: Mapping[str, float],
+    ) -> None:
+        self.name = name
+        self._given_roles = dict(roles)
+        super().__init__(params, dict(hp))
+        shapes = {key: param.shape for group in self.param_groups for key, param in _named(group)}
+        check_roles(roles, shapes)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with their own hyperparameters; those left out take the optimizer's.
+
+        Raises:
+            InvalidInput: an unknown or illegal hyperparameter, a parameter of another type or given twice.
+        """
+        own = {key: value for key, value in param_group.items() if key not in _NOT_HYPERPARAMETERS}
+        check_hyperparameters(self.name, {key: _number(value) for key, value in own.items()})
+        group = dict(param_group)
+        if not isinstance(group["params"], Tensor | set):
+            group["params"] = list(group["params"])
+            _check_parameters(group["params"])
+        super().add_param_group(group)
+        by_shape = roles_of_shapes({str(index): param.shape for index, param in enumerate(group["params"])})
+        names = group.get("param_names") or [""] * len(by_shape)
+        group["roles"] = [
+            self._given_roles.get(name, role) for name, role in zip(names, by_shape.values(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Apply one update to every parameter that has a gradient.
+
+        Args:
+            closure: computes gradients and returns the loss, before the update.
+
+        Returns:
+            The closure's loss, or None.
+
+        Raises:
+            InvalidInput: a gradient is sparse.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for steps_done, members in self._by_progress(group).items():
+                self._update(group, steps_done, members)
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over, by copy, what `state_dict` returned.
+
+        Raises:
+            InvalidInput: its groups lack hyperparameters of this optimizer.
+            ValueError: torch's own checks: other groups, or groups of other sizes.
+        """
+        missing = sorted({key for group in state_dict["param_groups"] for key in self.defaults if key not in group})
+        if missing:
+            raise InvalidInput([Fault("param_groups", f"they lack {', '.join(missing)}: not a state of {self.name}")])
+        super().load_state_dict(deepcopy(state_dict))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "name": self.name, "_given_roles": self._given_roles}
+
+    def _by_progress(self, group: Mapping[str, Any]) -> dict[tuple[float, torch.device], list[tuple[Tensor, Role]]]:
+        """Group what has a gradient by updates done and device: a rule has one step count for all it is handed."""
+        found: dict[tuple[float, torch.device], list[tuple[Tensor, Role]]] = {}
+        for param, role in zip(group["params"], group["roles"], strict=True):
+            if param.grad is None:
+                continue
+            if param.grad.layout != torch.strided:
+                raise InvalidInput([Fault("grad", f"its layout is {param.grad.layout}; allowed is a dense gradient")])
+            steps_done = float(self.state[param].get("step", 0.0))
+            found.setdefault((steps_done, param.device), []).append((param, role))
+        return found
+
+    def _update(
+        self, group: Mapping[str, Any], at: tuple[float, torch.device], members: list[tuple[Tensor, Role]]
+    ) -> None:
+        steps_done, device = at
+        rule = rule_class(self.name)({str(index): role for index, (_, role) in enumerate(members)})
+        hp = {key: _vector(float(group[key]), device) for key in self.defaults}
+        state = State(step=_vector(steps_done, device))
+        params, grads = {}, {}
+        for index, (param, role) in enumerate(members):
+            key, remembered = str(index), self.state[param]
+            params[key], grads[key] = param.detach().unsqueeze(0), param.grad.detach().unsqueeze(0)  # type: ignore[union-attr]
+            for buffer in rule.buffers(role):
+                if buffer not in remembered:
+                    remembered[buffer] = torch.zeros_like(param, memory_format=torch.preserve_format)
+                state.buffers.setdefault(buffer, {})[key] = remembered[buffer].unsqueeze(0)
+            remembered["step"] = torch.tensor(steps_done + 1, dtype=torch.float64)
+        rule.update(grads, params, state, hp)
+
+
+def _named(group: Mapping[str, Any]) -> Iterable[tuple[str, Tensor]]:
+    return zip(group.get("param_names", ()), group["params"], strict=False)
+
+
+def _number(value: object) -> object:
+    """Turn a tensor of one element, which torch's schedulers may put into a group, into a number."""
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+
+
+def _vector(value: float, device: torch.device) -> Tensor:
+    return torch.full((1,), value, dtype=torch.float64, device=device)
+
+
+def _check_parameters(entries: Iterable[Any]) -> None:
+    """Refuse types that the rules are not made for, and a parameter that is given twice."""
+    faults, seen = [], set()
+    for index, entry in enumerate(entries):
+        param = entry[1] if isinstance(entry, tuple) else entry
+        if not isinstance(param, Tensor):
+            continue  # torch refuses it in its own words
+        if param.dtype not in FLOAT_TYPES:
+            faults.append(Fault(f"params[{index}]", f"its type is {param.dtype}; allowed are float32 and float64"))
+        if id(param) in seen:
+            faults.append(Fault(f"params[{index}]", "the parameter is given twice"))
+        seen.add(id(param))
+    if faults:
+        raise InvalidInput(faults)

@@ -1,0 +1,74 @@
+"""Which optimizers there are, by name, and the check of their hyperparameters.
+
+`python -m tuner.optimizers.catalogue` writes catalogue.json beside this file: what the server, which loads no torch,
+knows of optimizers and schedules. A test holds it equal to the code.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tuner import schedules
+from tuner.errors import Fault, InvalidInput
+from tuner.optimizers.adamw import AdamW
+from tuner.optimizers.momentum import Momentum
+from tuner.optimizers.muon import Muon
+from tuner.optimizers.nesterov import Nesterov
+from tuner.optimizers.rule import Rule
+from tuner.optimizers.sgd import SGD
+from tuner.study.hyperparameter import OptimizerInfo, to_json
+
+_RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (SGD, Momentum, Nesterov, AdamW, Muon)}
+
+JSON_PATH = Path(__file__).with_name("catalogue.json")
+
+
+def catalogue() -> dict[str, OptimizerInfo]:
+    """Return what is known of every optimizer, by name, simplest first."""
+    return {name: rule.info() for name, rule in _RULES.items()}
+
+
+def rule_class(name: str) -> type[Rule]:
+    """Find an update rule by name.
+
+    Raises:
+        InvalidInput: no rule has that name.
+    """
+    if name not in _RULES:
+        raise InvalidInput([Fault("optimizer", f"{name!r} is not known; known are {', '.join(_RULES)}")])
+    return _RULES[name]
+
+
+def check_hyperparameters(name: str, values: Mapping[str, object]) -> None:
+    """Refuse unknown names and illegal values; hyperparameters that are left out are not missed.
+
+    Raises:
+        InvalidInput: one fault per unknown or illegal hyperparameter, or no rule is called `name`.
+    """
+    declared = {h.name: h for h in rule_class(name).hyperparameters}
+    faults = []
+    for key, value in values.items():
+        if key not in declared:
+            faults.append(Fault(key, f"{name} has no such hyperparameter; it has {', '.join(declared)}"))
+        elif message := declared[key].fault(value):
+            faults.append(Fault(key, message))
+    if faults:
+        raise InvalidInput(faults)
+
+
+def defaults(name: str) -> dict[str, float]:
+    """Return every hyperparameter's default value."""
+    return {h.name: float(h.default) for h in rule_class(name).hyperparameters}
+
+
+def catalogue_json() -> str:
+    """Return the text of catalogue.json."""
+    document = {
+        "optimizers": [to_json(info) for info in catalogue().values()],
+        "schedules": [to_json(info) for info in schedules.catalogue().values()],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+if __name__ == "__main__":
+    JSON_PATH.write_text(catalogue_json(), encoding="utf-8")

@@ -1,0 +1,184 @@
+"""Muon: momentum whose matrices are orthogonalised before each step.
+
+Reference: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks",
+https://kellerjordan.github.io/posts/muon/; conventions of torch.optim.Muon with its default "original" scale.
+Fallback for all else: AdamW (see adamw.py).
+
+Matrices [m, k] and convolutions, flattened to [out, in · kh · kw]:
+
+    b ← momentum · b + (1 - momentum) · g
+    u ← (1 - momentum) · g + momentum · b
+    p ← p · (1 - lr · weight_decay)
+    p ← p - lr · sqrt(max(1, m / k)) · NewtonSchulz5(u)
+
+Heads, embeddings and vectors: AdamW with lr · fallback_lr_ratio, and the same weight_decay.
+
+State per parameter: matrix, convolution: momentum_buffer b; others: exp_avg, exp_avg_sq; of the parameter's shape,
+zeros at the start.
+Departures: Newton-Schulz runs in the parameters' own type, not in bfloat16. The scale takes the flattened shape of a
+convolution (several libraries take the first two dims and step up to hundreds of times too far or too short).
+Used with: lr from one or two times AdamW's (Wen et al. 2025) to ten times (the author's 0.02); steep in lr, flat in eps
+and beta1.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from tuner.optimizers.adam_moments import adam_scalars, adamw_step
+from tuner.optimizers.newton_schulz import newton_schulz
+from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors, per_trial
+from tuner.study.hyperparameter import Hyperparameter, Search
+
+_FPO = "Wen et al. 2025, arXiv:2509.02046"
+_NANOGPT = "modded-nanogpt optimisation track"
+
+
+class Muon(Rule):
+    """Orthogonalised momentum for matrices and convolutions, AdamW for the rest."""
+
+    name = "muon"
+    summary = "Momentum orthogonalised by Newton-Schulz for hidden matrices; AdamW for head, embeddings and vectors"
+    formula = "p ← p · (1 - lr · weight_decay) - lr · √max(1, m/k) · NS₅(nesterov momentum)"
+    reference = "Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/"
+    elementwise = False
+    hyperparameters = (
+        Hyperparameter(
+            name="lr",
+            default=0.02,
+            description="learning rate of the matrices: about the spectral norm of each step; 0 moves nothing",
+            low=0.0,
+            search=Search(
+                min=2e-3,
+                max=0.1,
+                scaling="log",
+                source=f"holds the author's 0.02, the best of {_FPO} (4e-3-1.6e-2) and of the {_NANOGPT} (0.025-0.035)",
+            ),
+        ),
+        Hyperparameter(
+            name="momentum",
+            default=0.95,
+            description="decay of the averaged gradient of the matrices",
+            low=0.0,
+            high=1.0,
+            high_open=True,
+            search=Search(
+                min=0.9, max=0.98, scaling="reverse_log", swept=False, source=f"{_FPO}: best 0.95-0.98, 0.8 is worse"
+            ),
+        ),
+        Hyperparameter(
+            name="weight_decay",
+            default=0.1,
+            description="decoupled decay: each step shrinks the parameter by the factor 1 - lr · weight_decay",
+            low=0.0,
+            search=Search(
+                min=5e-3,
+                max=0.3,
+                scaling="log",
+                source=f"holds 0.1 ({_FPO}) and 0.025-0.05 ({_NANOGPT}); ends are ours",
+            ),
+        ),
+        Hyperparameter(
+            name="fallback_lr_ratio",
+            default=0.3,
+            description="AdamW's learning rate for head, embeddings and vectors, as a multiple of lr",
+            low=0.0,
+            search=Search(min=0.05, max=1.0, scaling="log", swept=False, source=f"{_FPO}: best 0.2-0.3; ends are ours"),
+        ),
+        Hyperparameter(
+            name="beta1",
+            default=0.9,
+            description="decay of AdamW's first moment in the fallback",
+            low=0.0,
+            high=1.0,
+            high_open=True,
+            search=Search(min=0.8, max=0.95, scaling="reverse_log", swept=False, source=f"{_FPO}: flat around 0.9"),
+        ),
+        Hyperparameter(
+            name="beta2",
+            default=0.95,
+            description="decay of AdamW's second moment in the fallback",
+            low=0.0,
+            high=1.0,
+            high_open=True,
+            search=Search(
+                min=0.9, max=0.999, scaling="reverse_log", swept=False, source="0.95 is the author's; ends are ours"
+            ),
+        ),
+        Hyperparameter(
+            name="eps",
+            default=1e-8,
+            description="added to the root of AdamW's second moment in the fallback",
+            low=0.0,
+            search=Search(min=1e-10, max=1e-6, scaling="log", swept=False, source=f"{_FPO}: flat; ends are ours"),
+        ),
+    )
+
+    @classmethod
+    def buffers(cls, role: Role) -> tuple[str, ...]:
+        """One averaged gradient for matrices and convolutions, two moments for the rest."""
+        return ("momentum_buffer",) if _orthogonalised(role) else ("exp_avg", "exp_avg_sq")
+
+    def update(
+        self,
+        grads: Tensors,
+        params: Tensors,
+        state: State,
+        hp: Mapping[str, Tensor],
+        evaluate: Evaluate | None = None,
+    ) -> None:
+        """Apply one step in place; `grads` and `params` hold [T, ...] tensors, e.g. (64, 256, 64)."""
+        state.step.add_(1)
+        matrices = [name for name in params if _orthogonalised(self.roles.get(name, "vector"))]
+        for group in _equal_shapes(matrices, params):
+            self._orthogonal_step(group, grads, params, state.buffers["momentum_buffer"], hp)
+        rest = [name for name in params if name not in set(matrices)]
+        if rest:
+            self._fallback_step(rest, grads, params, state, hp)
+
+    def _orthogonal_step(
+        self, names: list[str], grads: Tensors, params: Tensors, buffers: Tensors, hp: Mapping[str, Tensor]
+    ) -> None:
+        """Step matrices of one flattened shape [T, m, k] together: a batch of products costs less than its parts."""
+        momentum, rest, shrink = hp["momentum"], 1 - hp["momentum"], 1 - hp["lr"] * hp["weight_decay"]
+        ahead = []
+        for name in names:
+            buffer, fresh = buffers[name], grads[name] * per_trial(rest, grads[name])
+            buffer.mul_(per_trial(momentum, buffer)).add_(fresh)
+            ahead.append(fresh.add_(buffer * per_trial(momentum, buffer)).flatten(2))
+        directions = newton_schulz(torch.cat(ahead) if len(ahead) > 1 else ahead[0])
+        scale = math.sqrt(max(1.0, directions.shape[1] / directions.shape[2]))
+        for name, direction in zip(names, torch.split(directions, len(momentum)), strict=True):
+            param = params[name]
+            param.mul_(per_trial(shrink, param))
+            param.sub_(direction.reshape(param.shape) * per_trial(hp["lr"] * scale, param))
+
+    def _fallback_step(
+        self, names: list[str], grads: Tensors, params: Tensors, state: State, hp: Mapping[str, Tensor]
+    ) -> None:
+        scalars = adam_scalars(
+            step=state.step,
+            lr=hp["lr"] * hp["fallback_lr_ratio"],
+            beta1=hp["beta1"],
+            beta2=hp["beta2"],
+            eps=hp["eps"],
+            weight_decay=hp["weight_decay"],
+        )
+        for name in names:
+            first, second = state.buffers["exp_avg"][name], state.buffers["exp_avg_sq"][name]
+            adamw_step(grads[name], params[name], first, second, scalars)
+
+
+def _orthogonalised(role: Role) -> bool:
+    return role in ("matrix", "convolution")
+
+
+def _equal_shapes(names: Iterable[str], params: Tensors) -> list[list[str]]:
+    """Group names by flattened shape [m, k], in order of first appearance."""
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name in names:
+        shape = params[name].shape
+        groups.setdefault((shape[1], math.prod(shape[2:])), []).append(name)
+    return list(groups.values())

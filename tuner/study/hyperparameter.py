@@ -1,0 +1,118 @@
+"""What can be said of a hyperparameter: its default, what is legal, where to search, and who says so.
+
+Standard library only: update rules declare these where pydantic is absent, and the server reads them back from
+`tuner/optimizers/catalogue.json` without loading torch.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Scaling = Literal["linear", "log", "reverse_log"]
+"""`log` samples log(x) uniformly, `reverse_log` samples log(1 - x) uniformly (betas and momenta near 1)."""
+
+Scalar = float | int | str | bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search range with its source. `default` ranges are swept unless the study fixes the value."""
+
+    min: float
+    max: float
+    scaling: Scaling = "linear"
+    swept: bool = True
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One searchable number (or choice) of an update rule or schedule.
+
+    `low`/`high` are the legal bounds; `low_open`/`high_open` exclude the bound itself. `choices` makes it categorical.
+    """
+
+    name: str
+    default: Scalar
+    description: str
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+    integer: bool = False
+    choices: tuple[str, ...] = ()
+    search: Search | None = None
+
+    def allowed(self) -> str:
+        """Say what is legal, e.g. `a number in [0, 1)`."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        noun = "an integer" if self.integer else "a number"
+        left = "(" if self.low_open or self.low == -math.inf else "["
+        right = ")" if self.high_open or self.high == math.inf else "]"
+        return f"{noun} in {left}{self.low:g}, {self.high:g}{right}"
+
+    def fault(self, value: object) -> str | None:
+        """Say what is wrong with a value, or None when it is legal."""
+        if self.choices:
+            legal = value in self.choices
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            legal = False
+        else:
+            above = value > self.low if self.low_open else value >= self.low
+            below = value < self.high if self.high_open else value <= self.high
+            legal = above and below and (not self.integer or float(value).is_integer())
+        return None if legal else f"{self.name} is {value!r}; allowed is {self.allowed()}"
+
+
+@dataclass(frozen=True)
+class OptimizerInfo:
+    """What the catalogue says of one update rule."""
+
+    name: str
+    summary: str
+    formula: str
+    reference: str
+    hyperparameters: tuple[Hyperparameter, ...]
+    state_per_parameter: float
+    elementwise: bool
+
+    def hyperparameter(self, name: str) -> Hyperparameter | None:
+        """Find a hyperparameter by name."""
+        return next((h for h in self.hyperparameters if h.name == name), None)
+
+
+@dataclass(frozen=True)
+class ScheduleInfo:
+    """What the catalogue says of one learning-rate schedule."""
+
+    name: str
+    summary: str
+    formula: str
+    parameters: tuple[Hyperparameter, ...]
+
+
+def to_json(info: OptimizerInfo | ScheduleInfo) -> dict[str, Any]:
+    """Turn catalogue information into JSON values; infinite bounds become null."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, float) and math.isinf(value):
+            return None
+        if isinstance(value, dict):
+            return {key: clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(item) for item in value]
+        return value
+
+    cleaned: dict[str, Any] = clean(asdict(info))
+    return cleaned
+
+
+def hyperparameter_from_json(data: dict[str, Any]) -> Hyperparameter:
+    """Read back what `to_json` wrote."""
+    fields = dict(data)
+    fields["low"] = -math.inf if fields["low"] is None else fields["low"]
+    fields["high"] = math.inf if fields["high"] is None else fields["high"]
+    fields["choices"] = tuple(fields["choices"])
+    fields["search"] = Search(**fields["search"]) if fields["search"] else None
+    return Hyperparameter(**fields)

@@ -1,0 +1,196 @@
+"""The study document: what a user submits, as immutable values with defaults filled in.
+
+Only shapes and single fields are checked here; `tuner.study.check` reports faults that need the catalogue or more than
+one field, and is the way in (`parse_study`).
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from tuner.study.hyperparameter import Scaling
+from tuner.study.space import Choices, Domain, Fixed, Range
+
+DEFAULT_BATCH_SIZE = 32
+
+
+def _number_if_it_looks_like_one(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 (no dot) as text; take it as the number that was meant."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+AnyScalar = Annotated[bool | int | float | str, BeforeValidator(_number_if_it_looks_like_one)]
+
+
+def _slug(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name) or name.isdigit():
+        raise ValueError(
+            f"{name!r} given; a name has 1 to 64 of a-z 0-9 . _ -, starts with a letter or digit, and is not all digits"
+        )
+    return name
+
+
+class Section(BaseModel):
+    """A part of the document: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class WorkloadRef(Section):
+    """Which problem to train, with its parameters."""
+
+    name: str = Field(min_length=1, max_length=200)
+    params: dict[str, AnyScalar] = Field(default_factory=dict, max_length=64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class Metric(Section):
+    """What is compared between trials. `at` says which evaluation of a trial counts."""
+
+    name: str = Field(default="valid_loss", min_length=1, max_length=200)
+    goal: Literal["minimize", "maximize"] = "minimize"
+    at: Literal["last", "best"] = "last"
+    target: float | None = None
+    stop_on_target: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _target_given(self) -> "Metric":
+        if self.stop_on_target and self.target is None:
+            raise ValueError("stop_on_target needs a target")
+        return self
+
+
+class ParameterSpec(Section):
+    """A value, a list of values or a range; `when` limits it to some optimizers or schedules."""
+
+    value: AnyScalar | None = None
+    values: list[AnyScalar] | None = Field(default=None, min_length=1, max_length=1000)
+    min: float | None = None
+    max: float | None = None
+    scaling: Scaling = "linear"
+    integer: bool = False
+    when: dict[Literal["optimizer", "schedule"], list[str]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, bool | int | float | str):
+            return {"value": value}
+        if isinstance(value, list):
+            return {"values": value}
+        return value
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "ParameterSpec":
+        is_range = self.min is not None or self.max is not None
+        if (self.value is not None) + (self.values is not None) + is_range != 1:
+            raise ValueError("give one of: value, values, or min with max")
+        if not is_range:
+            return self
+        if self.min is None or self.max is None:
+            raise ValueError("a range needs both min and max")
+        if self.min >= self.max:
+            raise ValueError(f"min must be below max, not {self.min:g} and {self.max:g}")
+        if self.scaling == "log" and self.min <= 0:
+            raise ValueError(f"log scaling needs min above 0, not {self.min:g}")
+        if self.scaling == "reverse_log" and self.max >= 1:
+            raise ValueError(f"reverse_log scaling needs max below 1, not {self.max:g}")
+        return self
+
+    @property
+    def domain(self) -> Domain:
+        """The domain that was written."""
+        if self.value is not None:
+            return Fixed(self.value)
+        if self.values is not None:
+            return Choices(tuple(self.values)) if len(self.values) > 1 else Fixed(self.values[0])
+        assert self.min is not None and self.max is not None
+        return Range(self.min, self.max, self.scaling, self.integer)
+
+
+class OptimizerChoice(Section):
+    """An optimizer to try; `overrides` replace its default ranges, e.g. `{name: muon, lr: {min: 0.001, max: 0.1}}`."""
+
+    name: str
+    overrides: dict[str, ParameterSpec] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and "overrides" not in value:
+            return {"name": value.get("name"), "overrides": {k: v for k, v in value.items() if k != "name"}}
+        return value
+
+
+class Budget(Section):
+    """What a trial may cost."""
+
+    examples_per_trial: int = Field(default=20_000, ge=1, le=10**12)
+
+
+class Retry(Section):
+    """How often a trial that was lost or crashed is tried again."""
+
+    max: int = Field(default=3, ge=0, le=100)
+
+
+class StudySpec(Section):
+    """A whole study document."""
+
+    name: Annotated[str, AfterValidator(_slug)]
+    title: str = Field(default="", max_length=200)
+    workload: WorkloadRef
+    metric: Metric = Metric()
+    optimizers: list[OptimizerChoice] = Field(min_length=1, max_length=100)
+    parameters: dict[str, ParameterSpec] = Field(default_factory=dict, max_length=100)
+    method: Literal["random", "quasirandom", "tpe"] = "tpe"
+    run_cap: int = Field(ge=1, le=1_000_000)
+    parallel: int | None = Field(default=None, ge=1, le=100_000, description="trials in flight")
+    budget: Budget = Budget()
+    retry: Retry = Retry()
+    micro_batch: int | None = Field(default=None, ge=1, le=1_000_000, description="examples per tick and slot")
+    evaluations: int = Field(default=20, ge=1, le=1000, description="evaluations per trial, evenly spaced")
+    report_points: int = Field(default=100, ge=1, le=200, description="rows of a trial's curve")
+    divergence_factor: float = Field(default=20.0, gt=1, description="times the first step's loss that ends a trial")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+
+    def batch_sizes(self) -> list[int]:
+        """Every batch size that a trial of this study may have."""
+        parameter = self.parameters.get("batch_size")
+        if parameter is None:
+            return [DEFAULT_BATCH_SIZE]
+        values = parameter.values if parameter.values is not None else [parameter.value]
+        return sorted({int(v) for v in values if isinstance(v, int | float)})
+
+    def micro_batch_size(self) -> int:
+        """Examples per tick: as given, else the largest common divisor that gives the smallest batch 2 parts or more.
+
+        Four parts measure the noise scale better; they are taken when the micro-batch is then still 4 or more.
+        """
+        if self.micro_batch is not None:
+            return self.micro_batch
+        sizes = self.batch_sizes()
+        divisors = [d for d in range(1, min(sizes) + 1) if all(size % d == 0 for size in sizes)]
+        quarter = max((d for d in divisors if d <= min(sizes) // 4), default=1)
+        return quarter if quarter >= 4 else max((d for d in divisors if d <= min(sizes) // 2), default=1)
+
+    def in_flight(self) -> int:
+        """How many trials may be queued or running at a time."""
+        return self.parallel if self.parallel is not None else min(self.run_cap, max(4, self.run_cap // 8))

@@ -1,0 +1,66 @@
+"""States of studies and trials, and which may follow which."""
+
+from enum import StrEnum
+
+from tuner.errors import InvalidTransition
+
+
+class StudyState(StrEnum):
+    """Where a study stands."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class TrialState(StrEnum):
+    """Where a trial stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    INFEASIBLE = "infeasible"
+    CANCELLED = "cancelled"
+
+
+S, T = StudyState, TrialState
+
+STUDY_TRANSITIONS: dict[StudyState, frozenset[StudyState]] = {
+    S.RUNNING: frozenset({S.PAUSED, S.COMPLETED, S.STOPPED, S.FAILED}),
+    S.PAUSED: frozenset({S.RUNNING, S.STOPPED}),
+    S.COMPLETED: frozenset({S.RUNNING}),  # a raised cap reopens it
+    S.STOPPED: frozenset({S.RUNNING}),
+    S.FAILED: frozenset({S.RUNNING}),
+}
+
+TRIAL_TRANSITIONS: dict[TrialState, frozenset[TrialState]] = {
+    T.QUEUED: frozenset({T.RUNNING, T.CANCELLED, T.INFEASIBLE, T.PAUSED}),
+    T.RUNNING: frozenset({T.QUEUED, T.PAUSED, T.COMPLETED, T.PRUNED, T.FAILED, T.INFEASIBLE, T.CANCELLED}),
+    T.PAUSED: frozenset({T.QUEUED, T.CANCELLED}),
+    T.COMPLETED: frozenset(),
+    T.PRUNED: frozenset(),
+    T.FAILED: frozenset({T.QUEUED}),  # retried by hand
+    T.INFEASIBLE: frozenset(),
+    T.CANCELLED: frozenset(),
+}
+
+TERMINAL: frozenset[TrialState] = frozenset({T.COMPLETED, T.PRUNED, T.FAILED, T.INFEASIBLE, T.CANCELLED})
+
+
+def check_study(old: StudyState, new: StudyState) -> None:
+    """Raise `InvalidTransition` unless a study may go from `old` to `new`."""
+    if new not in STUDY_TRANSITIONS[old]:
+        allowed = ", ".join(sorted(STUDY_TRANSITIONS[old])) or "nothing"
+        raise InvalidTransition(f"the study is {old}; it cannot become {new} (from {old} it may become: {allowed})")
+
+
+def check_trial(old: TrialState, new: TrialState) -> None:
+    """Raise `InvalidTransition` unless a trial may go from `old` to `new`."""
+    if new not in TRIAL_TRANSITIONS[old]:
+        allowed = ", ".join(sorted(TRIAL_TRANSITIONS[old])) or "nothing"
+        raise InvalidTransition(f"the trial is {old}; it cannot become {new} (from {old} it may become: {allowed})")

@@ -1,0 +1,58 @@
+"""Where output goes: one console for results, one for messages, and how JSON and errors are printed.
+
+Invariants: standard output carries only what was asked for (so that it can be piped), messages and progress go to
+standard error; nothing but a terminal receives colours or cursor movements.
+"""
+
+import os
+import sys
+from typing import TextIO
+
+from pydantic import BaseModel
+from rich.console import Console
+
+PIPE_WIDTH = 120
+"""Columns where there is no terminal to measure."""
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """Build a console on a stream (default: standard output)."""
+    stream = stream or sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(file=stream, highlight=False, emoji=False, width=width)
+
+
+def messages() -> Console:
+    """Build the console for messages and progress, on standard error."""
+    return console(sys.stderr)
+
+
+def print_json(value: BaseModel) -> None:
+    """Print a value as the API sends it."""
+    print(value.model_dump_json(indent=2))
+
+
+def print_snippet(snippet: str) -> None:
+    """Print code to paste, after an empty line: as it is, never wrapped."""
+    print("\n" + snippet.rstrip("\n"))
+
+
+def print_error(text: str) -> None:
+    """Print an error, one line per fault, on standard error."""
+    out = messages()
+    for line in text.splitlines():
+        out.print(f"[bold red]error:[/] {_plain(line)}", soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    """Text from elsewhere: no markup of rich's, no control codes."""
+    shown = "".join(char if char.isprintable() else "?" for char in text)
+    return shown.replace("[", "\\[")
+
+
+def use_safe_streams() -> None:
+    """Let a terminal that lacks a character show a question mark instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")

@@ -1,0 +1,172 @@
+"""Follows a study in the terminal: how far it is, how fast, what it found so far, and when it will be done.
+
+On a terminal two or three lines are redrawn in place; anywhere else a plain line is written when trials have ended, at
+most one per `LINE_EVERY_S`, so that a log stays short.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tuner.study.states import StudyState, TrialState
+from tuner.terminal.formats import configuration, duration, number
+from tuner.terminal.tables import finished, state
+from tuner.wire.views import StudyView
+
+LINE_EVERY_S = 2.0
+WINDOW_S = 20.0
+WAIT_BEFORE_HINT_S = 5.0
+"""How long nothing may run before the missing worker is mentioned; starting one takes a few seconds."""
+
+
+class Pace:
+    """Measures how fast a study goes while it is watched.
+
+    `share` counts examples as well as ended trials, because stacked trials end in waves. What is left is judged by the
+    last `WINDOW_S` seconds: a study does not go evenly. `clock` gives seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, float]] = deque()  # (time, share), the last WINDOW_S and one before
+        self._start: tuple[float, int] | None = None  # (time, ended trials) when it began to move
+        self._ended = 0
+        self._idle_since: float | None = None
+
+    @staticmethod
+    def share(view: StudyView) -> float:
+        """How much of the study is done, in [0, 1]."""
+        trials = max(view.run_cap, 1)
+        examples = view.examples_done / (trials * view.examples_per_trial)
+        return min(1.0, max(finished(view) / trials, examples))
+
+    def note(self, view: StudyView) -> None:
+        """Take note of a new view."""
+        now, share = self._clock(), self.share(view)
+        if len(self._seen) == 1 and self._seen[0][1] == share:
+            self._seen.clear()  # waiting for a worker is no part of the pace
+        if not self._seen:
+            self._start = (now, finished(view))
+        self._seen.append((now, share))
+        while len(self._seen) > 2 and self._seen[1][0] < now - WINDOW_S:
+            self._seen.popleft()
+        self._ended = finished(view)
+        waits = view.state == StudyState.RUNNING and not view.counts.get(TrialState.RUNNING)
+        self._idle_since = (self._idle_since or now) if waits else None
+
+    def trials_per_second(self) -> float | None:
+        """Trials ended per second since the study was seen to move; None before any has."""
+        if self._start is None or self._ended <= self._start[1]:
+            return None
+        return (self._ended - self._start[1]) / max(self._clock() - self._start[0], 1e-3)
+
+    def remaining_s(self) -> float | None:
+        """Seconds to go at the present pace; None while that is unknown."""
+        if len(self._seen) < 2:
+            return None
+        (first, before), (_, done) = self._seen[0], self._seen[-1]
+        elapsed = self._clock() - first
+        return elapsed * (1.0 - done) / (done - before) if done - before >= 0.005 else None
+
+    def has_no_worker(self) -> bool:
+        """Whether nothing has been running for a while."""
+        return self._idle_since is not None and self._clock() - self._idle_since > WAIT_BEFORE_HINT_S
+
+
+class Progress:
+    """Shows one study while it runs; a context manager. `url` is its dashboard page."""
+
+    def __init__(self, out: Console, url: str, pace: Pace | None = None) -> None:
+        self._out, self._url, self._pace = out, url, pace or Pace()
+        self._view: StudyView | None = None
+        self._away: str | None = None
+        self._last_line: tuple[float, str] = (float("-inf"), "")
+        self._live = Live(console=out, get_renderable=self.render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._out.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._out.is_terminal:
+            self._live.stop()
+        if self._view is not None:
+            self._write_line(last=True)
+
+    def follow(self, views: Iterable[StudyView]) -> StudyView | None:
+        """Show every view as it comes; return the last one."""
+        for view in views:
+            self._view = view
+            self._pace.note(view)
+            self._write_line(last=False)
+        return self._view
+
+    def away(self, reason: str | None) -> None:
+        """Say that the server is away (a reason), or back (None); fits `Client.watch(away=...)`."""
+        if not self._out.is_terminal and (reason is None) != (self._away is None):
+            text = "the server is back" if reason is None else f"{reason} (trying again)"
+            self._out.print(Text(text), soft_wrap=True)
+        self._away = reason
+
+    def render(self) -> RenderableType:
+        """Draw the lines for a terminal."""
+        view = self._view
+        if view is None:
+            return Text("waiting for the server")
+        bar = Table.grid(padding=(0, 1), expand=False)
+        bar.add_row(
+            Text(view.name, "bold"),
+            state(view.state),
+            ProgressBar(total=1.0, completed=self._pace.share(view), width=24),
+        )
+        lines: list[RenderableType] = [bar, Text(self._facts(view))]
+        if view.best is not None:
+            lines.append(Text(self._best(view)))
+        lines.append(Text(self._url, "dim"))
+        if self._away is not None:
+            lines.append(Text(f"{self._away} (trying again)", "yellow"))
+        elif self._pace.has_no_worker():
+            lines.append(Text("nothing runs: is there a worker? Start one with 'tuner worker'", "yellow"))
+        return Group(*lines)
+
+    def _write_line(self, last: bool) -> None:
+        view = self._view
+        if view is None or (self._out.is_terminal and not last):
+            return
+        text = f"{view.name} {view.state}: {self._facts(view)}"
+        if view.best is not None:
+            text += f"; {self._best(view)}"
+        now = time.monotonic()
+        key = f"{finished(view)} {view.state}"
+        if key != self._last_line[1] and (last or now - self._last_line[0] >= LINE_EVERY_S):
+            self._last_line = (now, key)
+            self._out.print(Text(text), soft_wrap=True)
+
+    def _facts(self, view: StudyView) -> str:
+        facts = [f"{finished(view)}/{view.run_cap} trials"]
+        if running := view.counts.get(TrialState.RUNNING, 0):
+            facts.append(f"{running} running")
+        if rate := self._pace.trials_per_second():
+            facts.append(f"{number(rate, 3)} trials/s")
+        remaining = self._pace.remaining_s()
+        if remaining is not None and view.state == StudyState.RUNNING:
+            facts.append(f"{duration(remaining)} left")
+        if view.reason:
+            facts.append(view.reason)
+        return ", ".join(facts)
+
+    def _best(self, view: StudyView) -> str:
+        best = view.best
+        if best is None:
+            return ""
+        config = configuration(best.params, view.swept.get(best.optimizer))
+        return f"best {view.metric} {number(best.value)} by trial {best.number}: {best.optimizer} {config}"

@@ -1,0 +1,149 @@
+"""The sync protocol: the one conversation between a worker and the server.
+
+It is level-triggered: each side states what *is*, so lost, repeated and reordered messages are harmless. A worker's
+request is its whole state; the reply is the whole wanted state.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from tuner.study.hyperparameter import Scalar
+from tuner.wire.message import Message
+
+Outcome = Literal["finished", "error", "crashed", "drained", "displaced", "stopped"]
+"""How a worker can end an attempt. The server adds `lost` by itself."""
+
+
+class DeviceInfo(Message):
+    """One device of a worker, e.g. `cpu` or `cuda:0`."""
+
+    device: str
+    description: str = ""
+    width: int = Field(ge=1, description="slots of its stack")
+
+
+class WorkloadInfo(Message):
+    """A workload that the worker can run."""
+
+    name: str
+    description: str = ""
+    metrics: list[str] = Field(default_factory=list, description="what it reports; empty when not known")
+
+
+class Registration(Message):
+    """POST /workers. The same session registers once however often it asks."""
+
+    session: str = Field(min_length=16, max_length=64, description="random per process start")
+    name: str = Field(max_length=200, description="a label for people")
+    devices: list[DeviceInfo] = Field(min_length=1, max_length=64)
+    workloads: list[WorkloadInfo] = Field(max_length=1000)
+    version: str = ""
+
+
+class Registered(Message):
+    """The server's answer: the worker's id."""
+
+    worker: int
+    lease_s: float
+
+
+class Capacity(Message):
+    """What one device can take. `stack` is the key of the stack that it is running, null when it is idle."""
+
+    device: str
+    stack: str | None = None
+    free: int = Field(ge=0)
+
+
+class Held(Message):
+    """An attempt that the worker is running."""
+
+    trial: int
+    attempt: int
+
+
+class NoiseRow(Message):
+    """Sums over the steps since the last row (see `tuner.noise.NoiseSums`)."""
+
+    n: int
+    s: float
+    q: float
+    ss: float
+    qq: float
+    sq: float
+
+
+class Report(Message):
+    """A row of a trial's curve, keyed (trial, attempt, step). Reports of one step merge."""
+
+    trial: int
+    attempt: int
+    step: int = Field(ge=0, description="updates done")
+    examples: int = Field(ge=0, description="examples seen")
+    elapsed_s: float = Field(ge=0, description="seconds in the slot during this attempt")
+    metrics: dict[str, float] = Field(default_factory=dict, max_length=64)
+    noise: NoiseRow | None = None
+
+
+class Finish(Message):
+    """The worker's last word on an attempt."""
+
+    trial: int
+    attempt: int
+    outcome: Outcome
+    infeasible: Literal["diverged", "oom", "batch_exceeds_budget"] | None = None
+    value: float | None = Field(default=None, description="null: the server reads it from the reports")
+    step: int = 0
+    examples: int = 0
+    error: str | None = Field(default=None, max_length=20_000, description="traceback, for outcome error or crashed")
+    program: dict[str, Scalar | None] = Field(default_factory=dict, description="what fixes the floating-point result")
+
+
+class SyncRequest(Message):
+    """POST /workers/{worker}/sync: the worker's whole state."""
+
+    session: str
+    seq: int = Field(ge=0, description="increases with every request of the session")
+    capacity: list[Capacity] = Field(default_factory=list)
+    held: list[Held] = Field(default_factory=list, max_length=100_000)
+    reports: list[Report] = Field(default_factory=list, max_length=10_000)
+    finished: list[Finish] = Field(default_factory=list, max_length=10_000)
+    wait_s: float = Field(default=0.0, ge=0, le=30, description="how long to wait for work when there is none")
+
+
+class Assignment(Message):
+    """A trial to run: everything that the engine needs."""
+
+    trial: int
+    attempt: int
+    device: str
+    stack: str = Field(description="trials with the same key share a stack")
+    study: str
+    number: int
+    workload: str
+    workload_params: dict[str, Scalar] = Field(default_factory=dict)
+    params: dict[str, Scalar] = Field(description="the whole configuration: optimizer, lr, batch_size, schedule, ...")
+    seed: int
+    examples: int = Field(description="training budget; total steps = floor(examples / batch_size)")
+    micro_batch: int
+    rungs: list[int] = Field(description="examples at which to evaluate; the end is always evaluated")
+    report_every: int = Field(description="examples between report rows")
+    divergence_factor: float
+
+
+class Stop(Message):
+    """An attempt to end, and why."""
+
+    trial: int
+    attempt: int
+    why: str
+
+
+class SyncReply(Message):
+    """The whole wanted state: live leases not yet held, and held attempts that must end."""
+
+    assign: list[Assignment] = Field(default_factory=list)
+    stop: list[Stop] = Field(default_factory=list)
+    lease_s: float
+    next_sync_s: float

@@ -1,0 +1,248 @@
+"""What the API shows of studies, trials, workers and results. Times are UTC in ISO 8601."""
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from tuner.study.hyperparameter import Scalar
+from tuner.study.states import StudyState, TrialState
+from tuner.wire.message import Message
+from tuner.wire.sync import DeviceInfo
+
+T = TypeVar("T")
+Grade = Literal["A", "B", "C", "D", "none"]
+
+
+class Page(Message, Generic[T]):
+    """One page of a list; `next_cursor` is null on the last."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class TrialView(Message):
+    """One trial."""
+
+    study: str
+    number: int
+    state: TrialState
+    optimizer: str
+    params: dict[str, Scalar]
+    seed: int
+    replicate: int = 0
+    value: float | None = Field(default=None, description="the study's metric; null until completed")
+    reason: str | None = Field(default=None, description="why infeasible, failed or cancelled")
+    step: int = 0
+    examples: int = 0
+    total_steps: int
+    total_examples: int
+    attempt: int = Field(description="0 before the first lease")
+    worker: str | None = None
+    error: str | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class StudyView(Message):
+    """One study, with its progress."""
+
+    id: int
+    name: str
+    title: str
+    state: StudyState
+    reason: str | None = Field(default=None, description="why stopped or failed")
+    workload: str
+    metric: str
+    goal: Literal["minimize", "maximize"]
+    target: float | None = None
+    method: str
+    optimizers: list[str]
+    swept: dict[str, list[str]] = Field(description="hyperparameters searched, per optimizer")
+    run_cap: int
+    parallel: int
+    examples_per_trial: int
+    counts: dict[TrialState, int] = Field(description="trials by state; states without trials are left out")
+    examples_done: int
+    best: TrialView | None = None
+    revision: int
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class StudyDetail(StudyView):
+    """One study with its whole document."""
+
+    document: dict[str, Any]
+
+
+class Curve(Message):
+    """A metric of one trial over the examples that it saw (its effective curve)."""
+
+    study: str
+    number: int
+    metric: str
+    metrics: list[str] = Field(description="all metrics that this trial reported")
+    step: list[int]
+    examples: list[int]
+    value: list[float]
+
+
+class NoiseView(Message):
+    """A gradient noise scale with its interval, in examples."""
+
+    value: float
+    low: float
+    high: float
+    bounded: bool
+    steps: int
+
+
+class Best(Message):
+    """The winner so far, with its evidence and a snippet to paste."""
+
+    trial: TrialView
+    grade: Grade
+    interval: tuple[float, float] | None = Field(description="of the metric over seeds; null with one seed")
+    evidence: str = Field(description="what the grade rests on, in words")
+    snippet: str = Field(description="Python that builds the tuned optimizer")
+
+
+class LeaderboardRow(Message):
+    """The best configuration of one optimizer."""
+
+    rank: int
+    optimizer: str
+    best: TrialView | None
+    completed: int
+    infeasible: int
+    trials: int
+    median: float | None = Field(description="median value over its completed trials")
+
+
+class Leaderboard(Message):
+    """Optimizers by their best trial."""
+
+    study: str
+    metric: str
+    goal: Literal["minimize", "maximize"]
+    rows: list[LeaderboardRow]
+    grade: Grade
+    evidence: str
+
+
+class BatchRange(Message):
+    """A range of batch sizes in powers of two (both ends included)."""
+
+    low: int
+    high: int
+
+
+class BatchAdvice(Message):
+    """The batch sizes to use with one optimizer, in examples."""
+
+    study: str
+    optimizer: str
+    grade: Grade
+    grade_meaning: str
+    headline: str = Field(default="", description="the critical batch size in one sentence")
+    trial: int | None = Field(default=None, description="number of the tuned trial that the noise scale was read from")
+    noise_scale: NoiseView | None = None
+    critical_batch: float | None = None
+    interval: tuple[float, float] | None = Field(default=None, description="of the critical batch")
+    cheapest: BatchRange | None = None
+    balanced: BatchRange | None = None
+    fastest: BatchRange | None = None
+    regret: float | None = Field(default=None, description="time lost at most, as a fraction, within the interval")
+    lr: str = Field(default="", description="how to move the learning rate with the batch")
+    notes: list[str] = Field(default_factory=list)
+    next_experiment: str = ""
+
+
+class BatchAdviceList(Message):
+    """Advice for every optimizer of a study, the winner's first."""
+
+    study: str
+    items: list[BatchAdvice]
+
+
+class WorkerView(Message):
+    """One worker session."""
+
+    id: int
+    name: str
+    state: Literal["busy", "idle", "lost", "gone"]
+    devices: list[DeviceInfo]
+    workloads: list[str]
+    held: int = Field(description="trials that it is running")
+    version: str
+    first_seen: datetime
+    last_seen: datetime
+
+
+class HyperparameterView(Message):
+    """A hyperparameter as the catalogue shows it."""
+
+    name: str
+    default: Scalar
+    description: str
+    allowed: str
+    search: str = Field(description="default search range in words; empty when there is none")
+    swept: bool
+    source: str
+
+
+class OptimizerView(Message):
+    """An optimizer as the catalogue shows it."""
+
+    name: str
+    summary: str
+    formula: str
+    reference: str
+    state_per_parameter: float
+    hyperparameters: list[HyperparameterView]
+
+
+class ScheduleView(Message):
+    """A schedule as the catalogue shows it."""
+
+    name: str
+    summary: str
+    formula: str
+    parameters: list[HyperparameterView]
+
+
+class NamedThing(Message):
+    """A name and what it means."""
+
+    name: str
+    description: str
+
+
+class CatalogueView(Message):
+    """Everything that a study document may name."""
+
+    optimizers: list[OptimizerView]
+    schedules: list[ScheduleView]
+    methods: list[NamedThing]
+    workloads: list[NamedThing]
+
+
+class EventView(Message):
+    """A change of state. `id` is the study's own revision."""
+
+    id: int
+    kind: str
+    trial: int | None = None
+    data: dict[str, Any] = Field(default_factory=dict)
+    at: datetime
+
+
+class Health(Message):
+    """GET /healthz."""
+
+    status: Literal["ok"]
+    service: Literal["tuner"]
+    version: str

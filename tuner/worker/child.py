@@ -1,0 +1,94 @@
+"""The agent's end of a device process: start it, talk to it, notice its death, start it again.
+
+A process that dies is restarted after a pause that doubles from 0.5 s to 30 s, and is reset by a minute of life.
+"""
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from tuner.worker.channel import Json, read_lines, write_line
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S, LONG_LIFE_S = 0.5, 30.0, 60.0
+
+Listener = Callable[["DeviceProcess", Json], None]
+
+
+class DeviceProcess:
+    """One device of the worker. Messages reach `listen` in a thread of their own, with {"died": status} as the last."""
+
+    def __init__(self, device: str, width: int, threads: int, workloads: list[str]) -> None:
+        self.device = device
+        self.width = width
+        self._command = [sys.executable, "-P", "-m", "tuner.worker.device", "--device", device, "--width", str(width)]
+        self._command += ["--threads", str(threads), "--workloads", *workloads]
+        self._process: subprocess.Popen[str] | None = None
+        self._pause_s = FIRST_PAUSE_S
+        self._started_at = 0.0
+        self._start_at = 0.0
+        self._closing = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def keep_running(self, listen: Listener) -> None:
+        """Start the process unless it runs, or a pause after its death is not over, or it was closed."""
+        if self._process is None and not self._closing and time.monotonic() >= self._start_at:
+            self._started_at = time.monotonic()
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+            )
+            reader = threading.Thread(target=self._read, args=(self._process, listen), name=self.device, daemon=True)
+            reader.start()
+
+    def send(self, message: Json) -> None:
+        """Send a message; to a process that is dying it goes nowhere, and its death will be told."""
+        process = self._process
+        if process is None or process.stdin is None:
+            return
+        try:
+            write_line(process.stdin, message)
+        except (OSError, ValueError):
+            log.debug("a message to a dying device process was lost", extra={"action": "send", "device": self.device})
+
+    def close(self, patience_s: float) -> None:
+        """Let the process leave, and kill it when it has not left in time."""
+        self._closing = True
+        process = self._process
+        if process is None:
+            return
+        try:
+            if process.stdin is not None:
+                process.stdin.close()
+        except OSError:
+            pass  # it is gone already
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _read(self, process: "subprocess.Popen[str]", listen: Listener) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for message in read_lines(process.stdout):
+                listen(self, message)
+        status = process.wait()
+        if time.monotonic() - self._started_at > LONG_LIFE_S:
+            self._pause_s = FIRST_PAUSE_S
+        self._start_at = time.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        if process.stdin is not None and not self._closing:
+            try:
+                process.stdin.close()
+            except OSError:
+                pass  # unsent bytes for a dead process
+        self._process = None
+        listen(self, {"died": status})

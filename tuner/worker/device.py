@@ -1,0 +1,95 @@
+"""The device process: runs the engine on one device, at the bidding of its worker's agent.
+
+    python -P -m tuner.worker.device --device cpu --width 32 --threads 1 --workloads problem.py
+
+Messages in, as JSON lines on stdin: {"assign": {...}} and {"stop": [trial, attempt]}. Messages out, on stdout: `hello`
+first, with what can be run here, then those of `runner.py`. It leaves when stdin closes, so it never outlives its
+agent. User code runs here: its directory comes first on the module path, its prints go to stderr, and nothing of the
+server (nor `api` or `storage`, names that the user's project may have) is imported.
+"""
+
+import argparse
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import IO
+
+import torch
+
+from tuner import workloads
+from tuner.worker.channel import Json, private_streams, read_lines, write_line
+from tuner.worker.runner import Runner
+
+
+def main() -> int:
+    """Run until stdin closes; return 1 when the device is not there."""
+    options = _options()
+    source, target = private_streams()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the agent decides when we leave
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    torch.set_num_threads(options.threads)
+    if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
+        logging.getLogger(__name__).error("no usable GPU for device %s", options.device)
+        return 1
+    _import_workloads(options.workloads)
+    try:
+        write_line(target, {"hello": _hello(options.device)})
+        _serve(source, target, options.device, options.width)
+    except BrokenPipeError:
+        return 0  # the agent is gone
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tuner.worker.device", description="Runs trials on one device.")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workloads", nargs="*", default=[], help="modules or files that register workloads")
+    return parser.parse_args()
+
+
+def _import_workloads(sources: list[str]) -> None:
+    sys.path.insert(0, os.getcwd())
+    for source in sources:
+        if source.endswith(".py"):
+            sys.path.insert(0, str(Path(source).resolve().parent))
+        workloads.import_user_workloads(source)
+
+
+def _hello(device: str) -> Json:
+    known = [{"name": name, "description": workloads.describe(name)} for name in workloads.names()]
+    is_gpu = torch.device(device).type == "cuda"
+    description = torch.cuda.get_device_name(device) if is_gpu else f"CPU, {torch.get_num_threads()} threads"
+    return {"workloads": known, "description": description}
+
+
+def _serve(source: IO[str], target: IO[str], device: str, width: int) -> None:
+    inbox: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for message in read_lines(source):
+            inbox.put(message)
+        inbox.put(None)
+
+    threading.Thread(target=listen, name="inbox", daemon=True).start()
+    runner = Runner(lambda message: write_line(target, message), device, width)
+    while True:
+        while not (runner.busy and inbox.empty()):
+            message = inbox.get()
+            if message is None:
+                return
+            if "assign" in message:
+                runner.assign(message["assign"])
+            else:
+                trial, attempt = message["stop"]
+                runner.stop((trial, attempt))
+        runner.step()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Reports and last words that the server has not acknowledged, repeated until a sync that carried them succeeds.
+
+A last word never travels ahead of its trial's reports, because the server reads the trial's value from them.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from tuner.wire.sync import Finish, Report
+
+MOST_REPORTS = 10_000
+"""In one request; more wait for the next one."""
+
+Key = tuple[int, int]
+"""(trial, attempt)."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What one request carries."""
+
+    reports: list[Report]
+    finished: list[Finish]
+
+
+@dataclass
+class Outbox:
+    """What is still to be acknowledged, oldest first. Not thread-safe: its owner locks."""
+
+    _reports: deque[Report] = field(default_factory=deque)
+    _finished: dict[Key, Finish] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._reports) + len(self._finished)
+
+    def report(self, report: Report) -> None:
+        """Add a row."""
+        self._reports.append(report)
+
+    def finish(self, finish: Finish) -> None:
+        """Add a last word; the first one of an attempt stands."""
+        self._finished.setdefault((finish.trial, finish.attempt), finish)
+
+    def unsaid(self) -> list[Key]:
+        """Attempts whose last word is waiting here."""
+        return list(self._finished)
+
+    def parcel(self) -> Parcel:
+        """Return what the next request should carry; nothing is removed."""
+        reports = [report for report, _ in zip(self._reports, range(MOST_REPORTS), strict=False)]
+        behind = {(r.trial, r.attempt) for r in list(self._reports)[MOST_REPORTS:]}
+        finished = [finish for key, finish in self._finished.items() if key not in behind]
+        return Parcel(reports, finished[:MOST_REPORTS])
+
+    def acknowledge(self, parcel: Parcel) -> None:
+        """Forget what a request carried that the server answered."""
+        carried = {id(report) for report in parcel.reports}
+        while self._reports and id(self._reports[0]) in carried:
+            self._reports.popleft()
+        for finish in parcel.finished:
+            self._finished.pop((finish.trial, finish.attempt), None)

@@ -1,0 +1,14 @@
+"""What is trained: the contract of a workload, the registry, and one file per built-in problem.
+
+import tuner
+
+@tuner.workload("my-problem")
+def my_problem(hidden: int = 32) -> tuner.Task:
+...
+return tuner.Task(model=lambda: MyModel(hidden), loss=cross_entropy, train=(x, y), valid=(xv, yv))
+"""
+
+from tuner.workloads.registry import describe, import_user_workloads, load, names, workload
+from tuner.workloads.task import Task
+
+__all__ = ["Task", "describe", "import_user_workloads", "load", "names", "workload"]

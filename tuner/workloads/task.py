@@ -1,0 +1,91 @@
+"""The contract of a workload: a model, a loss, and the data in memory.
+
+Invariant: the model's initial weights depend on the seed alone, so that a trial starts the same in any slot of any
+worker. The data does not depend on the seed.
+"""
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tuner.errors import Fault, InvalidInput
+
+log = logging.getLogger(__name__)
+
+Data = tuple[Tensor, ...]
+"""Inputs first, then targets; all with the same number of examples along dim 0."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training problem.
+
+    `model`: an `nn.Module` subclass or any callable without arguments that returns a fresh module. A module itself is
+    accepted too: it is copied for each trial and `reset_parameters()` is called on every submodule that has it.
+    `loss`: `loss(output, *targets)` returns a scalar, the mean over the examples of the batch.
+    `train`, `valid`: tensors (inputs, *targets) with equal first dimensions, e.g. ([1437, 64], [1437]).
+    `metrics`: name -> `fn(output, *targets)`, a scalar over all examples given. They are evaluated on the validation
+    data and reported as `valid_<name>`, next to `valid_loss`; the model's output must then be one tensor [N, ...].
+
+    Raises `InvalidInput` when the data is malformed.
+    """
+
+    model: nn.Module | Callable[[], nn.Module]
+    loss: Callable[..., Tensor]
+    train: Data
+    valid: Data
+    metrics: Mapping[str, Callable[..., Tensor | float]] | None = None
+
+    def __post_init__(self) -> None:
+        faults = [fault for field in ("train", "valid") for fault in _data_faults(field, getattr(self, field))]
+        if not callable(self.model):
+            faults.append(Fault("model", f"is {type(self.model).__name__}; allowed is a module or a callable"))
+        if not callable(self.loss):
+            faults.append(Fault("loss", f"is {type(self.loss).__name__}; allowed is a callable"))
+        if faults:
+            raise InvalidInput(faults)
+
+    @property
+    def examples(self) -> int:
+        """Number of training examples."""
+        return len(self.train[0])
+
+    def build_model(self, seed: int) -> nn.Module:
+        """Return a fresh module, in float32 on the CPU, whose weights depend on `seed` (64 bits) alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if isinstance(self.model, nn.Module):
+                return _reinitialised(self.model)
+            model = self.model()
+        if not isinstance(model, nn.Module):
+            raise InvalidInput([Fault("model", f"returned {type(model).__name__}; expected is an nn.Module")])
+        return model
+
+
+def _data_faults(field: str, data: object) -> list[Fault]:
+    if not isinstance(data, tuple) or not data or not all(isinstance(item, Tensor) for item in data):
+        return [Fault(field, "is not a tuple of tensors (inputs, *targets)")]
+    if any(item.dim() == 0 for item in data):
+        return [Fault(field, "holds a tensor without dimensions; the first one must count the examples")]
+    sizes = [len(item) for item in data]
+    if len(set(sizes)) > 1:
+        return [Fault(field, f"has tensors of {sizes} examples; allowed is one number for all")]
+    return [] if sizes[0] else [Fault(field, "is empty; allowed is at least one example")]
+
+
+def _reinitialised(module: nn.Module) -> nn.Module:
+    fresh = copy.deepcopy(module)
+    fixed = []
+    for name, part in fresh.named_modules():
+        reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
+        if reset is not None:
+            reset()
+        elif next(part.parameters(recurse=False), None) is not None:
+            fixed.append(name or type(part).__name__)
+    if fixed:
+        log.warning("weights without reset_parameters() start the same for every seed", extra={"modules": fixed})
+    return fresh
