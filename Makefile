@@ -66,7 +66,7 @@ bench: $(READY)
 	@for script in benchmarks/[a-z]*.py; do $(BIN)/python "$$script" $(ARGS); done
 
 catalogue: $(READY)
-	@$(BIN)/python -m tuner.optimizers.catalogue
+	@$(BIN)/python -m tuner.optimizers
 
 clean:
 	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

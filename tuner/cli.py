@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from tuner.errors import Fault, InvalidInput, TunerError, Unreachable
-from tuner.terminal import study_commands
+from tuner.terminal import read_commands, study_commands
 from tuner.terminal.options import DataDir, Host, Port, Server, Token, Width
 
 if TYPE_CHECKING:
@@ -224,14 +224,14 @@ def _option(setting: str) -> str:
 for _command in (
     study_commands.submit,
     study_commands.watch,
-    study_commands.studies,
-    study_commands.trials,
-    study_commands.best,
-    study_commands.leaderboard,
-    study_commands.advice,
+    read_commands.studies,
+    read_commands.trials,
+    read_commands.best,
+    read_commands.leaderboard,
+    read_commands.advice,
     study_commands.stop,
     study_commands.delete,
-    study_commands.catalogue,
-    study_commands.workers,
+    read_commands.catalogue,
+    read_commands.workers,
 ):
     app.command(rich_help_panel=STUDYING)(_command)

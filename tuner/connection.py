@@ -27,6 +27,7 @@ RETRY_DELAYS_S = (0.1, 0.3)
 BUSY_STATUS = frozenset({502, 503, 504})
 """A proxy without its server, or a server that is starting or stopping: worth another try."""
 
+REFUSED = "connection refused"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -155,12 +156,12 @@ class Connection:
 
     def _no_answer(self, error: httpx2.TransportError) -> Unreachable:
         why = _reason(error)
-        remedy = "start one with 'tuner serve'"
         if isinstance(error, httpx2.TimeoutException):
             return Unreachable(f"no answer from {self.url}: {why}; look at the server's log, or at --server")
-        if why != "connection refused":
-            remedy = "look at --server (or TUNER_SERVER)"
-        return Unreachable(f"no server at {self.url}: {why}; {remedy}")
+        if isinstance(error, httpx2.ConnectError | httpx2.UnsupportedProtocol | httpx2.ProxyError):
+            remedy = "start one with 'tuner serve'" if why == REFUSED else "look at --server (or TUNER_SERVER)"
+            return Unreachable(f"no server at {self.url}: {why}; {remedy}")
+        return Unreachable(f"{self.url} broke off: {why}; try again, look at the server's log, or at --server")
 
     def _foreign(self, request: str, answer: str) -> Unreachable:
         remedy = "it is no Tuner server of this version; look at --server (or TUNER_SERVER)"
@@ -233,7 +234,7 @@ def _reason(error: httpx2.TransportError) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConnectionRefusedError):
-            return "connection refused"
+            return REFUSED
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror[0].lower() + cause.strerror[1:]
         cause = cause.__cause__ or cause.__context__

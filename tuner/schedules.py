@@ -37,7 +37,7 @@ def multiplier(name: str, t: Value, total: Value, **parameters: Value) -> Value:
 
     Args:
         name: constant, linear, cosine or wsd.
-        t: updates already done, >= 0; a number or one per trial, e.g. [64]. Beyond `total` the floor holds.
+        t: updates already done, >= 0; a number or one per trial, e.g. [64]. After `total` the floor holds.
         total: updates in all, > 0; a number or one per trial.
         parameters: of the schedule, a number or one per trial; those left out take their defaults.
 
@@ -81,8 +81,8 @@ def _wsd(now: Tensor, end: Tensor, warm: Tensor, parameters: Mapping[str, Tensor
 
 
 def _progress(now: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Return 0 up to `start`, then linear to 1 at `end`; a stretch shorter than one update counts as one."""
-    return ((now - start) / (end - start).clamp(min=1)).clamp(min=0, max=1)
+    """Return 0 up to `start`, then linear to 1 at `end`; a stretch of no length is a jump after `end`."""
+    return ((now - start) / (end - start).clamp(min=1e-9)).clamp(min=0, max=1)
 
 
 def _between(share: Tensor, floor: Tensor) -> Tensor:

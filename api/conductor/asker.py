@@ -1,5 +1,6 @@
 """The server's end of the sampler process: one request, one answer, started again when it dies."""
 
+import contextlib
 import json
 import logging
 import subprocess
@@ -53,7 +54,10 @@ class Asker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
+                start_new_session=True,  # Ctrl-C is the server's; this process ends when its input closes
             )
+            if self._closed:  # closed while it was starting
+                self._process.kill()
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(line)
@@ -63,15 +67,13 @@ class Asker:
         return self._process.stdout.readline()
 
     def close(self) -> None:
-        """End the process."""
+        """End the process. A request that is under way fails."""
         self._closed = True
-        process = self._process
+        if self._process is not None:
+            self._process.kill()
+        with self._lock:
+            process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    try:
-                        pipe.close()
-                    except BrokenPipeError:
-                        pass
+            with contextlib.suppress(BrokenPipeError):
+                process.communicate()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from api.figures.encode import floats
 from api.figures.marks import EDGE_AXIS, HOVER_TRIAL, about, at_edge, dots, star
 from api.figures.sample import lr_of, shown
-from api.figures.theme import Figure, Trace, axis, empty, figure, value_axis, words
+from api.figures.theme import Figure, Trace, empty, figure, log_axis, value_axis, words
 from tuner.wire.views import StudyView, TrialView
 
 NAME = "loss_vs_lr"
@@ -32,7 +32,7 @@ def loss_vs_lr(study: StudyView, trials: Sequence[TrialView]) -> Figure:
         NAME,
         [*data, *best, *at_edge(study, points.infeasible)],
         note=points.note,
-        xaxis=axis("learning rate", log=True),
+        xaxis=log_axis("learning rate", [lr_of(trial) for trial in [*points.finished, *points.infeasible]]),
         yaxis=value_axis(words(study.metric), values, log=study.goal == "minimize"),
         yaxis2=EDGE_AXIS,
     )

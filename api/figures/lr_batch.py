@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from api.figures.encode import floats, integers
 from api.figures.marks import HOVER_TRIAL, about
 from api.figures.sample import batch_of, lr_of, shown
-from api.figures.theme import BAD, INK, SCALE, Figure, Trace, axis, empty, figure, symbol, words
+from api.figures.theme import BAD, INK, SCALE, Figure, Trace, empty, figure, log_axis, symbol, words
 from tuner.wire.views import StudyView, TrialView
 
 NAME = "lr_batch"
@@ -42,8 +42,8 @@ def lr_batch(study: StudyView, trials: Sequence[TrialView]) -> Figure:
         NAME,
         data,
         note=points.note,
-        xaxis=axis("learning rate", log=True),
-        yaxis=axis("batch size (examples)", log=True, **ticks),
+        xaxis=log_axis("learning rate", [lr_of(trial) for trial in everything]),
+        yaxis=log_axis("batch size (examples)", sizes, **ticks),
         **layout,
     )
 

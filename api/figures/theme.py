@@ -6,6 +6,7 @@ Universal Design", darkened or lightened until each has a contrast of 2 or more 
 information for readers who see no colour. `api/static/js/palette.js` holds the same table (a test compares them).
 """
 
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -66,8 +67,8 @@ def words(text: str) -> str:
     return escape(text, quote=False)
 
 
-def axis(title: str, *, log: bool = False, **more: Any) -> dict[str, Any]:
-    """Return an axis with the shared look. A `log` axis writes its ticks in full (0.02, not a lone 2)."""
+def axis(title: str, **more: Any) -> dict[str, Any]:
+    """Return a linear axis with the shared look."""
     base: dict[str, Any] = {
         "title": {"text": title, "standoff": 8, "font": {"size": 12}},
         "gridcolor": GRID,
@@ -78,25 +79,29 @@ def axis(title: str, *, log: bool = False, **more: Any) -> dict[str, Any]:
         "ticklen": 4,
         "tickcolor": LINE,
     }
-    if log:
-        base |= {"type": "log", "tickformat": "~g", "nticks": 7}
     return base | more
 
 
-def value_axis(title: str, values: Sequence[float], *, log: bool) -> dict[str, Any]:
-    """Return the axis of a metric: logarithmic when wanted, possible (all > 0) and useful (a span of 2 or more).
+def log_axis(title: str, values: Sequence[float], **more: Any) -> dict[str, Any]:
+    """Return a log10 axis for these values (those > 0 count), its ticks written in full (0.02, not a lone 2).
 
-    Below a span of 5 every digit has a tick, below 300 the digits 1, 2 and 5: Plotly's own choice writes labels over
-    each other.
+    The number of ticks asked for makes Plotly label decades when there are three or more, else the digits 1, 2 and 5:
+    its own choice writes labels over each other.
     """
-    span = max(values) / min(values) if values and min(values) > 0 else 0.0
-    if not log or span < 2:
-        return axis(title)
-    return axis(title, log=True, **({"dtick": "D1"} if span < 5 else {"dtick": "D2"} if span < 300 else {}))
+    positive = [value for value in values if value > 0 and math.isfinite(value)]
+    decades = math.log10(max(positive) / min(positive)) if positive else 0.0
+    ticks = math.ceil(1.15 * decades) if decades >= 3 else max(4, math.floor(decades / 0.35))
+    return axis(title, type="log", tickformat="~g", nticks=ticks, **more)
+
+
+def value_axis(title: str, values: Sequence[float], *, log: bool) -> dict[str, Any]:
+    """Return the axis of a metric: logarithmic when wanted, possible (all > 0) and useful (a span of 2 or more)."""
+    useful = bool(values) and min(values) > 0 and max(values) >= 2 * min(values)
+    return log_axis(title, values) if log and useful else axis(title)
 
 
 def figure(name: str, data: Sequence[Trace], *, note: str = "", **layout: Any) -> Figure:
-    """Return a figure in the shared theme. `note` (such as "n of N trials") stands in the upper right corner."""
+    """Return a figure in the shared theme. `note` (such as "n of N trials") stands below the axis, on the right."""
     base: dict[str, Any] = {
         "paper_bgcolor": "rgba(0, 0, 0, 0)",
         "plot_bgcolor": "rgba(0, 0, 0, 0)",
@@ -136,9 +141,8 @@ def _corner(text: str) -> dict[str, Any]:
         "x": 1,
         "y": 0,
         "xanchor": "right",
-        "yanchor": "bottom",
+        "yanchor": "top",
+        "yshift": -26,
         "showarrow": False,
         "font": {"size": 11},
-        "bgcolor": "rgba(128, 134, 145, 0.12)",
-        "borderpad": 3,
     }

@@ -31,12 +31,14 @@ def spec(key: int, optimizer: str, *, examples: int = 400, seed: int = 0, **para
     return TrialSpec(key, {"optimizer": optimizer, "batch_size": 16, **params}, seed, examples, **fields)
 
 
-def run_until_idle(stack: Stack, waiting: list[TrialSpec]) -> tuple[dict[Any, list[Row]], dict[Any, Ended]]:
-    """Admit trials as slots become free until nothing is left; return rows and ends by key."""
+def run_until_idle(
+    stack: Stack, waiting: list[TrialSpec], until: Any = None
+) -> tuple[dict[Any, list[Row]], dict[Any, Ended]]:
+    """Admit trials as slots become free until nothing is left, or `until` has ended; return rows and ends by key."""
     rows: dict[Any, list[Row]] = {}
     ends: dict[Any, Ended] = {}
     queue = list(waiting)
-    while queue or stack.busy:
+    while (queue or stack.busy) and until not in ends:
         while queue and stack.free:
             stack.admit(queue.pop(0))
         for event in stack.tick():

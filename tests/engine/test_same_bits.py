@@ -1,4 +1,4 @@
-"""In float32 a trial's numbers have the same bits whatever its slot, its neighbours, and what comes and goes beside it."""
+"""In float32 a trial has the same bits whatever its slot, its neighbours, and what comes and goes meanwhile."""
 
 import itertools
 
@@ -50,16 +50,16 @@ def test_slot_and_neighbours_change_no_bit(name: str) -> None:
         assert rows_of(rows[100]) == expected
 
 
-@pytest.mark.parametrize(("threads", "width", "examples"), [(1, 9, 400), (2, 13, 96)])
+@pytest.mark.parametrize(("threads", "width", "examples"), [(1, 9, 320), (2, 13, 32)])
 def test_digits_keep_their_bits_beside_any_neighbour(threads: int, width: int, examples: int) -> None:
     task = load("digits-mlp", {})
     torch.set_num_threads(threads)
     for name in ("adamw", "muon"):
-        watched = spec(100, name, lr=0.01, batch_size=8, examples=examples, report_every=16)
+        watched = spec(100, name, lr=0.01, batch_size=8, examples=examples, report_every=8)
         expected = alone(task, watched, width)
         for place in (0, 5):
             crowd = [*NEIGHBOURS[:place], watched, *NEIGHBOURS[place:]]
-            rows, _ = run_until_idle(Stack(task, width=width, micro_batch=4), crowd)
+            rows, _ = run_until_idle(Stack(task, width=width, micro_batch=4), crowd, until=100)
             assert rows_of(rows[100]) == expected
 
 

@@ -80,6 +80,9 @@ def test_the_floor_holds_from_the_end_on(name):
     for t in (50, 51, 1e9):
         assert schedules.multiplier(name, t, 50, floor=0.125) == 0.125
         assert schedules.multiplier(name, t, 50) == 0.0
+        # Even where the decay is shorter than one update.
+        short = {"cooldown": 0.001} if name == "wsd" else {"warmup": 0.999}
+        assert schedules.multiplier(name, t, 50, floor=0.125, **short) == pytest.approx(0.125)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -68,6 +68,23 @@ def test_coverage_and_bias(steps: int, group: int) -> None:
     assert abs(np.mean(ratios) - 1) < 4 * np.std(ratios) / repeats**0.5 + 0.01
 
 
+@pytest.mark.parametrize("spectrum", [np.array([300.0, 50, 50]), np.full(100, 0.04)])
+def test_error_and_bias_of_the_progress_fraction(spectrum: np.ndarray) -> None:
+    """Low-rank noise, whose ratio would be biased by half without its correction, and weak noise."""
+    signal, repeats = np.geomspace(2, 0.2, 64), 400
+    fraction = (1 / (1 + spectrum.sum() / signal**2 / BATCH)).mean()
+    norms = gaussian_norms(np.random.default_rng(22), np.tile(signal, repeats), spectrum, MICRO_BATCH, COUNT)
+    rows = rows_of(*norms, MICRO_BATCH, COUNT)
+    runs = [critical_from_run(BATCH, rows[i : i + 64]) for i in range(0, len(rows), 64)]
+    found = np.array([run.steps_min / 64 for run in runs if run is not None])
+    half = np.array([1 / (1 + run.low / BATCH) for run in runs if run is not None]) - found
+    assert abs(found.mean() - fraction) < 4 * found.std() / repeats**0.5
+    # Student's quantile is about 2.05 here, larger where few windows rule.
+    plausible = (found > -1) & (half + found < 0.999)
+    assert plausible.mean() > 0.7
+    assert np.median(half[plausible]) / found.std() == pytest.approx(2.1, rel=0.15)
+
+
 def test_no_signal_gives_a_lower_bound_only() -> None:
     rows = rows_of(
         *gaussian_norms(np.random.default_rng(21), np.full(100, 1e-3), SPECTRUM, MICRO_BATCH, COUNT), MICRO_BATCH, COUNT

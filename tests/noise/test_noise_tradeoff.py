@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from noise_simulation import quick
+from scipy import optimize, stats
 
 from tuner.errors import InvalidInput
 from tuner.noise import fit_tradeoff
@@ -76,6 +77,22 @@ def test_interval_covers() -> None:
     fits = [fit_tradeoff(BATCHES, truth * np.exp(0.1 * rng.standard_normal(9))) for _ in range(120)]
     assert np.mean([fit.low <= 800 <= fit.high for fit in fits]) >= 0.92
     assert np.median([fit.high / fit.low for fit in fits]) < 2.5
+
+
+def test_interval_against_linear_theory() -> None:
+    """Residuals are small here, so the profile is a parabola and Student's interval from the Jacobian must agree."""
+    wiggle = 0.02 * np.array([1, -1, 1, -1, 1, -1, 1, -1, 1])
+    batches = np.array(BATCHES, dtype=float)
+    steps = 1000 * (1 + 800 / batches) * np.exp(wiggle)
+    fit = fit_tradeoff(batches, steps)
+
+    def model(x: np.ndarray, log_steps_min: float, log_critical: float) -> np.ndarray:
+        return log_steps_min + np.log1p(np.exp(log_critical) / x)
+
+    found, covariance = optimize.curve_fit(model, batches, np.log(steps), p0=(7.0, 6.5))
+    half = stats.t.ppf(0.975, 7) * covariance[1, 1] ** 0.5
+    assert math.log(fit.critical_batch) == pytest.approx(found[1], abs=1e-5)
+    assert math.log(fit.high / fit.low) == pytest.approx(2 * half, rel=0.02)
 
 
 def test_only_one_asymptote_is_not_identified() -> None:

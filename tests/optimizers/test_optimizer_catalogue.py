@@ -15,7 +15,7 @@ RULES = list(catalogue())
 
 
 def test_the_json_equals_the_code():
-    assert JSON_PATH.read_text(encoding="utf-8") == catalogue_json(), "run `python -m tuner.optimizers.catalogue`"
+    assert JSON_PATH.read_text(encoding="utf-8") == catalogue_json(), "run `python -m tuner.optimizers`"
 
 
 def test_the_server_reads_back_what_the_rules_say():

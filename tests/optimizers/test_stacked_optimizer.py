@@ -48,6 +48,8 @@ def test_a_state_dict_is_a_copy():
     stack = Stacked("momentum", params(), {})
     snapshot = stack.state_dict()
     stack.step({"w": torch.ones(3, 2, 2), "b": torch.ones(3, 2)})
+    stack.hp["lr"].fill_(0.5)
+    assert snapshot["hp"]["lr"].tolist() == [0.01] * 3
     assert snapshot["step"].tolist() == [0.0] * 3
     assert not snapshot["buffers"]["momentum_buffer"]["w"].any()
     assert set(snapshot) == {"name", "step", "hp", "buffers"}

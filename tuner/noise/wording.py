@@ -74,8 +74,8 @@ def grade_text(evidence: Evidence, prior: Prior, confidence: float) -> str:
     slope = f"{fit.slope:.2f} ({fit.slope_low:.2f} to {fit.slope_high:.2f})"
     found = "" if fit.slope_low > 0 else ", which could not be told from no dependence"
     return (
-        f"Grade C: the noise is read at the tuned learning rate from a line through {fit.trials} trials, in which it "
-        f"falls as lr / batch size to the power {slope}{found}. {soft}"
+        f"Grade C: the noise is read at the tuned learning rate from a line through {fit.trials} trials, as "
+        f"proportional to 1 / (lr / batch size)^s with s = {slope}{found}. {soft}"
     )
 
 

@@ -42,7 +42,7 @@ class AdamW(Rule):
                 min=1e-4,
                 max=3e-2,
                 scaling="log",
-                source=f"{_ALGOPERF}: 1e-4-1e-2, log; upper end raised by us for small networks",
+                source=f"{_ALGOPERF}: 1e-4-1e-2, log; raised to 3e-2 by us (best on a 64-32-10 perceptron: 4e-3-2e-2)",
             ),
         ),
         Hyperparameter(

@@ -110,13 +110,17 @@ class RuleOptimizer(torch.optim.Optimizer):
             InvalidInput: its groups lack hyperparameters of this optimizer.
             ValueError: torch's own checks: other groups, or groups of other sizes.
         """
-        missing = sorted({key for group in state_dict["param_groups"] for key in self.defaults if key not in group})
+        missing = sorted({key for group in state_dict["param_groups"] for key in self._declared() if key not in group})
         if missing:
             raise InvalidInput([Fault("param_groups", f"they lack {', '.join(missing)}: not a state of {self.name}")])
         super().load_state_dict(deepcopy(state_dict))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "name": self.name, "_given_roles": self._given_roles}
+
+    def _declared(self) -> list[str]:
+        """Name the hyperparameters; torch adds keys of its own to `self.defaults`."""
+        return [h.name for h in rule_class(self.name).hyperparameters]
 
     def _by_progress(self, group: Mapping[str, Any]) -> dict[tuple[float, torch.device], list[tuple[Tensor, Role]]]:
         """Group what has a gradient by updates done and device: a rule has one step count for all it is handed."""
@@ -135,7 +139,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     ) -> None:
         steps_done, device = at
         rule = rule_class(self.name)({str(index): role for index, (_, role) in enumerate(members)})
-        hp = {key: _vector(float(group[key]), device) for key in self.defaults}
+        hp = {key: _vector(float(group[key]), device) for key in self._declared()}
         state = State(step=_vector(steps_done, device))
         params, grads = {}, {}
         for index, (param, role) in enumerate(members):
@@ -155,7 +159,7 @@ def _named(group: Mapping[str, Any]) -> Iterable[tuple[str, Tensor]]:
 
 def _number(value: object) -> object:
     """Turn a tensor of one element, which torch's schedulers may put into a group, into a number."""
-    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    return value.detach().item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 def _vector(value: float, device: torch.device) -> Tensor:

@@ -1,6 +1,6 @@
 """Which optimizers there are, by name, and the check of their hyperparameters.
 
-`python -m tuner.optimizers.catalogue` writes catalogue.json beside this file: what the server, which loads no torch,
+`python -m tuner.optimizers` writes catalogue.json beside this file: what the server, which loads no torch,
 knows of optimizers and schedules. A test holds it equal to the code.
 """
 
@@ -70,5 +70,10 @@ def catalogue_json() -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-if __name__ == "__main__":
+def write_json() -> None:
+    """Write catalogue.json beside this file."""
     JSON_PATH.write_text(catalogue_json(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_json()

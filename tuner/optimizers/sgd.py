@@ -15,8 +15,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from tuner.optimizers.heavy_ball import LR, WEIGHT_DECAY, descend, penalised
+from tuner.optimizers.heavy_ball import WEIGHT_DECAY, descend, penalised
 from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors
+from tuner.study.hyperparameter import Hyperparameter, Search
 
 
 class SGD(Rule):
@@ -26,7 +27,24 @@ class SGD(Rule):
     summary = "Plain stochastic gradient descent, with coupled L2 weight decay"
     formula = "p ← p - lr · (g + weight_decay · p)"
     reference = "Robbins and Monro 1951, https://doi.org/10.1214/aoms/1177729586"
-    hyperparameters = (LR, WEIGHT_DECAY)
+    hyperparameters = (
+        Hyperparameter(
+            name="lr",
+            default=0.1,
+            description="learning rate: the step is lr times the gradient; 0 moves nothing",
+            low=0.0,
+            search=Search(
+                min=1e-3,
+                max=3.0,
+                scaling="log",
+                source=(
+                    "Bengio 2012, arXiv:1206.5533: below 1 for standardised inputs; raised to 3 by us, because the "
+                    "best on a 64-32-10 perceptron (digits) is 0.5 at batch 16 and 1.3 at 256"
+                ),
+            ),
+        ),
+        WEIGHT_DECAY,
+    )
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:

@@ -54,16 +54,20 @@ def derive_seed(seed: int, family: str, index: int) -> int:
 
 def propose(request: AskRequest) -> list[dict[str, Scalar]]:
     """Return the values of the swept hyperparameters, one mapping per index."""
-    from tuner.search import even
-
+    # Each method loads what it needs: scipy and optuna take seconds.
     if not request.domains:
         return [{} for _ in request.indexes]
     if request.method == "tpe":
         from tuner.search import tpe
 
         return tpe.propose(request)
-    place = even.quasirandom if request.method == "quasirandom" else even.random
-    return [place(request, index) for index in request.indexes]
+    if request.method == "quasirandom":
+        from tuner.search import quasirandom
+
+        return [quasirandom.propose(request, index) for index in request.indexes]
+    from tuner.search import independent
+
+    return [independent.propose(request, index) for index in request.indexes]
 
 
 def to_json(request: AskRequest) -> dict[str, Any]:

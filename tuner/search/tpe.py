@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from tuner.search import even
+from tuner.search import quasirandom
 from tuner.search.ask import AskRequest, Observation
 from tuner.study.hyperparameter import Scalar
 from tuner.study.space import Choices, Domain, Range
@@ -29,7 +29,7 @@ def propose(request: AskRequest) -> list[dict[str, Scalar]]:
     blind = all(seen.pending for seen in request.history)
     for index in request.indexes:
         if blind or index < request.startup:
-            values = even.quasirandom(request, index)
+            values = quasirandom.propose(request, index)
         else:
             values = _ask(request, index, chosen)
         chosen.append(values)

@@ -9,10 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import tuner
 from tuner.study.hyperparameter import OptimizerInfo, ScheduleInfo, hyperparameter_from_json
 
-CATALOGUE_PATH = Path(tuner.__file__).parent / "optimizers" / "catalogue.json"
+CATALOGUE_PATH = Path(__file__).parent.parent / "optimizers" / "catalogue.json"
 
 BUILT_IN_WORKLOADS: dict[str, str] = {
     "digits-mlp": "scikit-learn's handwritten digits (1,797 images of 8 x 8), a 64-32-10 perceptron",

@@ -211,9 +211,9 @@ def _batch_faults(spec: StudySpec) -> Iterator[Fault]:
         return
     sizes = spec.batch_sizes()
     if spec.micro_batch is not None:
-        for size in sizes:
-            if size % spec.micro_batch:
-                yield Fault("micro_batch", f"{spec.micro_batch} given; it does not divide batch size {size}")
+        odd = [str(size) for size in sizes if size % spec.micro_batch]
+        if odd:
+            yield Fault("micro_batch", f"{spec.micro_batch} given; it does not divide batch size {', '.join(odd)}")
     if min(sizes) > spec.budget.examples_per_trial:
         yield Fault(
             "budget.examples_per_trial",

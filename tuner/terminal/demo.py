@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tuner.client import Client
+from tuner.connection import REFUSED
 from tuner.errors import Conflict, NameTaken, NotFound, Unreachable
 from tuner.study.states import StudyState
 from tuner.terminal.console import console, messages, print_snippet
@@ -86,7 +87,7 @@ def _is_served(client: Client) -> bool:
     try:
         client.health()
     except Unreachable as error:
-        if "connection refused" in str(error):
+        if REFUSED in str(error):
             return False
         raise Conflict(f"{client.url} is in use by another program; choose a free port with --port") from error
     return True
@@ -118,19 +119,20 @@ def _show(
 ) -> int:
     page = f"{client.url}/studies/{study.name}"
     notes.print(Text.assemble("dashboard  ", (page, "bold cyan")), soft_wrap=True)
-    with Progress(notes, page) as progress:
+    progress = Progress(notes, page)
 
-        def away(reason: str | None) -> None:
-            progress.away(reason)
-            if server is not None:
-                server.check()
+    def away(reason: str | None) -> None:
+        progress.away(reason)
+        if server is not None:
+            server.check()
 
-        try:
+    try:
+        with progress:
             view = progress.follow(client.watch(study.id, away=away))
-        except KeyboardInterrupt:
-            going = "'tuner demo' goes on where it was" if server else f"the study goes on: 'tuner watch {study.name}'"
-            notes.print(Text(f"stopped; nothing is lost: {going}"))
-            return 130
+    except KeyboardInterrupt:
+        going = "'tuner demo' goes on where it was" if server else f"the study goes on: 'tuner watch {study.name}'"
+        notes.print(Text(f"stopped; nothing is lost: {going}"))
+        return 130
     ended = view is not None and view.state == StudyState.COMPLETED
     show_results(client, study.name, out)
     out.print(Text.assemble("\ndashboard  ", (page, "bold cyan")), soft_wrap=True)

@@ -72,9 +72,11 @@ class Pace:
         """Seconds to go at the present pace; None while that is unknown."""
         if len(self._seen) < 2:
             return None
-        (first, before), (_, done) = self._seen[0], self._seen[-1]
-        elapsed = self._clock() - first
-        return elapsed * (1.0 - done) / (done - before) if done - before >= 0.005 else None
+        (first, before), (last, done) = self._seen[0], self._seen[-1]
+        if done - before < 0.005:
+            return None
+        left = (last - first) * (1.0 - done) / (done - before)
+        return max(0.0, left - (self._clock() - last))
 
     def has_no_worker(self) -> bool:
         """Whether nothing has been running for a while."""

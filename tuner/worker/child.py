@@ -20,7 +20,9 @@ Listener = Callable[["DeviceProcess", Json], None]
 
 
 class DeviceProcess:
-    """One device of the worker. Messages reach `listen` in a thread of their own, with {"died": status} as the last."""
+    """One device of the worker. Messages reach `listen` in a thread of their own, with
+    {"died": status} as the last one, unless the process was closed.
+    """
 
     def __init__(self, device: str, width: int, threads: int, workloads: list[str]) -> None:
         self.device = device
@@ -91,4 +93,5 @@ class DeviceProcess:
             except OSError:
                 pass  # unsent bytes for a dead process
         self._process = None
-        listen(self, {"died": status})
+        if not self._closing:
+            listen(self, {"died": status})

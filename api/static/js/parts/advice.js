@@ -55,7 +55,7 @@ function facts(item) {
   const noise = item.noise_scale;
   const interval = item.interval && range(item.interval[0], item.interval[1]);
   const critical = item.critical_batch === null ? interval : `${range(item.critical_batch, item.critical_batch)} (${interval})`;
-  const measured = noise && (noise.bounded ? `${range(noise.value, noise.value)} (${range(noise.low, noise.high)})` : range(noise.low, Infinity));
+  const measured = noise && (noise.low <= 0 && !noise.bounded ? "not resolved" : noise.bounded ? `${range(noise.value, noise.value)} (${range(noise.low, noise.high)})` : range(noise.low, Infinity));
   const regret = numeric(item.regret);
   return [
     ...RANGES.filter(([field]) => item[field]).map(([field, text]) => [text, range(item[field].low, item[field].high)]),

@@ -7,7 +7,7 @@ import { card, h, link } from "../dom.js";
 import { count, number, setting } from "../format.js";
 import { optimizer } from "./progress.js";
 
-const HIDDEN = new Set(["optimizer"]);
+const FIRST = ["lr", "batch_size", "schedule"];
 
 /**
  * @param {any} study a StudyView
@@ -29,21 +29,25 @@ export function bestCard(study, best) {
       " · ",
       link(path("studies", study.name, "trials", trial.number), `trial ${trial.number}`),
     ),
-    settings(trial.params),
+    settings(trial.params, study.swept[trial.optimizer]),
     best.evidence && h("p", { class: "evidence" }, gradeBadge(best.grade), best.evidence),
     snippet(best.snippet),
   );
 }
 
 /**
- * Hyperparameters as a compact list.
+ * Hyperparameters as a compact list: first those that matter most, then the searched ones, then the fixed ones, paler.
  *
  * @param {Record<string, any>} params
+ * @param {string[]} [swept] names of the searched ones; without it none is paler
  * @returns {HTMLElement}
  */
-export function settings(params) {
-  const entries = Object.entries(params).filter(([name]) => !HIDDEN.has(name));
-  return h("dl", { class: "settings" }, entries.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, setting(value)))));
+export function settings(params, swept = undefined) {
+  const searched = (name) => swept === undefined || swept.includes(name);
+  const rank = (name) => (FIRST.includes(name) ? FIRST.indexOf(name) : searched(name) ? FIRST.length : FIRST.length + 1);
+  const names = Object.keys(params).filter((name) => name !== "optimizer").sort((a, b) => rank(a) - rank(b));
+  const entry = (name) => h("div", { class: searched(name) ? null : "fixed" }, h("dt", {}, name), h("dd", {}, setting(params[name])));
+  return h("dl", { class: "settings" }, names.map(entry));
 }
 
 /**

@@ -81,7 +81,7 @@ function columnsOf(study) {
     { name: study.metric, sort: "value", kind: "num", cell: (t) => (t.value === null ? (t.reason ?? "–") : number(t.value)) },
     { name: "lr", kind: "num", cell: (t) => number(t.params.lr, 3) },
     { name: "batch_size", kind: "num", cell: (t) => setting(t.params.batch_size) },
-    ...swept.map((name) => ({ name, kind: "num", cell: (t) => (name in t.params ? setting(t.params[name]) : "") })),
+    ...swept.map((name) => ({ name, kind: "num", cell: (t) => (study.swept[t.optimizer]?.includes(name) ? setting(t.params[name]) : "") })),
     { name: "Examples", kind: "num", cell: (t) => `${count(t.examples)} / ${count(t.total_examples)}` },
     { name: "Time", kind: "num nowrap", cell: (t) => (t.started_at ? duration(between(t.started_at, t.finished_at)) : "–") },
   ];

@@ -1,0 +1,49 @@
+"""Fixtures for the whole suite: documents, databases and apps, fresh for every test."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.app import create_app, open_database
+from api.settings import Settings
+from storage.database import Database
+from storage.migrate import upgrade
+
+# Test processes share few cores, and so do the servers and workers that they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    found = Database(f"sqlite:///{tmp_path / 'test.sqlite'}")
+    upgrade(found)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def serve_app(tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
+    """Start the app in this process; calling again with the same settings is a restart on the same database."""
+    running: list[TestClient] = []
+
+    def start(**changes: Any) -> TestClient:
+        while running:
+            running.pop().__exit__(None, None, None)
+        settings = Settings(data_dir=tmp_path / "data", **changes)
+        client = TestClient(create_app(settings, open_database(settings)), base_url="http://127.0.0.1:8700")
+        client.__enter__()
+        running.append(client)
+        return client
+
+    yield start
+    while running:
+        running.pop().__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(serve_app: Callable[..., TestClient]) -> TestClient:
+    return serve_app()

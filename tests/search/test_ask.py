@@ -1,0 +1,102 @@
+"""Proposals: pure functions of the request, even where they should be, and blind to nothing they should see."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tuner.search.ask import AskRequest, Observation, from_json, propose, to_json
+from tuner.search.tpe import SHOWN, shown
+from tuner.study.hyperparameter import Scalar
+from tuner.study.space import Choices, Domain, Range
+
+DOMAINS: dict[str, Domain] = {
+    "lr": Range(1e-4, 1.0, "log"),
+    "beta1": Range(0.5, 0.98, "reverse_log"),
+    "batch_size": Choices((8, 16, 32)),
+    "layers": Range(1, 4, integer=True),
+}
+
+
+def request(method: str, indexes: list[int], history: list[Observation] | None = None, startup: int = 4) -> AskRequest:
+    return AskRequest(method, 3, "adamw", DOMAINS, indexes, history or [], True, startup)
+
+
+def observed(n: int) -> list[Observation]:
+    """Trials whose value is best at lr = 0.01."""
+    points = propose(request("quasirandom", list(range(n))))
+    return [Observation(p, abs(math.log10(float(p["lr"])) + 2)) for p in points]
+
+
+@pytest.mark.parametrize("method", ["random", "quasirandom", "tpe"])
+def test_a_request_through_json_gives_the_same_answer_every_time(method: str) -> None:
+    asked = request(method, [5, 6], observed(5))
+    answers = [propose(asked), propose(from_json(json.loads(json.dumps(to_json(asked)))))]
+    assert answers[0] == answers[1]
+    for values in answers[0]:
+        assert 1e-4 <= float(values["lr"]) <= 1
+        assert 0.5 <= float(values["beta1"]) <= 0.98
+        assert values["batch_size"] in (8, 16, 32)
+        assert values["layers"] in (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("method", ["random", "quasirandom"])
+def test_even_methods_do_not_depend_on_how_many_are_asked_together(method: str) -> None:
+    together = propose(request(method, list(range(6))))
+    one_by_one = [propose(request(method, [i], observed(i)))[0] for i in range(6)]
+    assert together == one_by_one
+    assert len({json.dumps(values) for values in together}) == 6
+
+
+def test_quasirandom_fills_every_eighth_of_the_learning_rates() -> None:
+    rates = [float(values["lr"]) for values in propose(request("quasirandom", list(range(8))))]
+    eighths = np.floor((np.log10(rates) + 4) / 4 * 8)
+    assert sorted(eighths) == list(range(8))
+
+
+def test_tpe_moves_towards_what_did_well() -> None:
+    history = observed(40)
+    asked = propose(request("tpe", list(range(40, 60)), history))
+    distance = [abs(math.log10(float(values["lr"])) + 2) for values in asked]
+    assert np.median(distance) < 0.6  # independent draws from the range: 1.0
+
+
+def test_tpe_turns_away_from_a_region_that_only_diverges() -> None:
+    """The best finite values lie just below the edge at which every trial diverges."""
+    history = []
+    for values in propose(request("quasirandom", list(range(40)))):
+        lr = float(values["lr"])
+        history.append(Observation(values, None, False) if lr > 0.1 else Observation(values, -math.log10(lr)))
+    asked = propose(request("tpe", list(range(40, 70)), history))
+    diverging = sum(float(values["lr"]) > 0.1 for values in asked)
+    assert diverging <= 10
+
+
+def test_tpe_without_any_result_falls_back_to_the_even_sequence() -> None:
+    pending = [Observation(o.params, None) for o in observed(8)]
+    assert propose(request("tpe", [8, 9], pending)) == propose(request("quasirandom", [8, 9]))
+
+
+def test_tpe_learns_from_trials_that_lack_a_conditional_hyperparameter() -> None:
+    history = [
+        Observation({k: v for k, v in o.params.items() if i % 2 or k != "beta1"}, o.value)
+        for i, o in enumerate(observed(20))
+    ]
+    assert set(propose(request("tpe", [20], history))[0]) == set(DOMAINS)
+
+
+def test_the_history_shown_is_bounded_and_keeps_what_matters() -> None:
+    params: dict[str, Scalar] = {"lr": 0.1}
+    history = [Observation(params, float((i * 7919) % 5000)) for i in range(5000)] + [Observation(params, None)] * 3
+    found = shown(request("tpe", [0], history))
+    assert len(found) <= SHOWN + 3
+    values = [seen.value for seen in found if seen.value is not None]
+    assert set(range(SHOWN // 3)) <= set(values)
+    assert history[4999] in found
+    assert sum(seen.pending for seen in found) == 3
+
+
+def test_nothing_to_sweep_gives_empty_choices() -> None:
+    asked = AskRequest("tpe", 0, "sgd", {}, [0, 1], [], True, 3)
+    assert propose(asked) == [{}, {}]

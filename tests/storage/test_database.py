@@ -1,0 +1,218 @@
+"""The database keeps its promises: exact caps, one live attempt, the effective curve, non-finite values."""
+
+import math
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from alembic import command
+from sqlalchemy import inspect
+from sqlalchemy.exc import IntegrityError
+
+from storage import attempts, events, reports, studies, trials, workers
+from storage.database import Database, DatabaseUnusable
+from storage.events import Change
+from storage.migrate import VERSION_TABLE, alembic_config, upgrade
+from storage.reports import Noise, ReportRow
+from storage.studies import StudyRecord
+from storage.trials import NewTrial
+from tuner.errors import InvalidTransition, NameTaken, NotFound
+from tuner.study.states import StudyState, TrialState
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def make_study(database: Database, *, run_cap: int = 100, name: str = "s") -> StudyRecord:
+    with database.write() as session:
+        return studies.create(
+            session, name=name, title="", document={"workload": {"name": "w"}}, stack="k", run_cap=run_cap, parallel=4,
+            idempotency_key=None, now=NOW,
+        )  # fmt: skip
+
+
+def new_trial(number: int, state: TrialState = TrialState.QUEUED) -> NewTrial:
+    return NewTrial(number, "sgd", {"lr": 0.1}, 0, state, None, 0, 10, 320)
+
+
+def running_trial(database: Database) -> tuple[int, int]:
+    """A trial that runs as attempt 1; returns (trial id, worker id)."""
+    study = make_study(database)
+    with database.write() as session:
+        studies.reserve_number(session, study_id=study.id)
+        trial = trials.create(session, study_id=study.id, trial=new_trial(0), now=NOW)
+        worker = workers.register(
+            session, worker_session="x" * 16, name="w", devices=[], workloads=[], version="", now=NOW
+        )
+        begin(database, session, trial, worker)
+    return trial, worker
+
+
+def begin(database: Database, session: object, trial: int, worker: int) -> None:
+    attempt = trials.start(session, trial_id=trial, now=NOW)  # type: ignore[arg-type]
+    assert attempt is not None
+    attempts.begin(
+        session, trial_id=trial, attempt=attempt, worker_id=worker, device="cpu", lease_expires=NOW, now=NOW  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_code(database: Database) -> None:
+    command.check(alembic_config(database))
+    assert VERSION_TABLE in inspect(database.engine).get_table_names()
+    assert "alembic_version" not in inspect(database.engine).get_table_names()
+    upgrade(database)  # once more changes nothing
+
+
+def test_forty_concurrent_writers_never_pass_the_cap(database: Database) -> None:
+    study = make_study(database, run_cap=100)
+    failures: list[BaseException] = []
+
+    def create_many() -> None:
+        try:
+            for _ in range(10):
+                with database.write() as session:
+                    number = studies.reserve_number(session, study_id=study.id)
+                    if number is not None:
+                        trials.create(session, study_id=study.id, trial=new_trial(number), now=NOW)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=create_many) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    with database.read() as session:
+        numbers = [trial.number for trial in trials.of_study(session, study_id=study.id)]
+    assert numbers == list(range(100))
+
+
+def test_a_trial_has_at_most_one_live_attempt(database: Database) -> None:
+    trial, worker = running_trial(database)
+    with pytest.raises(IntegrityError), database.write() as session:
+        attempts.begin(session, trial_id=trial, attempt=2, worker_id=worker, device="cpu", lease_expires=NOW, now=NOW)
+
+
+def test_starting_a_trial_twice_gives_it_to_the_first(database: Database) -> None:
+    trial, _ = running_trial(database)
+    with database.write() as session:
+        assert trials.start(session, trial_id=trial, now=NOW) is None
+
+
+def test_the_first_terminal_state_wins(database: Database) -> None:
+    trial, _ = running_trial(database)
+    with database.write() as session:
+        assert trials.end(session, trial_id=trial, state=TrialState.COMPLETED, value=0.5, now=NOW)
+        assert not trials.end(session, trial_id=trial, state=TrialState.FAILED, reason="late", now=NOW)
+        assert not trials.requeue(session, trial_id=trial, charge=True)
+        found = trials.by_ids(session, ids=[trial])[trial]
+    assert (found.state, found.value, found.reason) == (TrialState.COMPLETED, 0.5, None)
+
+
+def row(trial: int, attempt: int, step: int, **metrics: float) -> ReportRow:
+    return ReportRow(trial, attempt, step, step * 32, 1.0, metrics, None)
+
+
+def test_the_effective_curve_joins_attempts_where_the_later_one_resumed(database: Database) -> None:
+    trial, worker = running_trial(database)
+    with database.write() as session:
+        for step in (10, 20, 30):
+            reports.add(session, row=row(trial, 1, step, loss=1.0))
+        attempts.end(session, trial_id=trial, attempt=1, outcome="lost", now=NOW)
+        trials.requeue(session, trial_id=trial, charge=True)
+        begin(database, session, trial, worker)
+        session.get(reports.t.Attempt, (trial, 2)).resumed_from = 20  # type: ignore[union-attr]
+        for step in (25, 30):
+            reports.add(session, row=row(trial, 2, step, loss=2.0))
+    with database.read() as session:
+        curve = reports.effective_rows(session, trial_ids=[trial])[trial]
+    assert [(r.attempt, r.step) for r in curve] == [(1, 10), (1, 20), (2, 25), (2, 30)]
+
+
+def test_an_attempt_that_started_over_hides_the_one_before(database: Database) -> None:
+    trial, worker = running_trial(database)
+    with database.write() as session:
+        reports.add(session, row=row(trial, 1, 10, loss=1.0))
+        attempts.end(session, trial_id=trial, attempt=1, outcome="lost", now=NOW)
+        trials.requeue(session, trial_id=trial, charge=True)
+        begin(database, session, trial, worker)
+        reports.add(session, row=row(trial, 2, 5, loss=2.0))
+    with database.read() as session:
+        curve = reports.effective_rows(session, trial_ids=[trial])[trial]
+    assert [(r.attempt, r.step) for r in curve] == [(2, 5)]
+
+
+def test_reports_of_one_step_merge_and_non_finite_values_survive(database: Database) -> None:
+    trial, _ = running_trial(database)
+    noise = Noise(4, 1.0, 2.0, 3.0, 4.0, 5.0)
+    broken = Noise(4, math.nan, 2.0, 3.0, 4.0, 5.0)
+    with database.write() as session:
+        reports.add(session, row=ReportRow(trial, 1, 10, 320, 1.0, {"loss": math.nan, "up": math.inf}, noise))
+        reports.add(session, row=ReportRow(trial, 1, 10, 320, 1.0, {"accuracy": 0.5, "down": -math.inf}, None))
+        reports.add(session, row=ReportRow(trial, 1, 20, 640, 1.0, {}, broken))
+    with database.read() as session:
+        first, second = reports.effective_rows(session, trial_ids=[trial])[trial]
+    assert math.isnan(first.metrics.pop("loss"))
+    assert first.metrics == {"up": math.inf, "accuracy": 0.5, "down": -math.inf}
+    assert first.noise == noise
+    assert second.noise is None
+
+
+def test_events_are_numbered_by_their_study(database: Database) -> None:
+    one, two = make_study(database, name="one"), make_study(database, name="two")
+    with database.write() as session:
+        events.append(session, changes=[Change(one.id, "a"), Change(two.id, "b"), Change(one.id, "c", 3)], now=NOW)
+    with database.write() as session:
+        events.append(session, changes=[Change(one.id, "d")], now=NOW)
+    with database.read() as session:
+        assert [(e.revision, e.kind) for e in events.after(session, study_id=one.id, revision=0)] == [
+            (1, "a"),
+            (2, "c"),
+            (3, "d"),
+        ]
+        assert [e.kind for e in events.after(session, study_id=one.id, revision=2)] == ["d"]
+        assert [(e.revision, e.kind) for e in events.after(session, study_id=two.id, revision=0)] == [(1, "b")]
+
+
+def test_names_are_unique_and_transitions_legal(database: Database) -> None:
+    study = make_study(database)
+    with pytest.raises(NameTaken, match="'s'"):
+        make_study(database)
+    with database.write() as session:
+        studies.set_state(
+            session, study_id=study.id, old=StudyState.RUNNING, new=StudyState.COMPLETED, reason=None, now=NOW
+        )
+    with pytest.raises(InvalidTransition, match="completed"), database.write() as session:
+        studies.set_state(
+            session, study_id=study.id, old=StudyState.COMPLETED, new=StudyState.STOPPED, reason=None, now=NOW
+        )
+    with database.write() as session:
+        studies.delete_study(session, study_id=study.id)
+    with pytest.raises(NotFound, match="'s'"), database.read() as session:
+        studies.get(session, "s")
+
+
+def test_expired_leases_are_found_and_renewed_ones_are_not(database: Database) -> None:
+    trial, worker = running_trial(database)
+    later = NOW + timedelta(seconds=60)
+    with database.write() as session:
+        study_id = trials.by_ids(session, ids=[trial])[trial].study_id
+        assert [a.trial_id for a in attempts.expired(session, study_ids=[study_id], now=later)] == [trial]
+        attempts.renew(session, worker_id=worker, lease_expires=later + timedelta(seconds=1))
+        assert attempts.expired(session, study_ids=[study_id], now=later) == []
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_sqlite_needs_a_file(url: str) -> None:
+    with pytest.raises(DatabaseUnusable, match="needs a file"):
+        Database(url)
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: object) -> None:
+    path = f"{tmp_path}/broken.sqlite"
+    with open(path, "w") as file:
+        file.write("not a database" * 100)
+    database = Database(f"sqlite:///{path}")
+    with pytest.raises(DatabaseUnusable, match=r"broken\.sqlite"):
+        upgrade(database)
+    database.close()

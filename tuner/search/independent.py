@@ -1,0 +1,13 @@
+"""Random search: every configuration is drawn independently, and the n-th is a function of n alone."""
+
+import random
+
+from tuner.search.ask import AskRequest
+from tuner.study.hyperparameter import Scalar
+from tuner.study.space import at_quantile
+
+
+def propose(request: AskRequest, index: int) -> dict[str, Scalar]:
+    """Draw the configuration of an index."""
+    draw = random.Random(request.seed_of(index)).random
+    return {name: at_quantile(domain, draw()) for name, domain in request.domains.items()}

@@ -1,0 +1,29 @@
+"""Quasirandom search: the n-th configuration is point n of a scrambled Sobol sequence (Owen 1998, as in scipy).
+
+It covers the space more evenly than independent draws: with few trials per family no decade of learning rates stays
+empty by bad luck.
+"""
+
+import warnings
+
+import numpy as np
+from scipy.stats import qmc
+
+from tuner.search.ask import AskRequest, derive_seed
+from tuner.study.hyperparameter import Scalar
+from tuner.study.space import at_quantile
+
+
+def propose(request: AskRequest, index: int) -> dict[str, Scalar]:
+    """Return point number `index` of the family's sequence."""
+    scramble = derive_seed(request.seed, request.family + "/sobol", 0)
+    sequence = qmc.Sobol(d=len(request.domains), scramble=True, rng=np.random.default_rng(scramble))
+    with warnings.catch_warnings():
+        # The balance that scipy warns of holds for powers of two; a sequence cut anywhere is still even.
+        warnings.simplefilter("ignore", UserWarning)
+        if index:
+            sequence.fast_forward(index)
+        (point,) = sequence.random(1)
+    return {
+        name: at_quantile(domain, float(u)) for (name, domain), u in zip(request.domains.items(), point, strict=True)
+    }

@@ -1,0 +1,180 @@
+"""The commands that only read: studies, trials, best, leaderboard, advice, catalogue, workers.
+
+Each is a thin line from a client's method to a table or a report, or with `--json` to the API's own JSON. `tuner.cli`
+registers them and turns their errors into exit codes. Everything heavy is imported inside, so that `--help` stays fast.
+"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuner.errors import NotFound
+from tuner.terminal.options import Json, Server, Study, Token, connect
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+TRIALS_SHOWN = 50
+
+
+def studies(
+    server: Server = None,
+    token: Token = None,
+    state: Annotated[str | None, typer.Option(help="Only studies in this state, e.g. running.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the studies.
+
+    Example:
+      tuner studies --state running
+    """
+    from tuner.terminal.console import print_json
+    from tuner.terminal.tables import studies_table
+    from tuner.wire.views import Page, StudyView
+
+    with connect(server, token) as client:
+        views = list(client.studies(state))
+    if as_json:
+        print_json(Page[StudyView](items=views))
+    else:
+        _show(studies_table(views))
+
+
+def trials(
+    study: Study,
+    server: Server = None,
+    token: Token = None,
+    state: Annotated[str | None, typer.Option(help="Only trials in this state, e.g. completed.")] = None,
+    sort: Annotated[str | None, typer.Option(help="number, value, ...; - in front for descending.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help=f"At most so many (default: {TRIALS_SHOWN}; all of them in JSON).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the trials of a study with the hyperparameters that it searches.
+
+    Example:
+      tuner trials digits-optimizers --sort value --limit 10
+    """
+    from tuner.study.states import TrialState
+    from tuner.terminal.console import print_json
+    from tuner.terminal.tables import trials_table
+    from tuner.wire.views import Page, TrialView
+
+    with connect(server, token) as client:
+        if as_json:
+            print_json(Page[TrialView](items=list(client.trials(study, state, sort, limit))))
+            return
+        view = client.study(study)
+        rows = list(client.trials(study, state, sort, limit or TRIALS_SHOWN))
+    total = view.counts.get(TrialState(state), 0) if state in list(TrialState) else sum(view.counts.values())
+    _show(trials_table(rows, view.swept, view.metric, max(total, len(rows))))
+
+
+def best(study: Study, server: Server = None, token: Token = None, as_json: Json = False) -> None:
+    """Show the winner so far, how sure that is, and a snippet to paste.
+
+    Example:
+      tuner best digits-optimizers
+    """
+    from tuner.terminal.console import print_json, print_snippet
+    from tuner.terminal.reports import best_report
+
+    with connect(server, token) as client:
+        result = client.best(study)
+        if as_json:
+            print_json(result)
+            return
+        view = client.study(study)
+    _show(best_report(result, view.metric, view.swept))
+    print_snippet(result.snippet)
+
+
+def leaderboard(study: Study, server: Server = None, token: Token = None, as_json: Json = False) -> None:
+    """Rank the optimizers of a study by their best trial.
+
+    Example:
+      tuner leaderboard digits-optimizers
+    """
+    from tuner.terminal.console import print_json
+    from tuner.terminal.tables import leaderboard_table
+
+    with connect(server, token) as client:
+        board = client.leaderboard(study)
+        if as_json:
+            print_json(board)
+            return
+        view = client.study(study)
+    _show(leaderboard_table(board, view.swept))
+
+
+def advice(study: Study, server: Server = None, token: Token = None, as_json: Json = False) -> None:
+    """Recommend batch sizes, with intervals, grades, and the experiment that would narrow them.
+
+    Example:
+      tuner advice digits-optimizers
+    """
+    from tuner.terminal.console import print_json
+    from tuner.terminal.reports import advice_report
+
+    with connect(server, token) as client:
+        items = client.batch_advice(study)
+    if as_json:
+        print_json(items)
+    else:
+        _show(advice_report(items))
+
+
+def catalogue(
+    name: Annotated[str | None, typer.Argument(help="An optimizer, schedule, method or workload.")] = None,
+    server: Server = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a study may name; with NAME its formula, ranges and sources.
+
+    Examples:
+      tuner catalogue
+      tuner catalogue muon
+    """
+    from tuner.terminal.console import print_json
+    from tuner.terminal.reports import catalogue_entries, catalogue_entry, catalogue_overview
+
+    with connect(server, token) as client:
+        whole = client.catalogue()
+    found = catalogue_entries(whole, name) if name else []
+    if name and not found:
+        raise NotFound(f"the catalogue has no {name!r}; 'tuner catalogue' lists what there is")
+    if as_json:
+        print_json(found[0] if found else whole)
+    elif found:
+        _show(*(catalogue_entry(thing) for thing in found))
+    else:
+        _show(catalogue_overview(whole))
+
+
+def workers(server: Server = None, token: Token = None, as_json: Json = False) -> None:
+    """List the workers, busy, idle and lost.
+
+    Example:
+      tuner workers
+    """
+    from tuner.terminal.console import print_json
+    from tuner.terminal.tables import workers_table
+    from tuner.wire.views import Page, WorkerView
+
+    with connect(server, token) as client:
+        views = list(client.workers())
+    if as_json:
+        print_json(Page[WorkerView](items=views))
+    else:
+        _show(workers_table(views))
+
+
+def _show(*parts: "RenderableType") -> None:
+    from tuner.terminal.console import console
+
+    out = console()
+    for part in parts:
+        out.print(part)
