@@ -199,7 +199,7 @@ class Client:
             try:
                 with closing(self._wakes(view, poll_s) if is_streaming else _ticks(poll_s)) as wakes:
                     for revision in wakes:
-                        if revision is not None and False:
+                        if revision is not None and revision <= view.revision:
                             continue  # the view was read after that event
                         new = self.study(view.id)
                         if pause_s > FIRST_PAUSE_S:

@@ -1,7 +1,8 @@
 """A real browser against a real server: Debian's Chromium, `tuner serve` as a child process, a real worker.
 
 Every page is watched: a console error, a failed request, an answer of 400 or more, or a violation of the content
-security policy fails the test that caused it. Without Chromium the tests are skipped, except in CI, where it must be there.
+security policy fails the test that caused it. Without Chromium the tests are skipped, except in CI, which
+must have it.
 """
 
 import json
@@ -157,9 +158,9 @@ def submit(url: str) -> Submit:
     return send
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A fresh profile."""
+    """One profile for all pages: Plotly's bundle is fetched once."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(30_000)
     yield context

@@ -92,9 +92,26 @@ def test_a_study_that_has_ended_is_shown_once(state: str) -> None:
 
 
 def test_events_that_the_view_already_holds_cost_no_request() -> None:
-    script = Script([study(1), study(9), study(10, "completed")], [[change(n) for n in range(2, 11)]])
-    assert watch(script) == [(1, 0), (9, 0), (10, 0)]
-    assert len(script.asked) == 4
+    looks: list[int] = []
+    revision = 1
+
+    def stream() -> Iterator[bytes]:
+        nonlocal revision
+        revision = 9
+        for number in range(2, 10):
+            yield change(number)
+        revision = 10
+        yield change(10)
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("/events"):
+            return httpx2.Response(200, headers=STREAM, content=stream())
+        looks.append(revision)
+        return study(revision, "completed" if revision == 10 else "running")
+
+    client = Client("http://server:8700", transport=httpx2.MockTransport(handler))
+    assert [view.revision for view in client.watch("demo")] == [1, 9, 10]
+    assert looks == [1, 1, 9, 10]
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,29 @@ def test_evicting_and_admitting_beside_a_trial_changes_no_bit() -> None:
 
 
 @pytest.mark.parametrize("name", WATCHED)
+def test_what_a_slot_held_before_leaves_no_trace(name: str) -> None:
+    """A slot that was evicted in the middle of a step, another that overflowed, and both idle for a while."""
+    task, watched = small_task(), WATCHED[name]
+    expected = alone(task, watched)
+    stack = Stack(task, width=WIDTH, micro_batch=4, path="eager")
+    evicted = stack.admit(spec(1, "adamw", lr=0.1, batch_size=16, seed=9))
+    assert evicted == 0
+    for _ in range(30):
+        stack.tick()
+    stack.evict(evicted)
+    stack.admit(spec(2, "sgd", lr=1e30, batch_size=4, divergence_factor=1e30))
+    stack.admit(spec(3, "sgd", lr=0.1, batch_size=8, examples=4000))
+    for _ in range(21):
+        stack.tick()
+    assert stack.keys() == [3]
+    assert stack.admit(watched) == 0
+    stack.admit(TrialSpec(101, watched.params, watched.seed, watched.examples, watched.rungs, watched.report_every))
+    rows, _ = run_until_idle(stack, [], until=100)
+    assert rows_of(rows[100]) == expected
+    assert rows_of(rows[101]) == expected[: len(rows[101])] != []
+
+
+@pytest.mark.parametrize("name", WATCHED)
 @pytest.mark.parametrize("ticks", [33, 70])
 def test_snapshot_continues_bit_for_bit_in_another_slot(name: str, ticks: int) -> None:
     """Also in the middle of a step, and in another stack that has other neighbours."""

@@ -234,6 +234,7 @@ class Stack:
         count = progress.batch_size // self.micro_batch
         self._slots.occupy(slot, count, step, tick_in_step, progress.evaluations[0])
         self._feed.admit(slot, progress.spec.seed)
+        self._sums[slot].zero_()  # a free slot adds up gradients that nobody asked for
         self._progress[slot] = progress
 
     def _end(self, slot: int, *, infeasible: Literal["diverged"] | None = None, error: str | None = None) -> None:
@@ -246,8 +247,7 @@ class Stack:
         self._slots.release(slot)
         self._feed.evict(slot)
         self._forward.extras.pop(slot, None)
-        for flat in (self._params, self._sums):
-            flat[slot].zero_()
+        self._params[slot].zero_()
         return self._progress.pop(slot)
 
     def _stream(self, slot: int) -> tuple[int, int]:

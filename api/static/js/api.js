@@ -169,7 +169,8 @@ async function request(method, path, body = undefined, signal = undefined) {
     throw new ApiError(0, "The server does not answer.");
   }
   connection(false);
-  const json = response.headers.get("Content-Type")?.includes("json") ? await response.json() : null;
+  const text = await response.text(); // an answer without content may still call itself JSON
+  const json = text && response.headers.get("Content-Type")?.includes("json") ? JSON.parse(text) : null;
   if (!response.ok) throw new ApiError(response.status, problem(response.status, json));
   return json;
 }
