@@ -18,6 +18,8 @@ from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.wire.views import Page, WorkerView
 
 router = APIRouter(prefix="/workers", tags=["workers"])
+REFILL_WAIT_S = 0.3
+"""A worker that just freed a slot waits this long for the trial that takes its place to be proposed."""
 
 
 @router.post("")
@@ -51,7 +53,8 @@ def list_workers(server: Srv) -> Page[WorkerView]:
 async def sync(server: Srv, worker: int, request: SyncRequest) -> SyncReply:
     """Tell the server what is, and hear what is wanted."""
     newer = server.waiting.take(request.session)
-    until, again = time.monotonic() + request.wait_s, False
+    wait_s = max(request.wait_s, REFILL_WAIT_S if request.finished else 0.0)
+    until, again = time.monotonic() + wait_s, False
     try:
         while True:
             ticket = server.hub.work.ticket()

@@ -4,33 +4,10 @@ import json
 import math
 from dataclasses import asdict, replace
 
-import numpy as np
 import pytest
-from noise_simulation import gaussian_norms, rows_of
+from noise_simulation import measured, rows_of
 
-from tuner.errors import InvalidInput
 from tuner.noise import Advice, Measurement, NoiseSums, Throughput, advise, critical_from_run
-
-SPECTRUM = np.full(100, 1.0)
-
-
-def measured(
-    *,
-    noise_scale: float = 400.0,
-    lr: float = 0.1,
-    value: float | None = 0.5,
-    batch_size: int = 64,
-    steps: int = 200,
-    family: str = "sgd",
-    completed: bool = True,
-    dataset_size: int | None = None,
-    number: int | None = 7,
-    seed: int = 50,
-) -> Measurement:
-    signal = np.full(steps, math.sqrt(100 / noise_scale))
-    norms = gaussian_norms(np.random.default_rng(seed), signal, SPECTRUM, batch_size // 4, 4)
-    rows = tuple(rows_of(*norms, batch_size // 4, 4))
-    return Measurement(batch_size, lr, family, value, completed, rows, batch_size // 4, dataset_size, number)
 
 
 def sweep(noise: float = 100.0) -> list[Measurement]:
@@ -262,7 +239,6 @@ def test_heavy_tails_are_mentioned() -> None:
     advice = advise([burst])
     check_everywhere(advice)
     assert any("one twentieth" in note.lower() for note in advice.notes)
-    assert advice.interval == (0, math.inf), "one step rules the sums, so nothing is known"
 
 
 def test_many_trials_are_thinned_evenly() -> None:
@@ -271,35 +247,6 @@ def test_many_trials_are_thinned_evenly() -> None:
     advice = advise(many)
     assert advice.grade == "C" and advice.trial == 500
     assert 200 <= advice.temperature.trials <= 256
-
-
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"lr": 0.0}, "lr"),
-        ({"lr": math.nan}, "lr"),
-        ({"micro_batch": 0}, "micro_batch"),
-        ({"micro_batch": 24}, "batch_size"),
-        ({"batch_size": 8}, "batch_size"),
-        ({"dataset_size": 1}, "dataset_size"),
-    ],
-)
-def test_impossible_measurements_are_refused(changes: dict[str, float], field: str) -> None:
-    with pytest.raises(InvalidInput) as caught:
-        replace(measured(steps=3), **changes)
-    assert [fault.field for fault in caught.value.faults] == [field]
-
-
-def test_other_refusals() -> None:
-    with pytest.raises(InvalidInput, match=r"kind: is 'image'; allowed is one of discriminative, language, unknown"):
-        advise([], kind="image")
-    with pytest.raises(InvalidInput, match="goal"):
-        advise([], goal="min")
-    with pytest.raises(InvalidInput, match="confidence"):
-        advise([], confidence=1.0)
-    for arguments, field in (((-1.0, 1.0), "overhead_s"), ((1.0, 0.0), "seconds_per_example")):
-        with pytest.raises(InvalidInput, match=field):
-            Throughput(*arguments)
 
 
 def test_a_trial_of_one_micro_batch_per_step_is_legal_but_says_nothing() -> None:

@@ -45,7 +45,7 @@ def test_coverage(spectrum: np.ndarray, steps: int, group: int, drift: float) ->
     rng = np.random.default_rng(10)
     signal = np.linspace(1 + drift / 2, 1 - drift / 2, steps)
     truth = 400 * steps / (signal**2).sum()
-    repeats = 250
+    repeats = min(250, 30_000 // steps)
     small, big = gaussian_norms(rng, np.tile(signal, repeats), spectrum, 16, 4)
     rows = rows_of(small, big, 16, 4)
     estimates = [estimate_from_rows(joined(rows[i : i + steps], group), count=4) for i in range(0, len(rows), steps)]

@@ -59,6 +59,7 @@ class Stack:
         layout = self._architecture.layout
         self._params, self._gradients, self._sums = (layout.allocate(width, self.device) for _ in range(3))
         self._slots = Slots(width, micro_batch)
+        self._examples = task.examples
         train = self._on_device(task.train)
         self._feed = Feed(train, self._slots, width, self.device)
         self._evaluation = Evaluation(self._architecture, self._on_device(task.valid))
@@ -81,6 +82,7 @@ class Stack:
             "micro_batch": self.micro_batch,
             "path": self.path,
             "torch": torch.__version__,
+            "train_examples": self._examples,
         }
 
     @property

@@ -39,7 +39,7 @@ DEMO_DOCUMENT: dict[str, Any] = {
         "batch_size": {"values": [8, 16, 32, 64, 128, 256]},
         "schedule": {"values": ["constant", "linear", "cosine", "wsd"]},
     },
-    "method": "tpe",
+    "method": "quasirandom",
     "run_cap": 64,
     "parallel": 32,
     "budget": {"examples_per_trial": 20_000},

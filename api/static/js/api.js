@@ -104,10 +104,10 @@ export function poll(work, everyMs) {
  * happened in between is read again.
  *
  * @param {string} study
- * @param {{onOpen: () => void, onChange: (event: any) => void, onAdvanced: () => void}} hooks
+ * @param {{onOpen: () => void, onChange: (event: any) => void, onAdvanced: () => void, onDeleted: () => void}} hooks
  * @returns {() => void} ends it
  */
-export function follow(study, { onOpen, onChange, onAdvanced }) {
+export function follow(study, { onOpen, onChange, onAdvanced, onDeleted }) {
   let source = null;
   let timer = 0;
   let delay = 500;
@@ -134,7 +134,10 @@ export function follow(study, { onOpen, onChange, onAdvanced }) {
     source.addEventListener("change", (event) => onChange(JSON.parse(event.data)));
     source.addEventListener("advanced", () => onAdvanced());
     source.addEventListener("closing", again);
-    source.addEventListener("deleted", () => onChange(null));
+    source.addEventListener("deleted", () => {
+      close();
+      onDeleted();
+    });
     source.onerror = () => {
       if (source.readyState === EventSource.CONNECTING) connection(true); // closed means refused, not lost
       again();

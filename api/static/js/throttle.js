@@ -7,7 +7,8 @@
  *
  * @param {() => Promise<void>} work
  * @param {number} everyMs
- * @returns {{call: () => void, end: () => void}} `end` drops what is still to come
+ * @returns {{call: () => void, now: () => void, end: () => void}} `now` does not wait, because somebody does; `end` drops
+ *   what is still to come
  */
 export function throttle(work, everyMs) {
   let timer = 0;
@@ -34,6 +35,12 @@ export function throttle(work, everyMs) {
   };
   return {
     call,
+    now: () => {
+      clearTimeout(timer);
+      timer = 0;
+      last = -Infinity;
+      call();
+    },
     end: () => {
       ended = true;
       clearTimeout(timer);

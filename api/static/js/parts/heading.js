@@ -8,7 +8,7 @@ import { moment } from "../format.js";
 
 /**
  * @param {any} study a StudyView
- * @param {{at: string, go: (href: string) => void, fail: (error: Error) => void, refresh: () => void}} actions
+ * @param {{at: string, go: (href: string) => void, fail: (error: Error) => void, refresh: () => void, end: () => void}} actions
  * @returns {HTMLElement}
  */
 export function heading(study, actions) {
@@ -46,8 +46,9 @@ async function stop(study, { at, fail, refresh }) {
   await post(`${at}/stop`).then(refresh, fail);
 }
 
-async function erase(study, { at, go, fail }) {
+async function erase(study, { at, go, fail, end }) {
   const text = "The study, its trials and their curves are deleted. This cannot be undone.";
   if (!(await ask({ title: `Delete ${study.name}?`, text, confirm: "Delete study" }))) return;
+  end(); // nothing may ask for the study while it disappears
   await remove(at).then(() => go("/"), fail);
 }

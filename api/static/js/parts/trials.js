@@ -40,7 +40,7 @@ export function trialsTable(study, fail) {
   const turn = (change) => {
     Object.assign(wanted, change);
     headers();
-    refresh.call();
+    refresh.now();
   };
   const refresh = throttle(async () => {
     if (document.hidden) return;

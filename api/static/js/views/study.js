@@ -5,7 +5,7 @@
  * so often, so a lost event costs nothing. The stream opens once the study is known to exist.
  */
 
-import { follow, get, path, poll } from "../api.js";
+import { ApiError, follow, get, path, poll } from "../api.js";
 import { card, fill, h, replace } from "../dom.js";
 import { figure } from "../parts/figures.js";
 import { heading } from "../parts/heading.js";
@@ -43,19 +43,20 @@ export function render(root, { params, go, fail }) {
       const study = await get(at);
       if (ended) return;
       running = study.state === "running";
-      page ??= open(root, study, { at, go, fail, refresh: refresh.call });
+      page ??= open(root, study, { at, go, fail, refresh: refresh.call, end: () => end() });
       page.show(study);
     } catch (error) {
       fail(error);
     }
   }, STUDY_MS);
   const endClock = poll(() => running && refresh.call(), CLOCK_MS);
-  return () => {
+  const end = () => {
     ended = true;
     endClock();
     refresh.end();
     page?.end();
   };
+  return end;
 }
 
 /** Build the page of a study and follow it. */
@@ -86,7 +87,12 @@ function open(root, study, context) {
   };
   const all = [...figures, advice];
   const growing = figures.filter((item) => GROWING.has(item.name));
-  const endStream = follow(study.name, { onOpen: () => changed(all), onChange: () => changed(all), onAdvanced: () => changed(growing) });
+  const endStream = follow(study.name, {
+    onOpen: () => changed(all),
+    onChange: () => changed(all),
+    onAdvanced: () => changed(growing),
+    onDeleted: () => fail(new ApiError(404, `The study ${study.name} has been deleted.`)),
+  });
   return {
     show: (now) => {
       const { name, title, state, reason } = now;
