@@ -172,7 +172,9 @@ def worker(
     workloads: Annotated[
         list[str] | None, typer.Option(metavar="FILE|MODULE", help="Where your workloads are; may be repeated.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per device (default: half the cores, at most 8).")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads per device (default: half the cores, at most 8).")
+    ] = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process has ended.")] = None,
 ) -> None:
     """Train trials for a server, on this machine's devices.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -38,27 +39,33 @@ def batch_advice(session: Session, study: StudyRecord, plan: Plan) -> BatchAdvic
 
 
 def _measurements(session: Session, study: StudyRecord, plan: Plan) -> list[Measurement]:
+    """Collect the best completed trials, and the diverged ones: they bound the learning rates that work."""
     chosen: list[TrialRecord] = []
     for family in plan.families:
-        completed = trials.of_study(session, study_id=study.id, states=[TrialState.COMPLETED], family=family.optimizer)
-        completed.sort(key=lambda t: (t.value or 0.0) * (1 if plan.minimize else -1))
-        chosen += [trial for trial in completed if float(trial.params["lr"]) > 0][:MEASURED]
+        states = [TrialState.COMPLETED, TrialState.INFEASIBLE]
+        ended = trials.of_study(session, study_id=study.id, states=states, family=family.optimizer)
+        usable = [trial for trial in ended if float(trial.params["lr"]) > 0]
+        completed = [trial for trial in usable if trial.state == TrialState.COMPLETED]
+        completed.sort(key=lambda trial: (trial.value or 0.0) * (1 if plan.minimize else -1))
+        chosen += completed[:MEASURED] + [trial for trial in usable if trial.reason == "diverged"][:MEASURED]
     rows = reports.effective_rows(session, trial_ids=[trial.id for trial in chosen])
     programs = {k: a.program or {} for k, a in attempts.latest(session, trial_ids=[t.id for t in chosen]).items()}
-    return [
-        Measurement(
-            batch_size=int(trial.params["batch_size"]),
-            lr=float(trial.params["lr"]),
-            family=trial.family,
-            value=trial.value,
-            completed=True,
-            rows=tuple(sums(rows.get(trial.id, []))),
-            micro_batch=plan.spec.micro_batch_size(),
-            dataset_size=programs.get(trial.id, {}).get("train_examples"),
-            number=trial.number,
-        )
-        for trial in chosen
-    ]
+    return [_measurement(plan, trial, rows.get(trial.id, []), programs.get(trial.id, {})) for trial in chosen]
+
+
+def _measurement(plan: Plan, trial: TrialRecord, rows: Sequence[ReportRow], program: dict[str, Any]) -> Measurement:
+    completed = trial.state == TrialState.COMPLETED
+    return Measurement(
+        batch_size=int(trial.params["batch_size"]),
+        lr=float(trial.params["lr"]),
+        family=trial.family,
+        value=trial.value,
+        completed=completed,
+        rows=tuple(sums(rows)) if completed else (),
+        micro_batch=plan.spec.micro_batch_size(),
+        dataset_size=program.get("train_examples"),
+        number=trial.number,
+    )
 
 
 def _view(study: StudyRecord, advice: Advice, family: str) -> BatchAdvice:
