@@ -22,14 +22,13 @@ THREADS = 32
 
 
 def open_database(settings: Settings) -> Database:
-    """Open the database, and upgrade it when it is SQLite.
+    """Open the database and bring it to the newest schema.
 
     Raises:
         DatabaseUnusable: it cannot be opened or written.
     """
     database = Database(settings.url, readers=THREADS + 8, synchronous=settings.sqlite_synchronous)
-    if database.is_sqlite:
-        upgrade(database)
+    upgrade(database)
     return database
 
 

@@ -83,7 +83,7 @@ async def _run(
         await serving
         raise CannotServe("the server could not start; the log above says why")
     token = settings.token.get_secret_value() if settings.token else None
-    workers = LocalWorkers(url, token, settings.width, settings.data_dir / "logs") if settings.local_workers else None
+    workers = _local_workers(settings, url, token) if settings.local_workers else None
     if workers is not None:
         await asyncio.to_thread(workers.start)
     if ready is not None:
@@ -101,6 +101,11 @@ async def _run(
     server.should_exit = True
     await serving
     return 0
+
+
+def _local_workers(settings: Settings, url: str, token: str | None) -> LocalWorkers:
+    logs = settings.data_dir / "logs"
+    return LocalWorkers(url, token, settings.width, logs, workloads=settings.workloads)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     token: SecretStr | None = Field(default=None, description="shared bearer token; required off loopback")
     allowed_hosts: list[str] = Field(default_factory=list, description="further names by which the server is reached")
     local_workers: bool = Field(default=True, description="start a worker per GPU, else one for the CPU")
+    workloads: list[str] = Field(default_factory=list, description="files or modules for the local workers")
     width: int = Field(default=32, ge=1, le=4096, description="slots of a local worker's stack")
     lease_s: float = Field(default=15.0, ge=1.0, le=3600.0, description="seconds without a sync until a lease is lost")
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="largest request body")

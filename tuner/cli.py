@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from tuner.errors import Fault, InvalidInput, TunerError, Unreachable
 from tuner.terminal import read_commands, study_commands
-from tuner.terminal.options import DataDir, Host, Port, Server, Token, Width
+from tuner.terminal.options import DataDir, Host, Port, Server, Token, Width, Workloads
 
 if TYPE_CHECKING:
     from api.settings import Settings
@@ -136,6 +136,7 @@ def serve(
         bool | None, typer.Option("--worker/--no-worker", help="Start a worker on this machine (default: yes).")
     ] = None,
     width: Width = None,
+    workloads: Workloads = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process has ended.")] = None,
 ) -> None:
     """Serve the API and the dashboard, with a worker on this machine.
@@ -145,13 +146,14 @@ def serve(
     Examples:
       tuner serve
       tuner serve --port 9000 --data-dir ./var
+      tuner serve --workloads my_workloads.py
       tuner serve --db postgresql+psycopg://tuner@db/tuner --no-worker
     """
     from tuner.terminal.serving import check_data_dir, end_with
 
     _check_api_lies_beside()
     given = {"host": host, "port": port, "database_url": db, "data_dir": data_dir, "token": token, "width": width}
-    settings = _settings({**given, "local_workers": worker})
+    settings = _settings({**given, "local_workers": worker, "workloads": workloads})
     check_data_dir(settings.data_dir)
     if parent is not None:
         end_with(parent)
@@ -169,9 +171,7 @@ def worker(
         list[str] | None, typer.Option(help="cpu, cuda:0, ...; may be repeated (default: all there are).")
     ] = None,
     width: Width = None,
-    workloads: Annotated[
-        list[str] | None, typer.Option(metavar="FILE|MODULE", help="Where your workloads are; may be repeated.")
-    ] = None,
+    workloads: Workloads = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads per device (default: half the cores, at most 8).")
     ] = None,

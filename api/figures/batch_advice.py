@@ -37,6 +37,7 @@ def batch_advice(study: StudyView, advice: BatchAdviceList) -> Figure:
     return figure(
         NAME,
         data,
+        height=max(340, 120 + 42 * len(items)),
         xaxis=axis(
             "batch size (examples)",
             type="log",

@@ -176,6 +176,36 @@ def test_it_fits_a_phone_by_day_and_night(browser: Browser, finished: str, url: 
     context.close()
 
 
+def test_numbers_and_times_are_written_for_people(page: Page, url: str) -> None:
+    page.goto(url)
+    cases = [
+        ("number", [0.00001234], "1.23e-5"),
+        ("number", [0.012345], "0.01235"),
+        ("number", [12345], "12,345"),
+        ("number", [1234567.8], "1.23e6"),
+        ("number", [None], "–"),
+        ("number", ["Infinity"], "∞"),
+        ("number", ["NaN"], "–"),
+        ("count", [999_999], "1M"),
+        ("count", [20_000], "20k"),
+        ("count", [1797], "1,797"),
+        ("range", [16, 64], "16 to 64"),
+        ("range", [8, 8], "8"),
+        ("range", [30, "Infinity"], "at least 30"),
+        ("duration", [4.2], "4.2 s"),
+        ("duration", [59.7], "1 min 0 s"),
+        ("duration", [7500], "2 h 5 min"),
+    ]
+    found = page.evaluate(
+        """async (calls) => {
+          const format = await import("/static/js/format.js");
+          return calls.map(([name, values]) => format[name](...values));
+        }""",
+        [[name, values] for name, values, _ in cases],
+    )
+    assert found == [wanted for _, _, wanted in cases]
+
+
 def test_what_does_not_exist_is_said(page: Page, watch, url: str) -> None:  # type: ignore[no-untyped-def]
     watch.allowed.append("404")
     page.goto(f"{url}/studies/never")

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from tuner.engine import Stack
 from tuner.optimizers import build, catalogue
 from tuner.schedules import multiplier
+from tuner.study.catalogue import BUILT_IN_METRICS
 from tuner.workloads import Task, load
 
 EXAMPLES = 6000
@@ -81,3 +82,10 @@ def test_the_winner_trained_again_lands_within_its_seed_spread(digits: Task) -> 
     assert min(values) == spread[0]
     assert abs(plain_loop(digits, winner, 0) - mean) <= 3 * deviation
     assert deviation < 0.5 * mean
+
+
+def test_the_built_in_workload_reports_what_the_server_says_it_does(digits: Task) -> None:
+    rows, _ = run_until_idle(
+        Stack(digits, width=1, micro_batch=16), [spec(0, "sgd", examples=64, lr=0.01, report_every=16, rungs=(32,))]
+    )
+    assert {name for row in rows[0] for name in row.metrics} == set(BUILT_IN_METRICS["digits-mlp"])

@@ -148,13 +148,17 @@ def test_noise_puts_the_best_trial_first() -> None:
 
 
 def test_batch_advice_draws_ranges_on_powers_of_two() -> None:
-    figure = batch_advice(make_study([]), make_advice())
+    advice = make_advice()
+    figure = batch_advice(make_study([]), advice)
     layout = figure["layout"]
     assert layout["xaxis"]["ticktext"][:3] == ["8", "16", "32"]
     assert [text.split("<br>")[1] for text in layout["yaxis"]["ticktext"]] == ["grade C", "grade D", "not enough data"]
     balanced = decode(named(figure, "balanced")["x"])
     low, high = balanced[:2]
     assert 32 / 2**0.5 < low < 32 and 128 < high < 128 * 2**0.5
+    assert layout["height"] == 340
+    crowd = advice.model_copy(update={"items": advice.items * 5})
+    assert batch_advice(make_study([]), crowd)["layout"]["height"] >= 40 * 15
     arrow = named(figure, "no upper bound")
     assert len(decode(arrow["x"])) == 1
     assert math.log10(decode(arrow["x"])[0]) < layout["xaxis"]["range"][1]

@@ -78,6 +78,7 @@ def test_every_fault_is_named_at_once_with_its_field_and_the_value() -> None:
         ({"parameters": {"batch_size": 2000}}, "budget.examples_per_trial", "smallest batch size 2000"),
         ({"micro_batch": 12}, "micro_batch", "does not divide batch size 16"),
         ({"metric": {"stop_on_target": True}}, "metric", "needs a target"),
+        ({"metric": "valid_los"}, "metric.name", "digits-mlp reports train_loss, valid_loss, valid_accuracy"),
         ({"seed": -1}, "seed", "-1 given"),
         ({"method": "bayes"}, "method", "'bayes' given"),
     ],
@@ -92,7 +93,7 @@ def test_each_optimizer_brings_its_own_ranges_and_the_document_overrides_them() 
         parameters={"weight_decay": {"values": [0, 0.1], "when": {"optimizer": ["adamw"]}}},
     )
     sgd, adamw = families(spec, CATALOGUE)
-    assert sgd.domains["lr"] == Range(1e-3, 1.0, "log")
+    assert sgd.domains["lr"] == Range(1e-3, 3.0, "log")
     assert sgd.domains["weight_decay"] == Fixed(0.0)
     assert adamw.domains["lr"] == Range(1e-3, 1e-2, "log")
     assert adamw.domains["beta1"] == Fixed(0.9)

@@ -16,6 +16,7 @@ CATALOGUE_PATH = Path(__file__).parent.parent / "optimizers" / "catalogue.json"
 BUILT_IN_WORKLOADS: dict[str, str] = {
     "digits-mlp": "scikit-learn's handwritten digits (1,797 images of 8 x 8), a 64-32-10 perceptron",
 }
+BUILT_IN_METRICS: dict[str, tuple[str, ...]] = {"digits-mlp": ("train_loss", "valid_loss", "valid_accuracy")}
 """Names that the server accepts before any worker has registered."""
 
 

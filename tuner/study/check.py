@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from tuner.errors import Fault, InvalidInput
-from tuner.study.catalogue import Catalogue
+from tuner.study.catalogue import BUILT_IN_METRICS, Catalogue
 from tuner.study.families import schedule_parameters
 from tuner.study.hyperparameter import Hyperparameter
 from tuner.study.space import Choices, Domain, Fixed, Range
@@ -111,6 +111,10 @@ def _checks(
 ) -> Iterator[Fault]:
     if "workload" in fields and spec.workload.name not in workloads:
         yield Fault("workload", f"unknown workload {spec.workload.name!r}; known are {', '.join(sorted(workloads))}")
+    reported = BUILT_IN_METRICS.get(spec.workload.name) if "workload" in fields else None
+    if reported is not None and "metric" in fields and spec.metric.name not in reported:
+        known = ", ".join(reported)
+        yield Fault("metric.name", f"{spec.metric.name!r} given; {spec.workload.name} reports {known}")
     optimizers = fields.get("optimizers", [])
     yield from _optimizer_faults(optimizers, catalogue)
     names = [choice.name for choice in optimizers if choice is not None]

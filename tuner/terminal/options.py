@@ -21,6 +21,9 @@ Port = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Which port to listen on; 0 takes a free one (default: 8700).")
 ]
 Width = Annotated[int | None, typer.Option(min=1, max=4096, help="Trials trained together per device (default: 32).")]
+Workloads = Annotated[
+    list[str] | None, typer.Option(metavar="FILE|MODULE", help="Where your workloads are; may be repeated.")
+]
 DataDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the database lies (default: ./var).")]
 
 

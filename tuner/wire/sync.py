@@ -28,7 +28,6 @@ class WorkloadInfo(Message):
 
     name: str
     description: str = ""
-    metrics: list[str] = Field(default_factory=list, description="what it reports; empty when not known")
 
 
 class Registration(Message):

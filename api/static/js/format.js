@@ -45,7 +45,7 @@ export function count(value) {
   const x = numeric(value);
   if (!Number.isFinite(x)) return number(x);
   if (Math.abs(x) < 10000) return Math.round(x).toLocaleString("en");
-  const [unit, name] = Math.abs(x) >= 1e9 ? [1e9, "G"] : Math.abs(x) >= 1e6 ? [1e6, "M"] : [1e3, "k"];
+  const [unit, name] = Math.abs(x) >= 999.5e6 ? [1e9, "G"] : Math.abs(x) >= 999.5e3 ? [1e6, "M"] : [1e3, "k"];
   return `${Number((x / unit).toPrecision(3))}${name}`;
 }
 
@@ -68,8 +68,8 @@ export function range(low, high) {
 export function duration(seconds) {
   const s = numeric(seconds);
   if (!Number.isFinite(s)) return "–";
-  if (s < 10) return `${Math.max(0, s).toFixed(1)} s`;
-  if (s < 60) return `${Math.round(s)} s`;
+  if (s < 9.95) return `${Math.max(0, s).toFixed(1)} s`;
+  if (s < 59.5) return `${Math.round(s)} s`;
   const whole = Math.round(s);
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
   if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;

@@ -32,6 +32,7 @@ export async function draw(node, figure, onTrial = undefined) {
   if (!node.isConnected) return;
   const first = !drawn.has(node);
   drawn.set(node, figure);
+  if (figure.layout.height) node.style.height = `${figure.layout.height}px`;
   await plotly.react(node, figure.data, themed(figure.layout, node), CONFIG);
   if (first) resized.observe(node);
   if (first && onTrial) {
