@@ -5,7 +5,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .PHONY: help install demo serve test check format bench catalogue clean
 
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first of these that is new enough (a name on PATH may be a version manager's empty shell).
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(NEW_ENOUGH)' 2> /dev/null && echo $$python && break; done)
 BIN := .venv/bin
 READY := .venv/.installed
 TORCH ?=
@@ -24,8 +27,8 @@ help:
 install: $(READY)
 
 $(READY): pyproject.toml constraints.txt
-	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-		echo "Tuner needs Python 3.11 or newer; found: $$($(or $(PYTHON),python3) --version 2>&1 || echo none)." >&2
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(NEW_ENOUGH)' 2> /dev/null; then
+		echo "Tuner needs Python 3.11 or newer; $(or $(PYTHON),python3) is not ($$($(or $(PYTHON),python3) --version 2>&1 | head -1))." >&2
 		echo "Install one and name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2
 		exit 1
 	fi

@@ -5,10 +5,12 @@ GET /static/plotly-{version}.min.js      Plotly's own bundle, cached for good un
 GET /, /studies/..., /workers            the shell; its router shows the page
 """
 
+import gzip
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Header, Response
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from plotly import __version__ as plotly_version
@@ -19,16 +21,29 @@ router = APIRouter(include_in_schema=False)
 
 
 @cache
-def _bundle() -> bytes:
+def _bundle(compressed: bool) -> bytes:
     source: str = get_plotlyjs()
-    return source.encode()
+    return gzip.compress(source.encode(), 6) if compressed else source.encode()
 
 
 @router.get(f"/static/plotly-{plotly_version}.min.js")
-def plotly_bundle() -> Response:
+def plotly_bundle(accept_encoding: Annotated[str, Header()] = "") -> Response:
     """Serve the bundle that the Python package carries, so that figures and script always match."""
-    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-    return Response(_bundle(), media_type="text/javascript", headers=headers)
+    compressed = "gzip" in accept_encoding
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
+    if compressed:
+        headers["Content-Encoding"] = "gzip"
+    return Response(_bundle(compressed), media_type="text/javascript", headers=headers)
+
+
+class Files(StaticFiles):
+    """Files that a browser asks about each time: after an upgrade no page may run the old modules."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Answer with the file, or that it has not changed."""
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 @router.get("/", response_class=HTMLResponse)
@@ -43,4 +58,4 @@ def shell() -> HTMLResponse:
 def install(app: FastAPI) -> None:
     """Add the dashboard's routes and files."""
     app.include_router(router)
-    app.mount("/static", StaticFiles(directory=STATIC))
+    app.mount("/static", Files(directory=STATIC))

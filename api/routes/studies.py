@@ -9,7 +9,7 @@ DELETE /studies/{study}            delete it with all that belongs to it
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query
+from fastapi import APIRouter, Body, Header, Query, Response
 
 from api.state import Srv
 from api.views import study_detail, study_view
@@ -60,7 +60,7 @@ def stop(server: Srv, study: str) -> StudyDetail:
     return _detail(server, server.use_cases.stop(study).id)
 
 
-@router.delete("/{study}", status_code=204)
+@router.delete("/{study}", status_code=204, response_class=Response)
 def delete(server: Srv, study: str) -> None:
     """Delete a study with its trials, curves and events."""
     server.use_cases.delete(study)

@@ -72,7 +72,11 @@ def grade_text(evidence: Evidence, prior: Prior, confidence: float) -> str:
             "Good enough to choose a batch size on fixed hardware, too rough to buy hardware by."
         )
     slope = f"{fit.slope:.2f} ({fit.slope_low:.2f} to {fit.slope_high:.2f})"
-    found = "" if fit.slope_low > 0 else ", which could not be told from no dependence"
+    found = ""
+    if fit.slope_high < 0:
+        found = ", against the theory's s of about 1, so something else than the learning rate moves the noise here"
+    elif fit.slope_low <= 0:
+        found = ", which cannot be told from no dependence"
     return (
         f"Grade C: the noise is read at the tuned learning rate from a line through {fit.trials} trials, as "
         f"proportional to 1 / (lr / batch size)^s with s = {slope}{found}. {soft}"
@@ -98,7 +102,8 @@ def notes(evidence: Evidence, *, timed: bool, batch_norm: bool, limit: int | Non
     elif evidence.edge:
         found.append("The best learning rate is at the edge of those tried, and the noise scale depends on it.")
     if evidence.temperature is not None and evidence.left_out:
-        found.append(f"{evidence.left_out} trials had no upper bound on their noise and are not in the line.")
+        trials = "1 trial" if evidence.left_out == 1 else f"{evidence.left_out} trials"
+        found.append(f"Not in the line, because their noise had no upper bound: {trials}.")
     if scaling_of(evidence.trial.family) == "adaptive":
         found.append("Noise is measured on the plain gradient, not in the metric of the optimizer.")
         found.append("When the batch changes by k, beta2 to the power k keeps its memory in examples; keep beta1.")
