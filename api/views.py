@@ -16,6 +16,11 @@ from tuner.wire.sync import DeviceInfo
 from tuner.wire.views import StudyDetail, StudyView, TrialView, WorkerView
 
 
+def bare_trial_views(study: StudyRecord, records: Sequence[TrialRecord]) -> list[TrialView]:
+    """Show trials without asking who runs them: for figures, which take all of a study."""
+    return [_trial_view(study, record, None, {}) for record in records]
+
+
 def trial_views(session: Session, study: StudyRecord, records: Sequence[TrialRecord]) -> list[TrialView]:
     """Show trials, with their current attempt's worker and error."""
     current = attempts.latest(session, trial_ids=[record.id for record in records])

@@ -7,6 +7,7 @@ a + 1 resumed, for every a; nothing reads reports past `effective_rows`.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -66,8 +67,17 @@ def add(session: Session, *, row: ReportRow) -> None:
     )
 
 
-def effective_rows(session: Session, *, trial_ids: Sequence[int]) -> dict[int, list[ReportRow]]:
-    """Return each trial's effective curve, by step."""
+NOISE = (t.Report.noise_n, t.Report.noise_s, t.Report.noise_q, t.Report.noise_ss, t.Report.noise_qq, t.Report.noise_sq)
+POSITION = (t.Report.trial_id, t.Report.attempt, t.Report.step, t.Report.examples, t.Report.elapsed_s)
+
+
+def effective_rows(
+    session: Session, *, trial_ids: Sequence[int], with_metrics: bool = True, with_noise: bool = True
+) -> dict[int, list[ReportRow]]:
+    """Return each trial's effective curve, by step.
+
+    Without metrics, only the rows that hold noise sums are read.
+    """
     later = aliased(t.Attempt)
     # Rows past the point from which any later attempt resumed were not part of what went on.
     cut = (
@@ -75,21 +85,17 @@ def effective_rows(session: Session, *, trial_ids: Sequence[int]) -> dict[int, l
         .where(later.trial_id == t.Report.trial_id, later.attempt > t.Report.attempt)
         .scalar_subquery()
     )
-    query = (
-        select(t.Report)
-        .where(t.Report.trial_id.in_(trial_ids), cut.is_(None) | ((t.Report.step <= cut) & (t.Report.step > 0)))
-        .order_by(t.Report.trial_id, t.Report.step, t.Report.attempt)
+    # Columns, not entities: a figure reads thousands of rows.
+    columns: list[Any] = [*POSITION, *([t.Report.metrics] if with_metrics else []), *(NOISE if with_noise else [])]
+    query = select(*columns).where(
+        t.Report.trial_id.in_(trial_ids), cut.is_(None) | ((t.Report.step <= cut) & (t.Report.step > 0))
     )
+    if not with_metrics:
+        query = query.where(t.Report.noise_n.is_not(None))
     curves: dict[int, list[ReportRow]] = {}
-    for row in session.scalars(query):
-        curves.setdefault(row.trial_id, []).append(_row(row))
+    for row in session.execute(query.order_by(t.Report.trial_id, t.Report.step, t.Report.attempt)):
+        trial_id, attempt, step, examples, elapsed_s = row[:5]
+        metrics = row[5] if with_metrics else {}
+        noise = Noise(*row[-6:]) if with_noise and row[-6] else None
+        curves.setdefault(trial_id, []).append(ReportRow(trial_id, attempt, step, examples, elapsed_s, metrics, noise))
     return curves
-
-
-def _row(row: t.Report) -> ReportRow:
-    noise = None
-    if row.noise_n:
-        assert row.noise_s is not None and row.noise_q is not None and row.noise_ss is not None
-        assert row.noise_qq is not None and row.noise_sq is not None
-        noise = Noise(row.noise_n, row.noise_s, row.noise_q, row.noise_ss, row.noise_qq, row.noise_sq)
-    return ReportRow(row.trial_id, row.attempt, row.step, row.examples, row.elapsed_s, row.metrics, noise)

@@ -15,7 +15,7 @@ def curves(
     session: Session, study: StudyRecord, records: Sequence[TrialRecord], *, metric: str, points: int
 ) -> list[Curve]:
     """Return one curve per trial that reported anything."""
-    rows = reports.effective_rows(session, trial_ids=[record.id for record in records])
+    rows = reports.effective_rows(session, trial_ids=[record.id for record in records], with_noise=False)
     return [_curve(study, record, rows[record.id], metric, points) for record in records if record.id in rows]
 
 

@@ -18,7 +18,8 @@ from tuner.wire.views import BatchAdvice, BatchAdviceList, BatchRange, NoiseView
 
 MEASURED = 60
 """Trials per optimizer that advice looks at: the best ones."""
-TRACE_POINTS = 40
+TRACE_POINTS, TRACE_WINDOWS = 30, 6
+"""Points of a trace, and how many windows of its width fit into a run: narrow windows have no upper bound."""
 
 
 def sums(rows: Sequence[ReportRow]) -> list[NoiseSums]:
@@ -48,7 +49,7 @@ def _measurements(session: Session, study: StudyRecord, plan: Plan) -> list[Meas
         completed = [trial for trial in usable if trial.state == TrialState.COMPLETED]
         completed.sort(key=lambda trial: (trial.value or 0.0) * (1 if plan.minimize else -1))
         chosen += completed[:MEASURED] + [trial for trial in usable if trial.reason == "diverged"][:MEASURED]
-    rows = reports.effective_rows(session, trial_ids=[trial.id for trial in chosen])
+    rows = reports.effective_rows(session, trial_ids=[trial.id for trial in chosen], with_metrics=False)
     programs = {k: a.program or {} for k, a in attempts.latest(session, trial_ids=[t.id for t in chosen]).items()}
     return [_measurement(plan, trial, rows.get(trial.id, []), programs.get(trial.id, {})) for trial in chosen]
 
@@ -122,14 +123,14 @@ def noise_trace(session: Session, study: StudyRecord, plan: Plan) -> list[NoiseP
 
 
 def trial_trace(session: Session, trial: TrialRecord) -> list[NoisePoint]:
-    """Trace the noise scale along one trial, each point over its share of the run."""
-    rows = [r for r in reports.effective_rows(session, trial_ids=[trial.id]).get(trial.id, []) if r.noise is not None]
+    """Trace the noise scale along one trial, each point over the window of rows that ends there."""
+    rows = reports.effective_rows(session, trial_ids=[trial.id], with_metrics=False).get(trial.id, [])
     attempt = attempts.latest(session, trial_ids=[trial.id]).get(trial.id)
     size = (attempt.program or {}).get("train_examples") if attempt else None
-    width = max(3, math.ceil(len(rows) / TRACE_POINTS))
+    width = max(8, len(rows) // TRACE_WINDOWS)
     points = []
-    for start in range(0, len(rows), width):
-        window = rows[start : start + width]
+    for end in range(min(width, len(rows)), len(rows) + 1, max(1, len(rows) // TRACE_POINTS)):
+        window = rows[max(0, end - width) : end]
         found = estimate_from_rows(sums(window), dataset_size=size)
         points.append(
             NoisePoint(

@@ -41,10 +41,9 @@ def best(session: Session, study: StudyRecord, plan: Plan) -> Best:
 
 def snippet(params: dict[str, Scalar]) -> str:
     """Write Python that builds the tuned optimizer and its schedule."""
-    info = load_catalogue().optimizers[str(params["optimizer"])]
-    chosen = {h.name: params[h.name] for h in info.hyperparameters if h.name in params}
-    arguments = "".join(f", {name}={_number(value)}" for name, value in chosen.items())
-    schedule = load_catalogue().schedules[str(params["schedule"])]
+    catalogue = load_catalogue()
+    info, schedule = catalogue.optimizers[str(params["optimizer"])], catalogue.schedules[str(params["schedule"])]
+    chosen = [f"{h.name}={_number(params[h.name])}" for h in info.hyperparameters if h.name in params]
     settings = "".join(f", {p.name}={_number(params[p.name])}" for p in schedule.parameters if p.name in params)
     return "\n".join(
         [
@@ -52,9 +51,15 @@ def snippet(params: dict[str, Scalar]) -> str:
             "import tuner.optimizers, tuner.schedules",
             "",
             f"batch_size = {params['batch_size']}",
-            f'optimizer = tuner.optimizers.build("{info.name}", model{arguments})',
-            "scheduler = torch.optim.lr_scheduler.LambdaLR(  # total_steps: updates of the whole run",
-            f'    optimizer, lambda t: float(tuner.schedules.multiplier("{schedule.name}", t, total_steps{settings}))',
+            "optimizer = tuner.optimizers.build(",
+            f'    "{info.name}",',
+            "    model,",
+            *(f"    {argument}," for argument in chosen),
+            ")",
+            "scheduler = torch.optim.lr_scheduler.LambdaLR(",
+            "    optimizer,",
+            "    # total_steps: updates of the whole run",
+            f'    lambda t: float(tuner.schedules.multiplier("{schedule.name}", t, total_steps{settings})),',
             ")",
         ]
     )

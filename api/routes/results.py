@@ -18,7 +18,7 @@ from api.figures import FIGURES, Figure
 from api.results import noise, winners
 from api.results.curves import curves
 from api.state import Srv
-from api.views import study_view, trial_views
+from api.views import bare_trial_views, study_view
 from storage import studies, trials
 from storage.studies import StudyRecord
 from tuner.errors import NotFound
@@ -77,7 +77,7 @@ def trial_noise(server: Srv, study: str, number: int) -> Figure:
 
 
 def _all(session: Session, record: StudyRecord) -> list[TrialView]:
-    return trial_views(session, record, trials.of_study(session, study_id=record.id))
+    return bare_trial_views(record, trials.of_study(session, study_id=record.id))
 
 
 def _curves(session: Session, record: StudyRecord, plan: Plan, view: StudyView) -> Figure:

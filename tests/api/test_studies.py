@@ -79,7 +79,7 @@ def test_results_before_and_after_the_first_trial(client: TestClient) -> None:
     assert best["grade"] == "D"
     assert best["interval"] is None
     assert "one seed" in best["evidence"]
-    assert 'tuner.optimizers.build("' in best["snippet"]
+    assert "tuner.optimizers.build(" in best["snippet"]
     board = client.get("/api/v1/studies/small/leaderboard").json()
     assert board["rows"][0]["optimizer"] == held[0]["params"]["optimizer"]
     assert board["rows"][1]["best"] is None

@@ -1,6 +1,6 @@
 /**
- * A figure of a study or a trial in its card. It is fetched only while it can be seen and something has changed since, and at most
- * every two seconds.
+ * A figure of a study or a trial in its card. It is fetched at once, and again when something has changed since: at most every two
+ * seconds while it can be seen, every ten while it is scrolled away (a printed or captured page shows all of them).
  */
 
 import { get } from "../api.js";
@@ -9,6 +9,7 @@ import { draw, release } from "../plot.js";
 import { throttle } from "../throttle.js";
 
 const EVERY_MS = 2000;
+const AWAY_MS = 10000;
 
 /**
  * @param {{at: string, name: string, title: string, caption: string, onTrial?: (trial: number) => void,
@@ -23,7 +24,7 @@ export function figure({ at, name, title, caption, onTrial, words }) {
   let visible = false;
   let stale = true;
 
-  const refresh = throttle(async () => {
+  const fetchAndDraw = async () => {
     if (!stale || document.hidden) return;
     stale = false;
     try {
@@ -33,7 +34,10 @@ export function figure({ at, name, title, caption, onTrial, words }) {
       stale = true;
       if (error.status !== 0) message.textContent = error.message;
     }
-  }, EVERY_MS);
+  };
+  const refresh = throttle(fetchAndDraw, EVERY_MS);
+  const refreshAway = throttle(fetchAndDraw, AWAY_MS);
+  refreshAway.call();
   const seen = new IntersectionObserver(
     ([entry]) => {
       visible = entry.isIntersecting;
@@ -48,11 +52,12 @@ export function figure({ at, name, title, caption, onTrial, words }) {
     node,
     changed: () => {
       stale = true;
-      if (visible) refresh.call();
+      (visible ? refresh : refreshAway).call();
     },
     end: () => {
       seen.disconnect();
       refresh.end();
+      refreshAway.end();
       release(plot);
     },
   };
