@@ -41,13 +41,13 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         app.state.server, app.state.streams = server, []
         server.hub.bind(asyncio.get_running_loop())
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-        conducting = asyncio.create_task(server.conductor.run())
+        conducting = app.state.conducting = asyncio.create_task(server.conductor.run())
         try:
             yield
         finally:
             server.hub.close()
             server.asker.close()
-            await conducting
+            await asyncio.wait([conducting])  # what it died of is for `serve` to say
             database.close()
 
     app = FastAPI(

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from fastapi import FastAPI
 
 from api.app import create_app, open_database
 from api.settings import Settings
+from tuner import logs
 from tuner.errors import TunerError
 from tuner.launchers.local import LocalWorkers
 
@@ -33,6 +35,8 @@ def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> int
         DatabaseUnusable: the database cannot be opened.
     """
     settings.check()
+    logs.configure(settings.log_form)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     listener = _listen(settings)
     try:
         database = open_database(settings)
@@ -42,8 +46,9 @@ def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> int
     port = listener.getsockname()[1]
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "localhost") else settings.host
     url = f"http://{shown}:{port}"
+    app = create_app(settings, database)
     config = uvicorn.Config(
-        create_app(settings, database),
+        app,
         log_level="warning",
         timeout_graceful_shutdown=2,
         timeout_keep_alive=30,
@@ -51,7 +56,7 @@ def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> int
     )
     server = _Server(config)
     try:
-        return asyncio.run(_run(server, listener, settings, url, ready))
+        return asyncio.run(_run(app, server, listener, settings, url, ready))
     finally:
         listener.close()
 
@@ -66,6 +71,7 @@ class _Server(uvicorn.Server):
 
 
 async def _run(
+    app: FastAPI,
     server: _Server,
     listener: socket.socket,
     settings: Settings,
@@ -88,7 +94,8 @@ async def _run(
         await asyncio.to_thread(workers.start)
     if ready is not None:
         ready(url)
-    while not stop.is_set() and not serving.done():
+    conducting = app.state.conducting
+    while not stop.is_set() and not serving.done() and not conducting.done():
         if workers is not None:
             await asyncio.to_thread(workers.poll)
         try:
@@ -97,9 +104,11 @@ async def _run(
             continue
     if workers is not None:
         await asyncio.to_thread(workers.stop)
-    server.config.app.state.server.hub.close()  # type: ignore[union-attr]
+    app.state.server.hub.close()
     server.should_exit = True
     await serving
+    if conducting.done() and conducting.exception() is not None:
+        raise CannotServe(f"the conductor failed: {conducting.exception()!r}") from conducting.exception()
     return 0
 
 

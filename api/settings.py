@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     workloads: list[str] = Field(default_factory=list, description="files or modules for the local workers")
     width: int = Field(default=32, ge=1, le=4096, description="slots of a local worker's stack")
     lease_s: float = Field(default=15.0, ge=1.0, le=3600.0, description="seconds without a sync until a lease is lost")
+    log_form: Literal["text", "json"] = Field(default="text", description="how log lines look")
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="largest request body")
     max_event_streams: int = Field(default=200, ge=1, description="browsers that may follow studies at a time")
 

@@ -15,7 +15,7 @@ from api.conductor.hub import Hub, wait
 from api.conductor.proposals import Outrun
 from api.conductor.specs import Plan, Plans
 from storage import attempts, events, studies, trials
-from storage.database import Database
+from storage.database import Database, DatabaseUnusable
 from storage.events import Change
 from storage.studies import StudyRecord
 from storage.trials import TrialRecord
@@ -24,6 +24,8 @@ from tuner.study.states import StudyState, TrialState
 
 log = logging.getLogger(__name__)
 TICK_S = 0.5
+STORAGE_PAUSE_S = 2.0
+"""Pause after the database could not be written."""
 
 
 class Conductor:
@@ -40,8 +42,15 @@ class Conductor:
         """Go round until the server closes."""
         while not self._hub.closing.is_set():
             ticket = self._hub.changes.ticket()
-            await asyncio.to_thread(self.round)
-            await wait(ticket, TICK_S)
+            pause_s = TICK_S
+            try:
+                await asyncio.to_thread(self.round)
+            except DatabaseUnusable as error:
+                # A full disk: no sync was stored either, so no lease may expire for it.
+                log.error("%s", error, extra={"action": "storage"})
+                self._grace.interrupt()
+                ticket, pause_s = asyncio.Event(), STORAGE_PAUSE_S
+            await wait(ticket, pause_s)
 
     def round(self) -> None:
         """Look after every study once."""
@@ -66,13 +75,17 @@ class Conductor:
         with self._database.write() as session:
             now = self._database.now(session)
             changes: list[Change] = []
-            for lease in attempts.expired(session, study_ids=study_ids, now=now):
+            lost = attempts.expired(session, study_ids=study_ids, now=now)
+            for lease in lost:
                 trial = trials.by_ids(session, ids=[lease.trial_id])[lease.trial_id]
                 attempts.end(session, trial_id=trial.id, attempt=lease.attempt, outcome="lost", now=now)
                 plan = self._plans.of(studies.get(session, trial.study_id))
                 changes += endings.give_back(session, trial=trial, plan=plan, outcome="lost", now=now)
-                log.warning("lease lost", extra={"action": "lease_lost", "trial": trial.id, "worker": lease.worker_id})
             events.append(session, changes=changes, now=now)
+        for lease in lost:
+            log.warning(
+                "lease lost", extra={"action": "lease_lost", "trial": lease.trial_id, "worker": lease.worker_id}
+            )
         self._ring()
 
     def _tend(self, study_id: int) -> None:

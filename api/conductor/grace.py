@@ -17,6 +17,10 @@ class Grace:
         self._last_steady = 0.0
         self._last_wall: datetime | None = None
 
+    def interrupt(self) -> None:
+        """Start anew: workers could not be heard."""
+        self._since = None
+
     def tick(self, *, steady_s: float, wall: datetime) -> bool:
         """Note that the server is alive; True when leases may be expired now."""
         if self._since is None or self._last_wall is None:

@@ -34,3 +34,11 @@ def test_a_jump_of_the_wall_clock_starts_it_anew() -> None:
     assert not run(grace, [11.0], wall_offset=3600)
     assert not run(grace, [11.0 + t for t in range(1, 10)], wall_offset=3600)
     assert run(grace, [21.0], wall_offset=3600)
+
+
+def test_an_interruption_starts_it_anew() -> None:
+    grace = Grace(10.0)
+    assert run(grace, [float(t) for t in range(11)])
+    grace.interrupt()
+    assert not run(grace, [11.0, 12.0, 13.0])
+    assert run(grace, [13.0 + t for t in range(9)])

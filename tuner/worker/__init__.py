@@ -14,7 +14,6 @@ This package imports nothing on its own: the device process must not load what o
 import logging
 import os
 import signal
-import sys
 
 
 def run(
@@ -46,12 +45,13 @@ def run(
     """
     import socket
 
+    from tuner import logs
     from tuner.client import Client
     from tuner.worker.agent import Agent
     from tuner.worker.child import DeviceProcess
     from tuner.worker.gpus import visible_gpus
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure()
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     chosen = devices or [f"cuda:{index}" for index in range(len(visible_gpus()))] or ["cpu"]
     threads = threads or max(1, min(8, (os.cpu_count() or 1) // 2))

@@ -20,7 +20,7 @@ from typing import IO
 
 import torch
 
-from tuner import workloads
+from tuner import logs, workloads
 from tuner.worker.channel import Json, private_streams, read_lines, write_line
 from tuner.worker.runner import Runner
 
@@ -30,7 +30,7 @@ def main() -> int:
     options = _options()
     source, target = private_streams()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the agent decides when we leave
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure()
     torch.set_num_threads(options.threads)
     if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
         logging.getLogger(__name__).error("no usable GPU for device %s", options.device)

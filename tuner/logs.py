@@ -1,0 +1,54 @@
+"""How log lines look: a constant message, then what it is about (`extra`), as words or as JSON.
+
+Standard library only: device processes log too.
+"""
+
+import json
+import logging
+import sys
+from typing import Literal
+
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+"""Attributes that every record has; the rest came in `extra`."""
+
+
+def configure(form: Literal["text", "json"] = "text", level: int = logging.INFO) -> None:
+    """Send log lines to standard error in the given form."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if form == "json" else Words())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def about(record: logging.LogRecord) -> dict[str, object]:
+    """Return what was given as `extra`."""
+    return {name: value for name, value in vars(record).items() if name not in STANDARD}
+
+
+class Words(logging.Formatter):
+    """`2026-01-31 12:00:00 WARNING lease lost (trial=3, worker=1)`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Add what the line is about; the action repeats the message for machines and is left out."""
+        fields = ", ".join(f"{name}={value}" for name, value in about(record).items() if name != "action")
+        line = super().formatMessage(record)
+        return f"{line} ({fields})" if fields else line
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write time, level, logger, message, traceback and everything that the line is about."""
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **about(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
