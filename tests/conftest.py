@@ -11,21 +11,11 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app, open_database
 from api.settings import Settings
-from storage.database import Database
-from storage.migrate import upgrade
 
 # Test processes share few cores, and so do the servers and workers that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    found = Database(f"sqlite:///{tmp_path / 'test.sqlite'}")
-    upgrade(found)
-    yield found
-    found.close()
 
 
 @pytest.fixture
