@@ -51,6 +51,11 @@ def install(app: FastAPI) -> None:
         kinds = {401: "tuner:not-allowed", 403: "tuner:not-allowed", 404: "tuner:not-found", 413: "tuner:too-large"}
         return problem(error.status_code, kinds.get(error.status_code, "about:blank"), str(error.detail))
 
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        # The traceback goes to the log by Starlette itself.
+        return problem(500, "tuner:error", "the server failed on this request; its log has the traceback")
+
 
 def _field(location: tuple[int | str, ...]) -> str:
     path = ""

@@ -22,6 +22,7 @@ from api.views import bare_trial_views, study_view
 from storage import studies, trials
 from storage.studies import StudyRecord
 from tuner.errors import NotFound
+from tuner.wire.message import Number
 from tuner.wire.views import BatchAdviceList, Best, Leaderboard, StudyView, TrialView
 
 router = APIRouter(prefix="/studies/{study}", tags=["results"])
@@ -66,7 +67,7 @@ def figure(server: Srv, study: str, name: str) -> Figure:
 
 
 @router.get("/trials/{number}/figures/noise", response_model=None)
-def trial_noise(server: Srv, study: str, number: int) -> Figure:
+def trial_noise(server: Srv, study: str, number: Number) -> Figure:
     """Draw the noise scale along one trial."""
     with server.database.read() as session:
         record = studies.get(session, study)

@@ -17,6 +17,7 @@ from api.views import trial_view, trial_views
 from storage import studies, trials
 from tuner.errors import Fault, InvalidInput
 from tuner.study.states import TrialState
+from tuner.wire.message import Number
 from tuner.wire.views import Curve, Page, TrialView
 
 router = APIRouter(prefix="/studies/{study}/trials", tags=["trials"])
@@ -52,7 +53,7 @@ def list_trials(
 
 
 @router.get("/{number}")
-def show(server: Srv, study: str, number: int) -> TrialView:
+def show(server: Srv, study: str, number: Number) -> TrialView:
     """Show one trial."""
     with server.database.read() as session:
         record = studies.get(session, study)
@@ -63,7 +64,7 @@ def show(server: Srv, study: str, number: int) -> TrialView:
 def curve(
     server: Srv,
     study: str,
-    number: int,
+    number: Number,
     metric: Annotated[str | None, Query(description="default: the study's metric")] = None,
     points: Annotated[int, Query(ge=2, le=1000)] = 200,
 ) -> Curve:
@@ -76,7 +77,7 @@ def curve(
 
 
 @router.post("/{number}/stop")
-def stop(server: Srv, study: str, number: int) -> TrialView:
+def stop(server: Srv, study: str, number: Number) -> TrialView:
     """Stop a trial: a queued one is cancelled at once, a running one ends within seconds."""
     stopped = server.use_cases.stop_trial(study, number)
     with server.database.read() as session:

@@ -14,6 +14,7 @@ from api.conductor.hub import wait
 from api.state import Server, Srv
 from api.views import worker_view
 from storage import attempts, workers
+from tuner.wire.message import Count
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.wire.views import Page, WorkerView
 
@@ -50,7 +51,7 @@ def list_workers(server: Srv) -> Page[WorkerView]:
 
 
 @router.post("/{worker}/sync")
-async def sync(server: Srv, worker: int, request: SyncRequest) -> SyncReply:
+async def sync(server: Srv, worker: Count, request: SyncRequest) -> SyncReply:
     """Tell the server what is, and hear what is wanted."""
     newer = server.waiting.take(request.session)
     wait_s = max(request.wait_s, REFILL_WAIT_S if request.finished else 0.0)

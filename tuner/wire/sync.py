@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from tuner.study.hyperparameter import Scalar
-from tuner.wire.message import Message
+from tuner.wire.message import Count, Message, Number
 
 Outcome = Literal["finished", "error", "crashed", "drained", "displaced", "stopped"]
 """How a worker can end an attempt. The server adds `lost` by itself."""
@@ -20,7 +20,7 @@ class DeviceInfo(Message):
 
     device: str
     description: str = ""
-    width: int = Field(ge=1, description="slots of its stack")
+    width: int = Field(ge=1, le=1_000_000, description="slots of its stack")
 
 
 class WorkloadInfo(Message):
@@ -52,20 +52,20 @@ class Capacity(Message):
 
     device: str
     stack: str | None = None
-    free: int = Field(ge=0)
+    free: Number
 
 
 class Held(Message):
     """An attempt that the worker is running."""
 
-    trial: int
-    attempt: int
+    trial: Count
+    attempt: Number
 
 
 class NoiseRow(Message):
     """Sums over the steps since the last row (see `tuner.noise.NoiseSums`)."""
 
-    n: int
+    n: Number
     s: float
     q: float
     ss: float
@@ -76,10 +76,10 @@ class NoiseRow(Message):
 class Report(Message):
     """A row of a trial's curve, keyed (trial, attempt, step). Reports of one step merge."""
 
-    trial: int
-    attempt: int
-    step: int = Field(ge=0, description="updates done")
-    examples: int = Field(ge=0, description="examples seen")
+    trial: Count
+    attempt: Number
+    step: Count = Field(description="updates done")
+    examples: Count = Field(description="examples seen")
     elapsed_s: float = Field(ge=0, description="seconds in the slot during this attempt")
     metrics: dict[str, float] = Field(default_factory=dict, max_length=64)
     noise: NoiseRow | None = None
@@ -88,13 +88,13 @@ class Report(Message):
 class Finish(Message):
     """The worker's last word on an attempt."""
 
-    trial: int
-    attempt: int
+    trial: Count
+    attempt: Number
     outcome: Outcome
     infeasible: Literal["diverged", "oom", "batch_exceeds_budget"] | None = None
     value: float | None = Field(default=None, description="null: the server reads it from the reports")
-    step: int = 0
-    examples: int = 0
+    step: Count = 0
+    examples: Count = 0
     error: str | None = Field(default=None, max_length=20_000, description="traceback, for outcome error or crashed")
     program: dict[str, Scalar | None] = Field(default_factory=dict, description="what fixes the floating-point result")
 
@@ -103,7 +103,7 @@ class SyncRequest(Message):
     """POST /workers/{worker}/sync: the worker's whole state."""
 
     session: str
-    seq: int = Field(ge=0, description="increases with every request of the session")
+    seq: Count = Field(description="increases with every request of the session")
     capacity: list[Capacity] = Field(default_factory=list)
     held: list[Held] = Field(default_factory=list, max_length=100_000)
     reports: list[Report] = Field(default_factory=list, max_length=10_000)
@@ -114,8 +114,8 @@ class SyncRequest(Message):
 class Assignment(Message):
     """A trial to run: everything that the engine needs."""
 
-    trial: int
-    attempt: int
+    trial: Count
+    attempt: Number
     device: str
     stack: str = Field(description="trials with the same key share a stack")
     study: str
@@ -134,8 +134,8 @@ class Assignment(Message):
 class Stop(Message):
     """An attempt to end, and why."""
 
-    trial: int
-    attempt: int
+    trial: Count
+    attempt: Number
     why: str
 
 
