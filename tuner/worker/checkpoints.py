@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch  # noqa: F401 - loaded now: as a part of the first checkpoint it would be charged to it
 from torch import Tensor
 
 from tuner.engine import Snapshot, Stack, TrialSpec
