@@ -9,10 +9,12 @@ from api.conductor.asker import Asker
 from api.conductor.conductor import Conductor
 from api.conductor.hub import Hub, Waiting
 from api.conductor.leasing import Leasing
+from api.conductor.retention import Retention
 from api.conductor.specs import Plans
 from api.conductor.use_cases import UseCases
 from api.settings import Settings
 from storage.database import Database
+from tuner.store import Store
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Server:
 
     settings: Settings
     database: Database
+    store: Store
+    retention: Retention
     hub: Hub
     waiting: Waiting
     plans: Plans
@@ -33,16 +37,20 @@ class Server:
 def build_server(settings: Settings, database: Database) -> Server:
     """Wire the control plane together."""
     hub, plans, asker = Hub(), Plans(), Asker()
+    store = Store(settings.store_root)
+    retention = Retention(database, plans, store)
     return Server(
         settings=settings,
         database=database,
+        store=store,
+        retention=retention,
         hub=hub,
         waiting=Waiting(),
         plans=plans,
         asker=asker,
         leasing=Leasing(plans, settings.lease_s),
-        use_cases=UseCases(database, plans, hub),
-        conductor=Conductor(database, plans, hub, asker, settings.lease_s),
+        use_cases=UseCases(database, plans, hub, retention),
+        conductor=Conductor(database, plans, hub, asker, settings.lease_s, retention),
     )
 
 

@@ -41,8 +41,9 @@ def begin(
     device: str,
     lease_expires: datetime,
     now: datetime,
+    resumed_from: int = 0,
 ) -> None:
-    """Grant a lease; the schema refuses a second live one."""
+    """Grant a lease on a trial that goes on from a step; the schema refuses a second live one."""
     session.add(
         t.Attempt(
             trial_id=trial_id,
@@ -50,6 +51,7 @@ def begin(
             worker_id=worker_id,
             device=device,
             lease_expires=lease_expires,
+            resumed_from=resumed_from,
             started_at=now,
         )
     )
@@ -102,6 +104,22 @@ def end(
         update(t.Attempt)
         .where(t.Attempt.trial_id == trial_id, t.Attempt.attempt == attempt, t.Attempt.outcome.is_(None))
         .values(outcome=outcome, ended_at=now, error=error, program=program)
+        .returning(t.Attempt.attempt)
+    ).one_or_none()
+    return moved is not None
+
+
+def restart(session: Session, *, trial_id: int, attempt: int) -> bool:
+    """Note that a live attempt began from zero; False when it was known to, or has ended."""
+    moved = session.execute(
+        update(t.Attempt)
+        .where(
+            t.Attempt.trial_id == trial_id,
+            t.Attempt.attempt == attempt,
+            t.Attempt.outcome.is_(None),
+            t.Attempt.resumed_from > 0,
+        )
+        .values(resumed_from=0)
         .returning(t.Attempt.attempt)
     ).one_or_none()
     return moved is not None

@@ -168,8 +168,11 @@ def queued(session: Session, *, workloads: Sequence[str], limit: int, stack: str
     return [(trial_id, key) for trial_id, key in session.execute(query)]
 
 
-def start(session: Session, *, trial_id: int, now: datetime) -> int | None:
-    """Move a queued trial to running and return its new attempt number, or None when somebody was faster."""
+def start(session: Session, *, trial_id: int, now: datetime, step: int = 0, examples: int = 0) -> int | None:
+    """Move a queued trial to running, at the step where it goes on, and return its new attempt number.
+
+    None when somebody was faster.
+    """
     return session.execute(
         update(t.Trial)
         .where(t.Trial.id == trial_id, t.Trial.state == TrialState.QUEUED)
@@ -177,8 +180,8 @@ def start(session: Session, *, trial_id: int, now: datetime) -> int | None:
             state=TrialState.RUNNING,
             attempt=t.Trial.attempt + 1,
             started_at=func.coalesce(t.Trial.started_at, now),
-            step=0,
-            examples=0,
+            step=step,
+            examples=examples,
         )
         .returning(t.Trial.attempt)
     ).scalar_one_or_none()
@@ -190,6 +193,13 @@ def advance(session: Session, *, trial_id: int, attempt: int, step: int, example
         update(t.Trial)
         .where(t.Trial.id == trial_id, t.Trial.attempt == attempt, t.Trial.step < step)
         .values(step=step, examples=examples)
+    )
+
+
+def rewind(session: Session, *, trial_id: int, attempt: int) -> None:
+    """Set a trial's progress to zero: its attempt could not go on from a checkpoint."""
+    session.execute(
+        update(t.Trial).where(t.Trial.id == trial_id, t.Trial.attempt == attempt).values(step=0, examples=0)
     )
 
 
@@ -212,12 +222,15 @@ def end(
     return moved is not None
 
 
-def requeue(session: Session, *, trial_id: int, charge: bool) -> bool:
-    """Put a running trial back into the queue; `charge` counts the attempt against retry.max."""
+def requeue(session: Session, *, trial_id: int, charge: bool, step: int = 0, examples: int = 0) -> bool:
+    """Put a running trial back into the queue, at the step where it will go on.
+
+    `charge` counts the attempt against retry.max.
+    """
     moved = session.execute(
         update(t.Trial)
         .where(t.Trial.id == trial_id, t.Trial.state == TrialState.RUNNING)
-        .values(state=TrialState.QUEUED, charged=t.Trial.charged + int(charge), step=0, examples=0)
+        .values(state=TrialState.QUEUED, charged=t.Trial.charged + int(charge), step=step, examples=examples)
         .returning(t.Trial.id)
     ).one_or_none()
     return moved is not None

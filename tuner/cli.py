@@ -175,6 +175,18 @@ def worker(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads per device (default: half the cores, at most 8).")
     ] = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", envvar="TUNER_CHECKPOINTS", help="Checkpoints, in a directory of the server's."),
+    ] = None,
+    checkpoint_every_s: Annotated[
+        float | None,
+        typer.Option(min=0.1, envvar="TUNER_CHECKPOINT_EVERY_S", help="Seconds between a trial's (default: 10)."),
+    ] = None,
+    hang_s: Annotated[
+        float | None,
+        typer.Option(min=1.0, envvar="TUNER_HANG_S", help="Silence until training counts as hung (default: 300)."),
+    ] = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process has ended.")] = None,
 ) -> None:
     """Train trials for a server, on this machine's devices.
@@ -187,7 +199,22 @@ def worker(
     from tuner.worker import run
 
     url = server or os.environ.get("TUNER_SERVER") or DEFAULT_SERVER
-    raise typer.Exit(run(url, token or os.environ.get("TUNER_TOKEN"), name, device, width, workloads, parent, threads))
+    token = token or os.environ.get("TUNER_TOKEN")
+    store = str(checkpoints.absolute()) if checkpoints is not None else None
+    status = run(
+        url,
+        token,
+        name,
+        device,
+        width,
+        workloads,
+        parent,
+        threads,
+        checkpoints=store,
+        checkpoint_every_s=checkpoint_every_s,
+        hang_s=hang_s,
+    )
+    raise typer.Exit(status)
 
 
 def _check_api_lies_beside() -> None:

@@ -151,6 +151,16 @@ class Client:
         """Recommend batch sizes, for every optimizer of a study."""
         return self._http.fetch(BatchAdviceList, "GET", _path(study, "batch-advice"))
 
+    def weights(self, study: str | int, number: int | None = None) -> bytes:
+        """Download a trial's weights, a safetensors file; the best trial's by default.
+
+        Raises `NotFound` when there are none: only a study's best trial keeps them.
+        """
+        number = self.best(study).trial.number if number is None else number
+        path = _path(study, "trials", number, "weights")
+        content: bytes = self._http.send("GET", path, media_type="application/octet-stream", timeout_s=300.0).content
+        return content
+
     def figure(self, study: str | int, name: str) -> dict[str, Any]:
         """Fetch a figure as Plotly JSON (`data`, `layout`)."""
         figure: dict[str, Any] = self._http.send("GET", _path(study, "figures", name)).json()

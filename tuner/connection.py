@@ -85,8 +85,9 @@ class Connection:
         query: Mapping[str, str | int | None] | None = None,
         body: object = None,
         timeout_s: float | None = None,
+        media_type: str = "application/json",
     ) -> httpx2.Response:
-        """Send a request; return the answer if it is a success in JSON (or 204), raise what it means otherwise.
+        """Send a request; return the answer if it is a success of this type (or 204), raise what it means otherwise.
 
         `query` entries that are None are left out. `body` is a pydantic value or plain values fit for JSON.
         `timeout_s` is how long to wait for the answer. Raises the errors of `tuner.errors`.
@@ -105,7 +106,7 @@ class Connection:
         )
         if not response.is_success:
             raise self._meaning(response, f"{method} {path}")
-        if response.status_code != 204 and not _is_json(response):
+        if response.status_code != 204 and not _is(media_type, response):
             raise self._foreign(f"{method} {path}", _describe(response))
         return response
 
@@ -202,9 +203,9 @@ def _encode(body: object) -> bytes | None:
         raise InvalidInput(f"the document cannot be written as JSON: {error}") from error
 
 
-def _is_json(response: httpx2.Response) -> bool:
+def _is(wanted: str, response: httpx2.Response) -> bool:
     media_type = response.headers.get("content-type", "").partition(";")[0].strip()
-    return media_type == "application/json" or media_type.endswith("+json")
+    return media_type == wanted or (wanted == "application/json" and media_type.endswith("+json"))
 
 
 def _describe(response: httpx2.Response) -> str:

@@ -13,6 +13,7 @@ from api.conductor.asker import Asker, SamplerFailed
 from api.conductor.grace import Grace
 from api.conductor.hub import Hub, wait
 from api.conductor.proposals import Outrun
+from api.conductor.retention import Retention
 from api.conductor.specs import Plan, Plans
 from storage import attempts, events, studies, trials
 from storage.database import Database, DatabaseUnusable
@@ -31,12 +32,15 @@ STORAGE_PAUSE_S = 2.0
 class Conductor:
     """Runs as one task on the server's event loop; its database work happens in a thread."""
 
-    def __init__(self, database: Database, plans: Plans, hub: Hub, asker: Asker, lease_s: float) -> None:
+    def __init__(
+        self, database: Database, plans: Plans, hub: Hub, asker: Asker, lease_s: float, retention: Retention
+    ) -> None:
         self._database = database
         self._plans = plans
         self._hub = hub
         self._asker = asker
         self._grace = Grace(lease_s)
+        self._retention = retention
 
     async def run(self) -> None:
         """Go round until the server closes."""
@@ -67,6 +71,7 @@ class Conductor:
             except SamplerFailed as error:
                 if not self._hub.closing.is_set():
                     self._fail(study_id, str(error))
+        self._retention.tick(time.monotonic())
 
     def _expire(self, study_ids: list[int]) -> None:
         with self._database.read() as session:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from api.conductor import resuming
 from api.conductor.specs import Plan
 from storage import attempts, reports, trials
 from storage.events import Change
@@ -33,6 +34,8 @@ def finish(session: Session, *, trial: TrialRecord, plan: Plan, word: Finish, no
     if not ended or word.attempt != trial.attempt:
         return []
     trials.advance(session, trial_id=trial.id, attempt=word.attempt, step=word.step, examples=word.examples)
+    if word.weights is not None:
+        resuming.keep(session, trial=trial, attempt=word.attempt, step=word.step, file=word.weights, now=now)
     if word.outcome != "finished":
         return give_back(session, trial=trial, plan=plan, outcome=word.outcome, now=now)
     if word.infeasible is not None:
@@ -51,9 +54,13 @@ def give_back(session: Session, *, trial: TrialRecord, plan: Plan, outcome: str,
     if charge and trial.charged + 1 > plan.spec.retry.max:
         reason = f"{outcome} {trial.charged + 1} times; retry.max is {plan.spec.retry.max}"
         return _end(session, trial, TrialState.FAILED, reason, now=now)
-    if not trials.requeue(session, trial_id=trial.id, charge=charge):
+    found = resuming.resumable(session, trial_id=trial.id)
+    step = found.step if found is not None else 0
+    examples = resuming.examples_at(trial, step)
+    if not trials.requeue(session, trial_id=trial.id, charge=charge, step=step, examples=examples):
         return []
-    return [Change(trial.study_id, "trial.requeued", trial.number, {"outcome": outcome, "attempt": trial.attempt})]
+    data = {"outcome": outcome, "attempt": trial.attempt, "step": step}
+    return [Change(trial.study_id, "trial.requeued", trial.number, data)]
 
 
 def _end(

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from api.conductor import endings
+from api.conductor import endings, resuming
 from api.conductor.specs import Plan, Plans
 from storage import attempts, events, reports, studies, trials, workers
 from storage.attempts import AttemptRecord
@@ -21,7 +21,7 @@ from storage.studies import StudyRecord
 from storage.trials import TrialRecord
 from storage.workers import WorkerRecord
 from tuner.study.states import TrialState
-from tuner.wire.sync import Assignment, Capacity, Report, Stop, SyncReply, SyncRequest
+from tuner.wire.sync import Assignment, Capacity, Report, Resume, Stop, SyncReply, SyncRequest
 
 NEXT_SYNC_S = 1.0
 """How often a busy worker reports when nothing ends."""
@@ -34,6 +34,8 @@ class Outcome:
     reply: SyncReply
     changes: list[Change] = field(default_factory=list)
     advanced: set[int] = field(default_factory=set)
+    unwanted: list[str] = field(default_factory=list)
+    """Files of the checkpoint store to delete once this is committed."""
 
 
 class Leasing:
@@ -59,7 +61,9 @@ class Leasing:
         newer = workers.seen(session, worker_id=worker_id, seq=request.seq, now=now)
         newer = newer or (again and worker.seq == request.seq)
         attempts.renew(session, worker_id=worker_id, lease_expires=now + timedelta(seconds=self._lease_s))
+        self._apply_restarts(session, worker_id, request, outcome)
         self._apply_reports(session, worker_id, request, outcome)
+        self._apply_checkpoints(session, worker_id, request, outcome, now)
         self._apply_finishes(session, worker_id, request, outcome, now)
         self._drop_stopped(session, worker_id, request, outcome, now)
         if newer:
@@ -86,6 +90,20 @@ class Leasing:
             trials.advance(session, trial_id=trial_id, attempt=attempt, step=report.step, examples=report.examples)
         found = trials.by_ids(session, ids={trial_id for trial_id, _ in last})
         outcome.advanced.update(trial.study_id for trial in found.values())
+
+    def _apply_restarts(self, session: Session, worker_id: int, request: SyncRequest, outcome: Outcome) -> None:
+        if request.restarted:
+            live = {(a.trial_id, a.attempt) for a in attempts.live_of_worker(session, worker_id=worker_id)}
+            found = trials.by_ids(session, ids={word.trial for word in request.restarted})
+            outcome.changes += resuming.apply_restarts(session, live=live, found=found, request=request)
+
+    def _apply_checkpoints(
+        self, session: Session, worker_id: int, request: SyncRequest, outcome: Outcome, now: datetime
+    ) -> None:
+        if request.checkpointed:
+            live = {(a.trial_id, a.attempt) for a in attempts.live_of_worker(session, worker_id=worker_id)}
+            found = trials.by_ids(session, ids={word.trial for word in request.checkpointed})
+            outcome.unwanted += resuming.apply_checkpoints(session, live=live, found=found, request=request, now=now)
 
     def _apply_finishes(
         self, session: Session, worker_id: int, request: SyncRequest, outcome: Outcome, now: datetime
@@ -122,7 +140,8 @@ class Leasing:
         outcome: Outcome,
         now: datetime,
     ) -> None:
-        if capacity.device not in {device["device"] for device in worker.devices}:
+        device = resuming.device_of(worker, capacity.device)
+        if device is None:
             return
         held = {(h.trial, h.attempt) for h in request.held}
         live = [a for a in attempts.live_of_worker(session, worker_id=worker.id) if a.device == capacity.device]
@@ -136,7 +155,11 @@ class Leasing:
             key = key or stack
             if stack != key:
                 continue
-            attempt = trials.start(session, trial_id=trial_id, now=now)
+            trial = trials.by_ids(session, ids=[trial_id])[trial_id]
+            found = resuming.resumable(session, trial_id=trial_id, device=device)
+            step = found.step if found is not None else 0
+            examples = resuming.examples_at(trial, step)
+            attempt = trials.start(session, trial_id=trial_id, now=now, step=step, examples=examples)
             if attempt is None:
                 continue
             attempts.begin(
@@ -147,10 +170,10 @@ class Leasing:
                 device=capacity.device,
                 lease_expires=now + timedelta(seconds=self._lease_s),
                 now=now,
+                resumed_from=step,
             )
-            trial = trials.by_ids(session, ids=[trial_id])[trial_id]
             studies.mark_started(session, study_id=trial.study_id, now=now)
-            data = {"worker": worker.name, "attempt": attempt}
+            data = {"worker": worker.name, "attempt": attempt, "resumed_from": step}
             outcome.changes.append(Change(trial.study_id, "trial.running", trial.number, data))
 
     def _stack_of(self, session: Session, underway: list[AttemptRecord]) -> str | None:
@@ -182,11 +205,14 @@ class Leasing:
             if trial.state != TrialState.RUNNING or trial.stop_why is not None:
                 continue
             study = cache.setdefault(trial.study_id, studies.get(session, trial.study_id))
-            assign.append(assignment(study, self._plans.of(study), trial, attempt))
+            resume = resuming.resume_of(session, trial, attempt)
+            assign.append(assignment(study, self._plans.of(study), trial, attempt, resume))
         return SyncReply(assign=assign, stop=stop, lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S)
 
 
-def assignment(study: StudyRecord, plan: Plan, trial: TrialRecord, attempt: AttemptRecord) -> Assignment:
+def assignment(
+    study: StudyRecord, plan: Plan, trial: TrialRecord, attempt: AttemptRecord, resume: Resume | None
+) -> Assignment:
     """Write down everything that the engine needs to run a trial."""
     spec = plan.spec
     examples = spec.budget.examples_per_trial
@@ -206,4 +232,5 @@ def assignment(study: StudyRecord, plan: Plan, trial: TrialRecord, attempt: Atte
         rungs=sorted({max(1, examples * i // spec.evaluations) for i in range(1, spec.evaluations + 1)}),
         report_every=max(1, examples // spec.report_points),
         divergence_factor=spec.divergence_factor,
+        resume=resume,
     )

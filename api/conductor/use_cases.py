@@ -3,8 +3,9 @@
 from typing import Any
 
 from api.conductor.hub import Hub
+from api.conductor.retention import Retention
 from api.conductor.specs import Plans, stack_key
-from storage import events, studies, trials, workers
+from storage import checkpoints, events, studies, trials, workers
 from storage.database import Database
 from storage.events import Change
 from storage.studies import StudyRecord
@@ -18,10 +19,11 @@ from tuner.study.states import TERMINAL, StudyState, TrialState
 class UseCases:
     """The doors to the control plane."""
 
-    def __init__(self, database: Database, plans: Plans, hub: Hub) -> None:
+    def __init__(self, database: Database, plans: Plans, hub: Hub, retention: Retention) -> None:
         self._database = database
         self._plans = plans
         self._hub = hub
+        self._retention = retention
 
     def submit(self, document: dict[str, Any], *, idempotency_key: str | None) -> StudyRecord:
         """Validate and start a study. The same idempotency key gives the study of the first request.
@@ -83,7 +85,9 @@ class UseCases:
         """Delete a study with all that belongs to it; workers that run its trials are told to stop."""
         with self._database.write() as session:
             study = studies.get(session, key)
+            files = checkpoints.paths(session, study_id=study.id)
             studies.delete_study(session, study_id=study.id)
+        self._retention.delete(files)
         self._plans.forget(study.id)
         self._ring()
 

@@ -3,14 +3,17 @@
 GET  /studies/{study}/trials                      list
 GET  /studies/{study}/trials/{number}             one trial
 GET  /studies/{study}/trials/{number}/curve       a metric over examples
+GET  /studies/{study}/trials/{number}/weights     the best trial's weights, a safetensors file
 POST /studies/{study}/trials/{number}/stop        stop it
 """
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse
 
 from api.results.curves import curve as build_curve
+from api.results.weights import stored_weights
 from api.routes.studies import cursor_number
 from api.state import Srv
 from api.views import trial_view, trial_views
@@ -74,6 +77,20 @@ def curve(
         trial = trials.get(session, study_id=record.id, number=number)
         name = metric or server.plans.of(record).spec.metric.name
         return build_curve(session, record, trial, metric=name, points=points)
+
+
+@router.get("/{number}/weights", response_class=FileResponse)
+def weights(server: Srv, study: str, number: int) -> FileResponse:
+    """Download a trial's weights as safetensors. Only a study's best trial keeps them. The ETag is their SHA-256."""
+    with server.database.read() as session:
+        record = studies.get(session, study)
+        stored = stored_weights(session, trials.get(session, study_id=record.id, number=number))
+    return FileResponse(
+        server.store.existing(stored.path),
+        media_type="application/octet-stream",
+        filename=f"{record.name}-{number}.safetensors",
+        headers={"ETag": f'"{stored.digest}"'},
+    )
 
 
 @router.post("/{number}/stop")

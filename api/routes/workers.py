@@ -61,7 +61,10 @@ async def sync(server: Srv, worker: Count, request: SyncRequest) -> SyncReply:
             ticket = server.hub.work.ticket()
             reply = await asyncio.to_thread(_apply, server, worker, request, again)
             # What was reported is stored by now; the next looks are for work alone.
-            request, again = request.model_copy(update={"reports": [], "finished": []}), True
+            request, again = (
+                request.model_copy(update={"restarted": [], "reports": [], "checkpointed": [], "finished": []}),
+                True,
+            )
             left = until - time.monotonic()
             if reply.assign or reply.stop or left <= 0 or server.hub.closing.is_set() or newer.is_set():
                 return reply
@@ -82,6 +85,8 @@ def _apply(server: Server, worker: int, request: SyncRequest, again: bool) -> Sy
     with server.database.write() as session:
         now = server.database.now(session)
         outcome = server.leasing.sync(session, worker_id=worker, request=request, now=now, again=again)
+    if outcome.unwanted:
+        server.retention.delete(outcome.unwanted)
     if outcome.changes or outcome.advanced:
         server.hub.changes.ring()
     if any(change.kind == "trial.requeued" for change in outcome.changes):

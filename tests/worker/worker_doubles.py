@@ -135,8 +135,8 @@ class FakeDevice(DeviceProcess):
 class RunningAgent:
     """An agent in a thread of its own, drained when the test is done with it."""
 
-    def __init__(self, server: Any, *devices: DeviceProcess) -> None:
-        self.agent = Agent(server, devices, name="test", session="s" * 16)
+    def __init__(self, server: Any, *devices: DeviceProcess, hang_s: float = 300.0) -> None:
+        self.agent = Agent(server, devices, name="test", session="s" * 16, hang_s=hang_s)
         self.status: int | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 

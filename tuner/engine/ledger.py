@@ -41,6 +41,11 @@ class Ledger:
         """Whether it must be read before the next tick."""
         return self._length == TICKS
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to read."""
+        return self._length == 0
+
     def open(self, losses: Tensor, squares: Tensor | None) -> Tensor:
         """Begin a tick with its losses and squared norms [width]; return the row [width] for the means' norms."""
         row = self._values[self._length]

@@ -8,11 +8,15 @@ import copy
 import math
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from tuner.engine.ledger import Entries
 from tuner.engine.trial import Row, TrialSpec
 from tuner.noise.sums import NoiseSums
+
+_NOT_STATE = ("spec", "micro_batch", "started")
 
 
 @dataclass
@@ -78,6 +82,19 @@ class Progress:
         other.started = started
         other.evaluations = list(self.evaluations)
         return other
+
+    def state(self) -> dict[str, Any]:
+        """Return everything but the trial's own description and the clock, as values fit for JSON."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_STATE}
+        return plain | {"evaluations": list(self.evaluations), "_noise": asdict(self._noise)}
+
+    @classmethod
+    def of_state(cls, spec: TrialSpec, micro_batch: int, state: Mapping[str, Any]) -> "Progress":
+        """Return what `state` was asked of. Raises `KeyError` or `TypeError` when something is missing."""
+        progress = cls(spec, micro_batch)
+        for name in progress.state():
+            setattr(progress, name, NoiseSums(**state[name]) if name == "_noise" else state[name])
+        return progress
 
     def _finish_step(self, mean: float) -> None:
         count = self._tick_count

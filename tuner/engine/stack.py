@@ -65,6 +65,8 @@ class Stack:
         self._evaluation = Evaluation(self._architecture, self._on_device(task.valid))
         self._updates = Updates(layout, infer_roles(self._architecture.training), self._slots, width)
         self._ledger = Ledger(width, self.device)
+        self.keep_weights = False
+        """Whether a feasible trial's last word carries its weights."""
         self._progress: dict[int, Progress] = {}
         self._events: list[Event] = []
         self.path = path if path != "auto" else choose_path(self._architecture, train, micro_batch)
@@ -107,6 +109,17 @@ class Stack:
         """Return a slot's parameters as views of the stack's buffer."""
         return self._architecture.layout.slot_views(self._params[slot])
 
+    def weights(self, slot: int) -> Tensors:
+        """Copy a slot's parameters and buffers, by the model's own names."""
+        tensors = {**self.parameters(slot), **self._forward.extras[slot]}
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    def resume(self, snapshot: Snapshot) -> int:
+        """Continue a trial in any free slot. Raises `InvalidInput` as `restore` does, and when the stack is full."""
+        slot = self._free_slot()
+        self.restore(slot, snapshot)
+        return slot
+
     def admit(self, spec: TrialSpec) -> int | None:
         """Put a trial in a free slot; None when its budget allows no step (the next tick says so).
 
@@ -131,6 +144,16 @@ class Stack:
             self._advance()
         events, self._events = self._events, []
         return events
+
+    def say(self) -> list[Event]:
+        """Return what is to be said, without a tick."""
+        self._read_ledger()
+        events, self._events = self._events, []
+        return events
+
+    def between_steps(self, slot: int) -> bool:
+        """Whether an occupied slot has just completed a step."""
+        return bool(self._slots.tick_in_step[slot] == 0)
 
     def evaluate(self, slots: Sequence[int]) -> list[dict[str, float]]:
         """Return the validation metrics of occupied slots as they are now."""
@@ -164,17 +187,21 @@ class Stack:
     def restore(self, slot: int, snapshot: Snapshot) -> None:
         """Continue a trial, bit for bit, in a free slot of this or another stack of the same task.
 
-        Raises `InvalidInput` when the slot is taken.
+        Raises `InvalidInput` when the slot is taken, or the snapshot is of another model.
         """
         if self._slots.occupied[slot]:
             raise InvalidInput([Fault("slot", f"{slot} is taken by {self._progress[slot].spec.key}")])
+        seen = len(snapshot.params), snapshot.params.dtype, snapshot.progress.micro_batch
+        own = self._params.shape[1], self.dtype, self.micro_batch
+        if seen != own:
+            raise InvalidInput([Fault("snapshot", f"has (P, dtype, micro-batch) {seen}; this stack takes {own}")])
         progress = snapshot.progress.resumed_at(time.monotonic() - snapshot.elapsed_s)
         self._occupy(slot, progress, snapshot.step, snapshot.tick_in_step)
         self._params[slot].copy_(snapshot.params)
         self._sums[slot].copy_(snapshot.sums)
         for slab, content in zip(self._updates.slabs, snapshot.slabs, strict=False):
             slab[slot].copy_(content)
-        self._forward.extras[slot] = {name: tensor.clone() for name, tensor in snapshot.extras.items()}
+        self._forward.extras[slot] = {name: t.to(self.device, copy=True) for name, t in snapshot.extras.items()}
 
     def _advance(self) -> None:
         data = self._feed.next()
@@ -224,6 +251,8 @@ class Stack:
             self._end(slot, infeasible="diverged")  # by the last update, which no training loss has seen
 
     def _read_ledger(self) -> None:
+        if self._ledger.empty:
+            return
         reading = self._ledger.read()
         for slot, progress in list(self._progress.items()):
             self._events.extend(progress.absorb(reading.of(slot)))
@@ -240,9 +269,11 @@ class Stack:
         self._progress[slot] = progress
 
     def _end(self, slot: int, *, infeasible: Literal["diverged"] | None = None, error: str | None = None) -> None:
+        weights = self.weights(slot) if self.keep_weights and infeasible is None and error is None else None
         progress = self._release(slot)
         outcome: Literal["finished", "error"] = "finished" if error is None else "error"
-        self._events.append(Ended(progress.spec.key, outcome, progress.step, progress.examples, infeasible, error))
+        step, examples = progress.step, progress.examples
+        self._events.append(Ended(progress.spec.key, outcome, step, examples, infeasible, error, weights))
 
     def _release(self, slot: int) -> Progress:
         """Free a slot, and leave numbers in it that harm nobody."""

@@ -4,6 +4,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from torch import Tensor
+
 from tuner.errors import Fault, InvalidInput
 from tuner.noise.sums import NoiseSums
 from tuner.study.hyperparameter import Scalar
@@ -68,6 +70,8 @@ class Ended:
     examples: int
     infeasible: Literal["diverged", "oom", "batch_exceeds_budget"] | None = None
     error: str | None = None
+    weights: Mapping[str, Tensor] | None = field(default=None, compare=False, repr=False)
+    """Parameters and buffers at the end of a feasible trial, where the stack keeps them (`Stack.keep_weights`)."""
 
 
 Event = Row | Ended

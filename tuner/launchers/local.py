@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,7 @@ class LocalWorkers:
 
     `url`, `token`: the server that they work for. `width`: slots of each stack. `log_dir`: where each writes its log.
     `workloads`: modules or files that register workloads. `threads`: of each device process.
+    `flags`: further options of `tuner worker`.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class LocalWorkers:
         *,
         workloads: list[str] | None = None,
         threads: int | None = None,
+        flags: Sequence[str] = (),
     ) -> None:
         self._url = url
         self._token = token
@@ -97,6 +100,7 @@ class LocalWorkers:
         self._log_dir = Path(log_dir)
         self._workloads = workloads or []
         self._threads = threads
+        self._flags = list(flags)
         self.workers: list[LocalWorker] = []
 
     def start(self) -> None:
@@ -134,6 +138,7 @@ class LocalWorkers:
         command += ["--device", device, "--width", str(self._width), "--parent", str(os.getpid())]
         if self._threads is not None:
             command += ["--threads", str(self._threads)]
+        command += self._flags
         for source in self._workloads:
             command += ["--workloads", source]
         environment = dict(os.environ)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from tuner.store import PATTERN
 from tuner.study.hyperparameter import Scalar
 from tuner.wire.message import Count, Message, Number
 
@@ -21,6 +22,7 @@ class DeviceInfo(Message):
     device: str
     description: str = ""
     width: int = Field(ge=1, le=1_000_000, description="slots of its stack")
+    checkpoints: bool = Field(default=False, description="whether it sees the checkpoint store")
 
 
 class WorkloadInfo(Message):
@@ -73,6 +75,38 @@ class NoiseRow(Message):
     sq: float
 
 
+class Restarted(Message):
+    """An attempt that was to resume began from zero: its checkpoint could not be used. Told before its reports."""
+
+    trial: Count
+    attempt: Number
+    why: str = Field(max_length=1000)
+
+
+class Weights(Message):
+    """A file in the checkpoint store, its path relative to the store's root."""
+
+    path: str = Field(pattern=PATTERN)
+    digest: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the content, in hex")
+    bytes: Count
+
+
+class Checkpointed(Weights):
+    """The state of an attempt at a step, in the checkpoint store."""
+
+    trial: Count
+    attempt: Number
+    step: Count = Field(description="updates done")
+    scope: Literal["shared"] = Field(default="shared", description="who sees the store: every worker")
+
+
+class Resume(Weights):
+    """The checkpoint from which an attempt begins."""
+
+    step: Count
+    examples: Count
+
+
 class Report(Message):
     """A row of a trial's curve, keyed (trial, attempt, step). Reports of one step merge."""
 
@@ -80,7 +114,7 @@ class Report(Message):
     attempt: Number
     step: Count = Field(description="updates done")
     examples: Count = Field(description="examples seen")
-    elapsed_s: float = Field(ge=0, description="seconds in the slot during this attempt")
+    elapsed_s: float = Field(ge=0, description="seconds in a slot, up to the point resumed from included")
     metrics: dict[str, float] = Field(default_factory=dict, max_length=64)
     noise: NoiseRow | None = None
 
@@ -96,6 +130,7 @@ class Finish(Message):
     step: Count = 0
     examples: Count = 0
     error: str | None = Field(default=None, max_length=20_000, description="traceback, for outcome error or crashed")
+    weights: Weights | None = Field(default=None, description="of a trial that finished, where they were stored")
     program: dict[str, Scalar | None] = Field(default_factory=dict, description="what fixes the floating-point result")
 
 
@@ -106,7 +141,9 @@ class SyncRequest(Message):
     seq: Count = Field(description="increases with every request of the session")
     capacity: list[Capacity] = Field(default_factory=list)
     held: list[Held] = Field(default_factory=list, max_length=100_000)
+    restarted: list[Restarted] = Field(default_factory=list, max_length=10_000)
     reports: list[Report] = Field(default_factory=list, max_length=10_000)
+    checkpointed: list[Checkpointed] = Field(default_factory=list, max_length=10_000)
     finished: list[Finish] = Field(default_factory=list, max_length=10_000)
     wait_s: float = Field(default=0.0, ge=0, le=30, description="how long to wait for work when there is none")
 
@@ -129,6 +166,7 @@ class Assignment(Message):
     rungs: list[int] = Field(description="examples at which to evaluate; the end is always evaluated")
     report_every: int = Field(description="examples between report rows")
     divergence_factor: float
+    resume: Resume | None = Field(default=None, description="null: begin from zero")
 
 
 class Stop(Message):

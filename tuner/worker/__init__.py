@@ -5,6 +5,8 @@
     child.py      the agent's end of a device process: start, restart, messages
     device.py     the device process: `python -P -m tuner.worker.device`
     runner.py     what a device process does: a backlog of assignments and the stack that trains them
+    checkpoints.py  when trials are checkpointed, and the thread that writes
+    watchdog.py   ends device processes that stopped ticking
     channel.py    JSON lines between the two
     gpus.py       which GPUs there are, without loading torch
 
@@ -25,6 +27,9 @@ def run(
     workloads: list[str] | None = None,
     parent: int | None = None,
     threads: int | None = None,
+    checkpoints: str | None = None,
+    checkpoint_every_s: float | None = None,
+    hang_s: float | None = None,
 ) -> int:
     """Run a worker until SIGTERM or SIGINT; return its exit status.
 
@@ -38,6 +43,9 @@ def run(
             path.
         parent: leave, drained, when this process is no longer our parent.
         threads: of each device process; half the cores, at most 8, by default.
+        checkpoints: root of the checkpoint store, which the server sees too; no checkpoints without one.
+        checkpoint_every_s: seconds between two checkpoints of a trial; 10 by default.
+        hang_s: seconds without a tick after which a device process that holds trials is ended; 300 by default.
 
     Returns:
         0 after a drain (all that was held went back to the server), 1 when no device could start, 2 when the server
@@ -47,18 +55,19 @@ def run(
 
     from tuner import logs
     from tuner.client import Client
-    from tuner.worker.agent import Agent
-    from tuner.worker.child import DeviceProcess
+    from tuner.worker.agent import HANG_S, Agent
+    from tuner.worker.child import CHECKPOINT_EVERY_S, DeviceProcess
     from tuner.worker.gpus import visible_gpus
 
     logs.configure()
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     chosen = devices or [f"cuda:{index}" for index in range(len(visible_gpus()))] or ["cpu"]
     threads = threads or max(1, min(8, (os.cpu_count() or 1) // 2))
-    children = [DeviceProcess(device, width or 32, threads, workloads or []) for device in chosen]
+    every_s = checkpoint_every_s or CHECKPOINT_EVERY_S
+    children = [DeviceProcess(d, width or 32, threads, workloads or [], checkpoints, every_s) for d in chosen]
     label = name or socket.gethostname()
     with Client(server, token) as client:
-        agent = Agent(client, children, name=label, parent=parent)
+        agent = Agent(client, children, name=label, parent=parent, hang_s=hang_s or HANG_S)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: agent.stop())
         return agent.run()

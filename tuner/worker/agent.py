@@ -24,6 +24,7 @@ from tuner.worker.channel import Json
 from tuner.worker.child import DeviceProcess
 from tuner.worker.holdings import Holdings
 from tuner.worker.outbox import Parcel
+from tuner.worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,10 @@ IDLE_WAIT_S = 10.0
 """How long an idle worker lets the server wait for work."""
 EMPTY_PAUSE_S = 0.1
 """Pause after a wait that the server cut short without work."""
-CHILD_PATIENCE_S = 0.3
+CHILD_PATIENCE_S = 1.5
+"""How long device processes may take over their last checkpoints."""
+HANG_S = 300.0
+"""Silence after which a device process that holds trials counts as hung: longer than the longest compilation."""
 FAREWELL_S = 3.0
 """How long a drain may take, the devices' end included."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.2, 10.0
@@ -74,10 +78,12 @@ class Agent:
         name: str,
         parent: int | None = None,
         session: str | None = None,
+        hang_s: float = HANG_S,
     ) -> None:
         self.holdings = Holdings(devices)
         self.worker: int | None = None
         self.session = session or secrets.token_hex(16)
+        self._watchdog = Watchdog(devices, self.holdings.busy, hang_s)
         self._server = server
         self._name = name
         self._parent = parent
@@ -123,6 +129,7 @@ class Agent:
     def _turn(self) -> None:
         for device in self.holdings.devices:
             device.keep_running(self._listen)
+        self._watchdog.turn()
         if self._call is not None and self._call.done:
             call, self._call = self._call, None
             self._finish_call(call)
@@ -156,7 +163,9 @@ class Agent:
                 seq=self._seq,
                 capacity=[] if self._stopping else self.holdings.capacity(),
                 held=self.holdings.held(parcel.finished),
+                restarted=parcel.restarted,
                 reports=parcel.reports,
+                checkpointed=parcel.checkpointed,
                 finished=parcel.finished,
                 wait_s=wait_s,
             )
@@ -203,6 +212,7 @@ class Agent:
         with self.holdings.lock:
             self.holdings.outbox.acknowledge(call.parcel)
             more = bool(len(self.holdings.outbox))
+        self.holdings.kept(call.parcel.checkpointed)
         dropped = [self.holdings.drop(stop) for stop in reply.stop]
         for assignment in reply.assign:
             self.holdings.take(assignment)
@@ -214,8 +224,11 @@ class Agent:
     def _say_farewell(self) -> None:
         """Hand everything back: one last sync per parcel, as far as the time goes."""
         deadline = time.monotonic() + FAREWELL_S
+        until = time.monotonic() + CHILD_PATIENCE_S
         for device in self.holdings.devices:
-            device.close(CHILD_PATIENCE_S)
+            device.hang_up()
+        for device in self.holdings.devices:
+            device.close(max(0.0, until - time.monotonic()))
         self.holdings.drain()
         while self.worker is not None and time.monotonic() < deadline:
             call = self._start_call(wait_s=0.0)

@@ -15,25 +15,41 @@ from tuner.worker.channel import Json, read_lines, write_line
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, LONG_LIFE_S = 0.5, 30.0, 60.0
+LAST_MESSAGES_S = 1.0
+CHECKPOINT_EVERY_S = 10.0
 
 Listener = Callable[["DeviceProcess", Json], None]
 
 
 class DeviceProcess:
     """One device of the worker. Messages reach `listen` in a thread of their own, with
-    {"died": status} as the last one, unless the process was closed.
+    {"died": status, "why": reason or null} as the last one, unless the process was closed.
     """
 
-    def __init__(self, device: str, width: int, threads: int, workloads: list[str]) -> None:
+    def __init__(
+        self,
+        device: str,
+        width: int,
+        threads: int,
+        workloads: list[str],
+        checkpoints: str | None = None,
+        checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    ) -> None:
         self.device = device
         self.width = width
+        self.heard = 0
+        """Messages heard so far."""
         self._command = [sys.executable, "-P", "-m", "tuner.worker.device", "--device", device, "--width", str(width)]
         self._command += ["--threads", str(threads), "--workloads", *workloads]
+        if checkpoints is not None:
+            self._command += ["--checkpoints", checkpoints, "--checkpoint-every", str(checkpoint_every_s)]
         self._process: subprocess.Popen[str] | None = None
         self._pause_s = FIRST_PAUSE_S
         self._started_at = 0.0
         self._start_at = 0.0
         self._closing = False
+        self._killed_why: str | None = None
+        self._reader: threading.Thread | None = None
 
     @property
     def pid(self) -> int | None:
@@ -47,8 +63,10 @@ class DeviceProcess:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
             )
-            reader = threading.Thread(target=self._read, args=(self._process, listen), name=self.device, daemon=True)
-            reader.start()
+            self._killed_why = None
+            args = (self._process, listen)
+            self._reader = threading.Thread(target=self._read, args=args, name=self.device, daemon=True)
+            self._reader.start()
 
     def send(self, message: Json) -> None:
         """Send a message; to a process that is dying it goes nowhere, and its death will be told."""
@@ -60,27 +78,42 @@ class DeviceProcess:
         except (OSError, ValueError):
             log.debug("a message to a dying device process was lost", extra={"action": "send", "device": self.device})
 
-    def close(self, patience_s: float) -> None:
-        """Let the process leave, and kill it when it has not left in time."""
+    def kill(self, why: str) -> None:
+        """End the process by force; its death is told with the reason, and it is started again."""
+        process = self._process
+        if process is not None:
+            self._killed_why = why
+            process.kill()
+
+    def hang_up(self) -> None:
+        """Let the process leave: it hands over what it has to say, and ends. It is not started again."""
         self._closing = True
         process = self._process
-        if process is None:
-            return
         try:
-            if process.stdin is not None:
+            if process is not None and process.stdin is not None:
                 process.stdin.close()
         except OSError:
             pass  # it is gone already
+
+    def close(self, patience_s: float) -> None:
+        """Let the process leave, kill it when it has not left in time, and hear its last messages out."""
+        self.hang_up()
+        process = self._process
+        if process is None:
+            return
         try:
             process.wait(patience_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if self._reader is not None and self._reader is not threading.current_thread():
+            self._reader.join(LAST_MESSAGES_S)
 
     def _read(self, process: "subprocess.Popen[str]", listen: Listener) -> None:
         assert process.stdout is not None
         with process.stdout:
             for message in read_lines(process.stdout):
+                self.heard += 1
                 listen(self, message)
         status = process.wait()
         if time.monotonic() - self._started_at > LONG_LIFE_S:
@@ -94,4 +127,4 @@ class DeviceProcess:
                 pass  # unsent bytes for a dead process
         self._process = None
         if not self._closing:
-            listen(self, {"died": status})
+            listen(self, {"died": status, "why": self._killed_why})

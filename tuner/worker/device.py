@@ -2,10 +2,11 @@
 
     python -P -m tuner.worker.device --device cpu --width 32 --threads 1 --workloads problem.py
 
-Messages in, as JSON lines on stdin: {"assign": {...}} and {"stop": [trial, attempt]}. Messages out, on stdout: `hello`
-first, with what can be run here, then those of `runner.py`. It leaves when stdin closes, so it never outlives its
-agent. User code runs here: its directory comes first on the module path, its prints go to stderr, and nothing of the
-server (nor `api` or `storage`, names that the user's project may have) is imported.
+Messages in, as JSON lines on stdin: {"assign": {...}}, {"stop": [trial, attempt]} and {"kept": [trial, attempt]} (the
+server knows of its latest checkpoint). Messages out, on stdout: `hello` first, with what can be run here, then those of
+`runner.py`, and `alive` every few seconds. It leaves when stdin closes, so it never outlives its agent. User code runs
+here: its directory comes first on the module path, its prints go to stderr, and nothing of the server (nor `api` or
+`storage`, names that the user's project may have) is imported.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +24,13 @@ import torch
 
 from tuner import logs, workloads
 from tuner.worker.channel import Json, private_streams, read_lines, write_line
+from tuner.worker.checkpoints import Checkpoints
 from tuner.worker.runner import Runner
+
+ALIVE_S = 2.0
+"""How often the tick loop says that it goes round: silence means that it hangs."""
+DRAIN_S = 0.9
+"""How long the last checkpoints may take when the agent hangs up."""
 
 
 def main() -> int:
@@ -37,8 +45,11 @@ def main() -> int:
         return 1
     _import_workloads(options.workloads)
     try:
-        write_line(target, {"hello": _hello(options.device)})
-        _serve(source, target, options.device, options.width)
+        checkpoints = _checkpoints(options.checkpoints, options.checkpoint_every)
+        hello = {**_hello(options.device), "checkpoints": checkpoints is not None}
+        write_line(target, {"hello": hello})
+        runner = Runner(lambda message: write_line(target, message), options.device, options.width, checkpoints)
+        _serve(source, target, runner)
     except BrokenPipeError:
         return 0  # the agent is gone
     return 0
@@ -49,6 +60,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--checkpoints", help="root of the checkpoint store")
+    parser.add_argument("--checkpoint-every", type=float, default=10.0, help="seconds")
     parser.add_argument("--workloads", nargs="*", default=[], help="modules or files that register workloads")
     return parser.parse_args()
 
@@ -61,6 +74,17 @@ def _import_workloads(sources: list[str]) -> None:
         workloads.import_user_workloads(source)
 
 
+def _checkpoints(root: str | None, every_s: float) -> Checkpoints | None:
+    """Open the store; a worker whose store cannot be used trains without checkpoints."""
+    if root is None:
+        return None
+    try:
+        return Checkpoints(Path(root), every_s)
+    except OSError as error:
+        logging.getLogger(__name__).error("no checkpoints: %s", error, extra={"action": "checkpoint", "root": root})
+        return None
+
+
 def _hello(device: str) -> Json:
     known = [{"name": name, "description": workloads.describe(name)} for name in workloads.names()]
     is_gpu = torch.device(device).type == "cuda"
@@ -68,7 +92,7 @@ def _hello(device: str) -> Json:
     return {"workloads": known, "description": description}
 
 
-def _serve(source: IO[str], target: IO[str], device: str, width: int) -> None:
+def _serve(source: IO[str], target: IO[str], runner: Runner) -> None:
     inbox: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -77,18 +101,25 @@ def _serve(source: IO[str], target: IO[str], device: str, width: int) -> None:
         inbox.put(None)
 
     threading.Thread(target=listen, name="inbox", daemon=True).start()
-    runner = Runner(lambda message: write_line(target, message), device, width)
+    alive_at = time.monotonic()
     while True:
         while not (runner.busy and inbox.empty()):
             message = inbox.get()
             if message is None:
+                runner.drain(DRAIN_S)
                 return
             if "assign" in message:
                 runner.assign(message["assign"])
+            elif "kept" in message:
+                trial, attempt = message["kept"]
+                runner.kept((trial, attempt))
             else:
                 trial, attempt = message["stop"]
                 runner.stop((trial, attempt))
         runner.step()
+        if time.monotonic() - alive_at > ALIVE_S:
+            alive_at = time.monotonic()
+            write_line(target, {"alive": True})
 
 
 if __name__ == "__main__":

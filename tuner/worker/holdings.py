@@ -6,16 +6,31 @@ back, whatever a late or repeated reply says.
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tuner.wire.sync import Assignment, Capacity, DeviceInfo, Finish, Held, NoiseRow, Report, Stop, WorkloadInfo
+from tuner.wire.sync import (
+    Assignment,
+    Capacity,
+    Checkpointed,
+    DeviceInfo,
+    Finish,
+    Held,
+    NoiseRow,
+    Report,
+    Restarted,
+    Stop,
+    Weights,
+    WorkloadInfo,
+)
 from tuner.worker.channel import Json
 from tuner.worker.child import DeviceProcess
 from tuner.worker.outbox import Key, Outbox
 
 MOST_ERROR_TEXT = 20_000
 """Characters of a traceback that travel: its end, where the cause stands."""
+
+MOST_REASON = 1000
 
 
 @dataclass
@@ -36,6 +51,7 @@ class Board:
     width: int
     ready: bool = False
     description: str = ""
+    checkpoints: bool = False
     workloads: list[WorkloadInfo] = field(default_factory=list)
     stack: str | None = None
 
@@ -68,7 +84,12 @@ class Holdings:
         """Describe the devices, for registration."""
         with self.lock:
             return [
-                DeviceInfo(device=name, description=board.description, width=board.width)
+                DeviceInfo(
+                    device=name,
+                    description=board.description,
+                    width=board.width,
+                    checkpoints=board.checkpoints,
+                )
                 for name, board in self._boards.items()
             ]
 
@@ -76,6 +97,11 @@ class Holdings:
         """Name what every device of this worker can run."""
         with self.lock:
             return next(iter(self._boards.values())).workloads
+
+    def busy(self, device: DeviceProcess) -> bool:
+        """Whether a device holds attempts."""
+        with self.lock:
+            return any(attempt.device is device for attempt in self._attempts.values())
 
     def held(self, told: Sequence[Finish]) -> list[Held]:
         """Name the attempts whose last word is not among those `told` in the same request."""
@@ -110,6 +136,14 @@ class Holdings:
             self._attempts[key] = Attempt(device)
             device.send({"assign": assignment.model_dump(mode="python")})
 
+    def kept(self, told: Sequence[Checkpointed]) -> None:
+        """Tell the devices which checkpoints the server knows of now."""
+        with self.lock:
+            for checkpointed in told:
+                key = checkpointed.trial, checkpointed.attempt
+                if key in self._attempts:
+                    self._attempts[key].device.send({"kept": list(key)})
+
     def drop(self, stop: Stop) -> bool:
         """Stop an attempt that the server wants no more; say whether it was held. A last word already said stands."""
         key = stop.trial, stop.attempt
@@ -135,13 +169,24 @@ class Holdings:
                 return False
             if "ended" in message:
                 return self._ended(message["ended"])
+            if "checkpointed" in message:
+                self.outbox.checkpoint(Checkpointed(**message["checkpointed"]))
+                return False
+            if "restarted" in message:
+                self.outbox.restart(
+                    Restarted(**{**message["restarted"], "why": message["restarted"]["why"][:MOST_REASON]})
+                )
+                return False
+            if "alive" in message:
+                return False
             if "hello" in message:
                 hello = message["hello"]
                 board.ready, board.description = True, hello["description"]
+                board.checkpoints = hello.get("checkpoints", False)
                 board.workloads = [WorkloadInfo(**item) for item in hello["workloads"]]
             elif "died" in message:
-                self._boards[device.device] = Board(device.width, False, board.description, board.workloads)
-                self._bury(device, message["died"])
+                self._boards[device.device] = replace(board, width=device.width, ready=False, stack=None)
+                self._bury(device, message["died"], message.get("why"))
             else:
                 board.stack = message.get("stack", board.stack)
                 board.width = message.get("width", board.width)
@@ -169,18 +214,30 @@ class Holdings:
             return False
         attempt = self._attempts[key]
         attempt.step, attempt.examples = ended["step"], ended["examples"]
-        self._leave(key, ended["outcome"], infeasible=ended["infeasible"], error=ended["error"])
+        weights = Weights(**ended["weights"]) if ended.get("weights") else None
+        self._leave(key, ended["outcome"], infeasible=ended["infeasible"], error=ended["error"], weights=weights)
         return True
 
-    def _bury(self, device: DeviceProcess, status: int) -> None:
-        """End what a dead process held; only those that had entered the stack can have killed it."""
-        how = f"signal {-status}" if status < 0 else f"status {status}"
-        for key, attempt in list(self._attempts.items()):
-            if attempt.device is device:
-                outcome = "crashed" if attempt.started else "displaced"
-                self._leave(key, outcome, error=f"the device process of {device.device} ended with {how}")
+    def _bury(self, device: DeviceProcess, status: int, why: str | None) -> None:
+        """End what a dead process held. Only those that had entered the stack can have killed it, or, where none
+        had, the one whose turn it was.
+        """
+        how = why or (f"ended with signal {-status}" if status < 0 else f"ended with status {status}")
+        held = {key: attempt for key, attempt in self._attempts.items() if attempt.device is device}
+        suspects = [key for key, attempt in held.items() if attempt.started] or list(held)[:1]
+        for key in held:
+            outcome = "crashed" if key in suspects else "displaced"
+            self._leave(key, outcome, error=f"the device process of {device.device} {how}")
 
-    def _leave(self, key: Key, outcome: Any, *, infeasible: Any = None, error: str | None = None) -> None:
+    def _leave(
+        self,
+        key: Key,
+        outcome: Any,
+        *,
+        infeasible: Any = None,
+        error: str | None = None,
+        weights: Weights | None = None,
+    ) -> None:
         attempt = self._attempts.pop(key, None)
         self._left.add(key)
         finish = Finish(
@@ -192,6 +249,7 @@ class Holdings:
             examples=attempt.examples if attempt else 0,
             error=error[-MOST_ERROR_TEXT:] if error else None,
             program=attempt.program if attempt else {},
+            weights=weights,
         )
         self.outbox.finish(finish)
 

@@ -1,12 +1,13 @@
 """Reports and last words that the server has not acknowledged, repeated until a sync that carried them succeeds.
 
-A last word never travels ahead of its trial's reports, because the server reads the trial's value from them.
+A last word never travels ahead of its trial's reports, because the server reads the trial's value from them; neither
+does a checkpoint, because a trial that resumes from it goes on with the rows before it.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
 
-from tuner.wire.sync import Finish, Report
+from tuner.wire.sync import Checkpointed, Finish, Report, Restarted
 
 MOST_REPORTS = 10_000
 """In one request; more wait for the next one."""
@@ -19,7 +20,9 @@ Key = tuple[int, int]
 class Parcel:
     """What one request carries."""
 
+    restarted: list[Restarted]
     reports: list[Report]
+    checkpointed: list[Checkpointed]
     finished: list[Finish]
 
 
@@ -29,9 +32,11 @@ class Outbox:
 
     _reports: deque[Report] = field(default_factory=deque)
     _finished: dict[Key, Finish] = field(default_factory=dict)
+    _restarted: dict[Key, Restarted] = field(default_factory=dict)
+    _checkpointed: dict[str, Checkpointed] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self._reports) + len(self._finished)
+        return len(self._reports) + len(self._finished) + len(self._restarted) + len(self._checkpointed)
 
     def report(self, report: Report) -> None:
         """Add a row."""
@@ -40,6 +45,14 @@ class Outbox:
     def finish(self, finish: Finish) -> None:
         """Add a last word; the first one of an attempt stands."""
         self._finished.setdefault((finish.trial, finish.attempt), finish)
+
+    def restart(self, restarted: Restarted) -> None:
+        """Add that an attempt began from zero."""
+        self._restarted[restarted.trial, restarted.attempt] = restarted
+
+    def checkpoint(self, checkpointed: Checkpointed) -> None:
+        """Add a checkpoint."""
+        self._checkpointed[checkpointed.path] = checkpointed
 
     def unsaid(self) -> list[Key]:
         """Attempts whose last word is waiting here."""
@@ -50,7 +63,9 @@ class Outbox:
         reports = [report for report, _ in zip(self._reports, range(MOST_REPORTS), strict=False)]
         behind = {(r.trial, r.attempt) for r in list(self._reports)[MOST_REPORTS:]}
         finished = [finish for key, finish in self._finished.items() if key not in behind]
-        return Parcel(reports, finished[:MOST_REPORTS])
+        checkpointed = [c for c in self._checkpointed.values() if (c.trial, c.attempt) not in behind]
+        restarted = list(self._restarted.values())
+        return Parcel(restarted[:MOST_REPORTS], reports, checkpointed[:MOST_REPORTS], finished[:MOST_REPORTS])
 
     def acknowledge(self, parcel: Parcel) -> None:
         """Forget what a request carried that the server answered."""
@@ -59,3 +74,7 @@ class Outbox:
             self._reports.popleft()
         for finish in parcel.finished:
             self._finished.pop((finish.trial, finish.attempt), None)
+        for checkpointed in parcel.checkpointed:
+            self._checkpointed.pop(checkpointed.path, None)
+        for restarted in parcel.restarted:
+            self._restarted.pop((restarted.trial, restarted.attempt), None)

@@ -11,20 +11,27 @@ Messages out (each a JSON object with one of these keys):
     ended     the last word on it
     stack     the key of the stack that runs now, null when there is none
     width     slots of the stack, after running out of memory made it narrower
+    restarted    a trial whose checkpoint could not be used begins from zero; told before anything else of it
+    checkpointed  where a trial's state lies now
 """
 
 import logging
+import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from tuner import workloads
 from tuner.engine import Ended, Event, Stack, TrialSpec
+from tuner.errors import InvalidInput
+from tuner.store import Damaged
 from tuner.worker.channel import Json
+from tuner.worker.checkpoints import Checkpoints
 from tuner.workloads import Task
 
 log = logging.getLogger(__name__)
@@ -32,12 +39,18 @@ log = logging.getLogger(__name__)
 Key = tuple[int, int]
 """(trial, attempt)."""
 
+PAUSE_S = 0.05
+"""How long an idle step waits for the writer of checkpoints."""
+
 
 class Runner:
     """Trains assignments on one device; `send` takes the messages out."""
 
-    def __init__(self, send: Callable[[Json], None], device: str, width: int) -> None:
+    def __init__(
+        self, send: Callable[[Json], None], device: str, width: int, checkpoints: Checkpoints | None = None
+    ) -> None:
         self._send = send
+        self._checkpoints = checkpoints
         self._device = device
         self._width = width
         self._backlog: deque[Json] = deque()
@@ -49,7 +62,8 @@ class Runner:
     @property
     def busy(self) -> bool:
         """Whether `step` has something to do."""
-        return bool(self._backlog) or (self._stack is not None and self._stack.busy)
+        training = bool(self._backlog) or (self._stack is not None and self._stack.busy)
+        return training or (self._checkpoints is not None and self._checkpoints.pending)
 
     def assign(self, assignment: Json) -> None:
         """Queue an assignment (the fields of the wire's `Assignment`)."""
@@ -61,15 +75,31 @@ class Runner:
         slot = self._stack.slot_of(key) if self._stack is not None else None
         if self._stack is not None and slot is not None:
             self._stack.evict(slot)
+        if self._checkpoints is not None:
+            self._checkpoints.forget(key)
+
+    def kept(self, key: Key) -> None:
+        """Note that the server knows of a trial's latest checkpoint."""
+        if self._checkpoints is not None:
+            self._checkpoints.kept(key)
+
+    def drain(self, patience_s: float) -> None:
+        """Checkpoint what is in the stack, within this time."""
+        if self._checkpoints is not None:
+            if self._stack is not None:
+                self._tell(self._stack.say())
+            self._checkpoints.drain(self._stack, self._send, time.monotonic() + patience_s)
 
     def step(self) -> None:
-        """Fill free slots and run one tick."""
+        """Fill free slots, run one tick, and take a checkpoint if one is due."""
         try:
             self._refill()
             if self._stack is not None:
                 self._tell(self._stack.tick())
         except torch.OutOfMemoryError:
             self._narrow()
+        if self._checkpoints is not None:
+            self._checkpoint(self._checkpoints)
         if not self.busy:
             self._announce(None)  # the stack stays, in case that more of its trials come
 
@@ -97,21 +127,53 @@ class Runner:
         if address not in self._tasks:
             self._tasks = {address: workloads.load(name, params)}
         task = self._tasks[address]
-        return Stack(task, width=self._width, micro_batch=head["micro_batch"], device=self._device)
+        stack = Stack(task, width=self._width, micro_batch=head["micro_batch"], device=self._device)
+        stack.keep_weights = self._checkpoints is not None
+        return stack
 
     def _admit(self, head: Json, stack: Stack) -> None:
         self._send({"started": [head["trial"], head["attempt"]], "program": stack.program})
-        stack.admit(
-            TrialSpec(
-                key=_key(head),
-                params=head["params"],
-                seed=head["seed"],
-                examples=head["examples"],
-                rungs=tuple(head["rungs"]),
-                report_every=head["report_every"],
-                divergence_factor=head["divergence_factor"],
-            )
+        spec = TrialSpec(
+            key=_key(head),
+            params=head["params"],
+            seed=head["seed"],
+            examples=head["examples"],
+            rungs=tuple(head["rungs"]),
+            report_every=head["report_every"],
+            divergence_factor=head["divergence_factor"],
         )
+        slot = self._resume(head, spec, stack)
+        if slot is None:
+            slot = stack.admit(spec)
+        if self._checkpoints is not None and slot is not None:
+            self._checkpoints.watch(_key(head), head["study"], head["number"], slot)
+
+    def _resume(self, head: Json, spec: TrialSpec, stack: Stack) -> int | None:
+        """Continue a trial from its checkpoint; None, and a message, when that cannot be done."""
+        resume = head.get("resume")
+        if resume is None:
+            return None
+        try:
+            if self._checkpoints is None:
+                raise Damaged("this worker has no checkpoint store")
+            return stack.resume(self._checkpoints.load(resume, spec))
+        except (Damaged, InvalidInput) as error:
+            log.warning("a trial begins from zero: %s", error, extra={"action": "restart", "trial": head["trial"]})
+            self._send({"restarted": {"trial": head["trial"], "attempt": head["attempt"], "why": str(error)}})
+            return None
+
+    def _checkpoint(self, checkpoints: Checkpoints) -> None:
+        """Say what was written since the last step, and take the next checkpoint if one is due."""
+        training = self._stack is not None and self._stack.busy
+        for message in checkpoints.collect(0.0 if training or self._backlog else PAUSE_S):
+            self._send(message)
+        found = checkpoints.due(self._stack) if self._stack is not None else None
+        if self._stack is None or found is None:
+            return
+        key, slot = found
+        self._tell(self._stack.say())  # a checkpoint is never told ahead of its trial's rows
+        if self._stack.slot_of(key) == slot:  # unless the trial has just diverged
+            checkpoints.take(self._stack, key, slot)
 
     def _announce(self, key: str | None) -> None:
         if key != self._announced:
@@ -138,7 +200,15 @@ class Runner:
         for event in events:
             trial, attempt = cast(Key, event.key)
             if isinstance(event, Ended):
-                self._end((trial, attempt), event.outcome, event.infeasible, event.step, event.examples, event.error)
+                self._end(
+                    (trial, attempt),
+                    event.outcome,
+                    event.infeasible,
+                    event.step,
+                    event.examples,
+                    event.error,
+                    event.weights,
+                )
                 continue
             row = {name: getattr(event, name) for name in ("step", "examples", "elapsed_s")}
             noise = None if event.noise is None else asdict(event.noise)
@@ -153,9 +223,16 @@ class Runner:
         step: int = 0,
         examples: int = 0,
         error: str | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         message = {"trial": key[0], "attempt": key[1], "outcome": outcome, "infeasible": infeasible}
-        self._send({"ended": {**message, "step": step, "examples": examples, "error": error}})
+        ended = {**message, "step": step, "examples": examples, "error": error}
+        if self._checkpoints is not None and weights is not None:
+            self._checkpoints.keep_weights(key, ended, weights)
+        else:
+            self._send({"ended": ended})
+        if self._checkpoints is not None:
+            self._checkpoints.forget(key)
 
 
 def _key(assignment: Json) -> Key:

@@ -1,0 +1,77 @@
+"""Which files the checkpoint store keeps: the newest state of every trial under way, and each study's best weights.
+
+A file goes first and its row after it, so a server that is killed in between finishes the work later. Files without a
+row (their worker died before it could tell of them, or their study was deleted) go when they are an hour old.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+
+from api.conductor.specs import Plans
+from storage import checkpoints, studies, trials
+from storage.database import Database
+from tuner.errors import InvalidInput, NotFound
+from tuner.store import Store
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 3.0
+ORPHANS_EVERY_S = 3600.0
+ORPHAN_AGE_S = 3600.0
+
+
+class Retention:
+    """Deletes what is not needed any more from the store."""
+
+    def __init__(self, database: Database, plans: Plans, store: Store) -> None:
+        self._database = database
+        self._plans = plans
+        self._store = store
+        self._next_s = 0.0
+        self._next_orphans_s = 0.0
+
+    def tick(self, steady_s: float) -> None:
+        """Do what is due; call this often."""
+        if steady_s >= self._next_s:
+            self._next_s = steady_s + EVERY_S
+            self.sweep()
+        if steady_s >= self._next_orphans_s:
+            self._next_orphans_s = steady_s + ORPHANS_EVERY_S
+            self.sweep_orphans(time.time() - ORPHAN_AGE_S)
+
+    def sweep(self) -> None:
+        """Delete states that were superseded and weights that are not their study's best."""
+        with self._database.read() as session:
+            unwanted = checkpoints.superseded(session)
+            for study_id, found in checkpoints.stored_weights(session).items():
+                with contextlib.suppress(NotFound):  # deleted meanwhile
+                    minimize = self._plans.of(studies.get(session, study_id)).minimize
+                    best = trials.best(session, study_id=study_id, minimize=minimize)
+                    unwanted += [row for row in found if best is None or row.trial_id != best.id]
+        if not unwanted:
+            return
+        gone = [record for record in unwanted if self.delete([record.path])]
+        with self._database.write() as session:
+            checkpoints.forget(session, records=gone)
+
+    def sweep_orphans(self, older_than: float) -> None:
+        """Delete files that no row names and that were last written before a Unix time, in seconds."""
+        files = self._store.files(older_than)
+        if not files:
+            return
+        with self._database.read() as session:
+            known = set(checkpoints.paths(session))
+        self.delete(path for path in files if path not in known)
+
+    def delete(self, paths: Iterable[str]) -> bool:
+        """Delete files; False when one could not be deleted (said in the log)."""
+        done = True
+        for path in paths:
+            try:
+                self._store.delete(path)
+            except (OSError, InvalidInput) as error:
+                log.warning("a checkpoint cannot be deleted: %s", error, extra={"action": "retention", "path": path})
+                done = False
+        return done
