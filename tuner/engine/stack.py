@@ -27,7 +27,6 @@ from tuner.engine.snapshot import Snapshot
 from tuner.engine.trial import Ended, Event, TrialSpec
 from tuner.engine.update import Updates, squared_norm
 from tuner.errors import Fault, InvalidInput, NotFound
-from tuner.optimizers.roles import infer_roles
 from tuner.study.hyperparameter import Scalar
 from tuner.workloads.task import Data, Task
 
@@ -63,7 +62,7 @@ class Stack:
         train = self._on_device(task.train)
         self._feed = Feed(train, self._slots, width, self.device)
         self._evaluation = Evaluation(self._architecture, self._on_device(task.valid))
-        self._updates = Updates(layout, infer_roles(self._architecture.training), self._slots, width)
+        self._updates = Updates(layout, self._architecture.roles(), self._slots, width)
         self._ledger = Ledger(width, self.device)
         self._progress: dict[int, Progress] = {}
         self._events: list[Event] = []
@@ -174,7 +173,7 @@ class Stack:
         self._sums[slot].copy_(snapshot.sums)
         for slab, content in zip(self._updates.slabs, snapshot.slabs, strict=False):
             slab[slot].copy_(content)
-        self._forward.extras[slot] = {name: tensor.clone() for name, tensor in snapshot.extras.items()}
+        self._forward.extras[slot] = snapshot.extras
 
     def _advance(self) -> None:
         data = self._feed.next()
@@ -248,7 +247,7 @@ class Stack:
         """Free a slot, and leave numbers in it that harm nobody."""
         self._slots.release(slot)
         self._feed.evict(slot)
-        self._forward.extras.pop(slot, None)
+        self._forward.extras.release(slot)
         self._params[slot].zero_()
         return self._progress.pop(slot)
 
