@@ -82,6 +82,7 @@ class Stack:
             "path": self.path,
             "torch": torch.__version__,
             "train_examples": self._examples,
+            **({} if self._architecture.task.digest is None else {"data": self._architecture.task.digest}),
         }
 
     @property
