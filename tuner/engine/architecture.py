@@ -1,7 +1,8 @@
 """The model as a function of its parameters.
 
 Trainable parameters come from the stack's flat buffer; everything else that a module carries (buffers, frozen
-parameters) is the slot's `extras`. The modules kept here are templates: their own weights are never read.
+parameters) is the slot's `extras`. The modules kept here are templates: their own weights are never read, and a forward
+pass changes none of its arguments: new buffers are a result.
 """
 
 import copy
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tuner.engine import dropout, stackable
+from tuner.engine.dropout import Draws
 from tuner.engine.layout import Layout
 from tuner.engine.seeds import INITIALISATION, derive
 from tuner.errors import InvalidInput
+from tuner.optimizers.roles import infer_roles
+from tuner.optimizers.rule import Role
 from tuner.workloads import Task
 
 Tensors = dict[str, Tensor]
@@ -28,6 +33,10 @@ class Architecture:
         self.training = self.build(0)
         self.training.train()
         self.evaluating = copy.deepcopy(self.training).eval()
+        self._dropouts = dropout.install(self.training)
+        self._buffers = [name for name, _ in self.evaluating.named_buffers()]
+        self._stackable = copy.deepcopy(self.training)
+        stackable.install(self._stackable)
         shapes = {name: p.shape for name, p in self.training.named_parameters() if p.requires_grad}
         if not shapes:
             raise InvalidInput("the workload's model has no parameters to train")
@@ -43,15 +52,33 @@ class Architecture:
         frozen = {name: p.detach().clone() for name, p in module.named_parameters() if not p.requires_grad}
         return frozen | {name: buffer.clone() for name, buffer in module.named_buffers()}
 
-    @property
-    def has_extras(self) -> bool:
-        """Whether slots carry more than trainable parameters."""
-        return bool(self.extras(self.training))
+    def roles(self) -> dict[str, Role]:
+        """Return the role of every trainable parameter."""
+        roles = infer_roles(self.training)
+        return {place.name: roles[place.name] for place in self.layout.places}
 
-    def loss(self, params: Tensors, extras: Tensors, inputs: Tensor, *targets: Tensor) -> Tensor:
-        """Return the mean loss of one slot on its micro-batch, in training mode. Writes its buffers in `extras`."""
-        output = functional_call(self.training, {**params, **extras}, (inputs,))
+    @property
+    def draws(self) -> bool:
+        """Whether a forward pass needs random numbers from `dropout`."""
+        return bool(self._dropouts)
+
+    def loss(
+        self, params: Tensors, extras: Tensors, draws: Draws, inputs: Tensor, *targets: Tensor, stacked: bool = False
+    ) -> tuple[Tensor, Tensors]:
+        """Return the mean loss of one slot on its micro-batch, in training mode, and its buffers thereafter.
+
+        `draws` are its (key [2], examples [b]), empty without dropout; `stacked` takes the layers that vmap may see.
+        """
+        model = self._stackable if stacked else self.training
+        tensors = {**params, **extras}
+        tensors |= {name: tensors[name].clone() for name in self._buffers}
+        for name in self._dropouts:
+            part = model.get_submodule(name)
+            part.calls = 0  # type: ignore[assignment]
+            prefix = f"{name}." if name else ""
+            tensors[f"{prefix}key"], tensors[f"{prefix}examples"] = draws
+        output = functional_call(model, tensors, (inputs,))
         loss = self.task.loss(output, *targets)
         if loss.dim() != 0:
             raise InvalidInput(f"the workload's loss has shape {list(loss.shape)}; expected is one number, the mean")
-        return loss
+        return loss, {name: tensors[name] for name in self._buffers}

@@ -1,32 +1,38 @@
 """Losses and gradients of all slots on their micro-batches.
 
 Two paths give the same mathematics: `eager` runs all slots as one vmapped program; `loop` runs them one after another,
-for models that vmap cannot take (buffers, frozen parameters, dropout, LSTM, control flow on values). A dry run decides;
-its verdict is logged, never an error. The loop's stochastic layers draw from the trial's own stream.
+for models that vmap cannot take (LSTM, F.dropout, control flow on values). A dry run decides; its verdict is logged,
+never an error. Dropout layers draw by counters (`dropout.py`); whatever else draws on the loop path does so from the
+trial's own stream.
 """
 
 import logging
 import traceback
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tuner.engine.architecture import Architecture, Tensors
+from tuner.engine.dropout import Draws, Stream, draws_of, stacked_draws
+from tuner.engine.extras import Extras
 from tuner.engine.seeds import STOCHASTIC_LAYERS, derive
 from tuner.engine.slots import Ints
+from tuner.errors import InvalidInput
 from tuner.workloads.task import Data
 
 log = logging.getLogger(__name__)
 
-Stream = Callable[[int], tuple[int, int]]
+TRIED = 3
+"""Slots of a dry run."""
 
 
 class Forward(ABC):
-    """Computes gradients into a flat buffer. `extras` holds the slots' buffers and frozen parameters."""
+    """Computes gradients into a flat buffer, and new buffers into `extras`, which also holds frozen parameters."""
 
     path: str
 
@@ -34,7 +40,7 @@ class Forward(ABC):
         self.architecture = architecture
         self.params = params
         self.gradients = gradients
-        self.extras: dict[int, Tensors] = {}
+        self.extras = Extras(architecture.extras(architecture.build(0)), len(params))
         self.failures: dict[int, str] = {}
         """Slot -> traceback, of the last call."""
 
@@ -57,16 +63,22 @@ class EagerForward(Forward):
         self._views = architecture.layout.views(params)
         self._into = architecture.layout.views(gradients)
 
-        def loss(params: Tensors, inputs: Tensor, *targets: Tensor) -> Tensor:
-            return architecture.loss(params, {}, inputs, *targets)
+        def loss(params: Tensors, extras: Tensors, draws: Draws, data: Data) -> tuple[Tensor, Tensors]:
+            return architecture.loss(params, extras, draws, *data, stacked=True)
 
-        self._program = vmap(grad_and_value(loss))
+        self._program = vmap(grad_and_value(loss, has_aux=True))
 
     def run(self, data: Data, slots: Ints, stream: Stream) -> Tensor:
         """See `Forward.run`. An error is raised: it cannot be told whose it is."""
-        gradients, losses = self._program(self._views, *data)
+        width, count = data[0].shape[:2]
+        needed = self.architecture.draws
+        draws = stacked_draws(width, slots, stream, count, self.params.device) if needed else ()
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no batched form on every device
+            gradients, (losses, buffers) = self._program(self._views, self.extras.stacked, draws, data)
         for name, view in self._into.items():
             view.copy_(gradients[name])
+        for name, buffer in buffers.items():
+            self.extras.stacked[name].copy_(buffer)
         result: Tensor = losses
         return result
 
@@ -85,32 +97,34 @@ class LoopForward(Forward):
                 seed, seen = stream(slot)
                 torch.manual_seed(derive(seed, STOCHASTIC_LAYERS, seen))
                 try:
-                    losses[slot] = self._one(slot, tuple(item[slot] for item in data))
+                    losses[slot] = self._one(slot, seed, seen, tuple(item[slot] for item in data))
                 except Exception:  # the trial's boundary: the workload's own code runs here
                     self.failures[slot] = traceback.format_exc()
         return losses
 
-    def _one(self, slot: int, data: Data) -> Tensor:
+    def _one(self, slot: int, seed: int, seen: int, data: Data) -> Tensor:
         layout = self.architecture.layout
         params = {n: v.detach().requires_grad_() for n, v in layout.slot_views(self.params[slot]).items()}
-        loss = self.architecture.loss(params, self.extras.get(slot, {}), *data)
+        draws = draws_of(seed, seen, len(data[0]), self.params.device) if self.architecture.draws else ()
+        extras = self.extras[slot]
+        loss, buffers = self.architecture.loss(params, extras, draws, *data)
         gradients = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
         for view, gradient in zip(layout.slot_views(self.gradients[slot]).values(), gradients, strict=True):
             view.zero_() if gradient is None else view.copy_(gradient)
+        for name, buffer in buffers.items():
+            extras[name].copy_(buffer.detach())
         return loss.detach()
 
 
 def choose_path(architecture: Architecture, train: Data, micro_batch: int) -> str:
-    """Try the model under vmap with two slots on their micro-batches of training data; say `eager` or `loop`.
+    """Try the model under vmap with a few slots on their micro-batches of training data; say `eager` or `loop`.
 
-    `eager` also has to agree with `loop`: a model may run under vmap and yet mix its slots.
+    `eager` also has to agree with `loop`, and to give every slot its bits wherever it stands: a model may run under
+    vmap and yet mix its slots.
     """
-    reason = "it has buffers or frozen parameters" if architecture.has_extras else None
-    if reason is None:
-        index = torch.arange(2 * micro_batch, device=train[0].device) % len(train[0])
-        reason = _fault_of_vmap(
-            architecture, tuple(item[index].view(2, micro_batch, *item.shape[1:]) for item in train)
-        )
+    index = torch.arange(TRIED * micro_batch, device=train[0].device) % len(train[0])
+    sample = tuple(item[index].view(TRIED, micro_batch, *item.shape[1:]) for item in train)
+    reason = _fault_of_vmap(architecture, sample)
     if reason is None:
         return "eager"
     log.warning("the model cannot be stacked and runs slot by slot", extra={"action": "path", "reason": reason})
@@ -118,20 +132,40 @@ def choose_path(architecture: Architecture, train: Data, micro_batch: int) -> st
 
 
 def _fault_of_vmap(architecture: Architecture, sample: Data) -> str | None:
-    params = architecture.layout.allocate(2, architecture.device)
-    for slot in (0, 1):
-        architecture.layout.write(params[slot], dict(architecture.build(slot).named_parameters()))
-    both = np.arange(2)
-    eager = EagerForward(architecture, params, torch.zeros_like(params))
-    loop = LoopForward(architecture, params, torch.zeros_like(params))
+    order = list(range(TRIED))
+    turned = order[1:] + order[:1]
     try:
-        stacked = eager.run(sample, both, _no_stream)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*batching rule.*")  # it would run slot by slot inside
+            losses, gradients = _tried(EagerForward, architecture, sample, order)
+            losses_turned, gradients_turned = _tried(EagerForward, architecture, sample, turned)
     except Exception as error:  # whatever vmap cannot take, it says in its own way
         return f"{type(error).__name__}: {error}".partition("\n")[0]
-    single = loop.run(sample, both, _no_stream)
-    agree = not loop.failures and torch.allclose(stacked, single, rtol=1e-3, atol=1e-5, equal_nan=True)
-    return None if agree else "its losses under vmap differ from those of a single model"
+    try:
+        losses_single, gradients_single = _tried(LoopForward, architecture, sample, order)
+    except InvalidInput as error:
+        return str(error).rstrip().rpartition("\n")[2]
+    same = torch.allclose(losses, losses_single, rtol=1e-3, atol=1e-5, equal_nan=True)
+    if not same or not torch.allclose(gradients, gradients_single, rtol=1e-2, atol=1e-4, equal_nan=True):
+        return "its losses or gradients under vmap differ from those of a single model"
+    if not _same_bits(losses[turned], losses_turned) or not _same_bits(gradients[turned], gradients_turned):
+        return "its losses or gradients under vmap depend on the slot"
+    return None
 
 
-def _no_stream(slot: int) -> tuple[int, int]:
-    return slot, 0
+def _tried(kind: type[Forward], architecture: Architecture, sample: Data, seeds: list[int]) -> tuple[Tensor, Tensor]:
+    """Return losses and gradients of fresh models of these seeds, each on its seed's part of the sample."""
+    params = architecture.layout.allocate(len(seeds), architecture.device)
+    forward = kind(architecture, params, torch.zeros_like(params))
+    for slot, seed in enumerate(seeds):
+        module = architecture.build(seed)
+        architecture.layout.write(params[slot], dict(module.named_parameters()))
+        forward.extras[slot] = architecture.extras(module)
+    losses = forward.run(tuple(item[seeds] for item in sample), np.arange(len(seeds)), lambda slot: (seeds[slot], 0))
+    if forward.failures:
+        raise InvalidInput(next(iter(forward.failures.values())))
+    return losses, forward.gradients
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.nan_to_num(), other.nan_to_num())

@@ -27,7 +27,6 @@ from tuner.engine.snapshot import Snapshot
 from tuner.engine.trial import Ended, Event, TrialSpec
 from tuner.engine.update import Updates, squared_norm
 from tuner.errors import Fault, InvalidInput, NotFound
-from tuner.optimizers.roles import infer_roles
 from tuner.study.hyperparameter import Scalar
 from tuner.workloads.task import Data, Task
 
@@ -63,7 +62,7 @@ class Stack:
         train = self._on_device(task.train)
         self._feed = Feed(train, self._slots, width, self.device)
         self._evaluation = Evaluation(self._architecture, self._on_device(task.valid))
-        self._updates = Updates(layout, infer_roles(self._architecture.training), self._slots, width)
+        self._updates = Updates(layout, self._architecture.roles(), self._slots, width)
         self._ledger = Ledger(width, self.device)
         self.keep_weights = False
         """Whether a feasible trial's last word carries its weights."""
@@ -85,6 +84,7 @@ class Stack:
             "path": self.path,
             "torch": torch.__version__,
             "train_examples": self._examples,
+            **({} if self._architecture.task.digest is None else {"data": self._architecture.task.digest}),
         }
 
     @property
@@ -201,7 +201,7 @@ class Stack:
         self._sums[slot].copy_(snapshot.sums)
         for slab, content in zip(self._updates.slabs, snapshot.slabs, strict=False):
             slab[slot].copy_(content)
-        self._forward.extras[slot] = {name: t.to(self.device, copy=True) for name, t in snapshot.extras.items()}
+        self._forward.extras[slot] = snapshot.extras
 
     def _advance(self) -> None:
         data = self._feed.next()
@@ -279,7 +279,7 @@ class Stack:
         """Free a slot, and leave numbers in it that harm nobody."""
         self._slots.release(slot)
         self._feed.evict(slot)
-        self._forward.extras.pop(slot, None)
+        self._forward.extras.release(slot)
         self._params[slot].zero_()
         return self._progress.pop(slot)
 

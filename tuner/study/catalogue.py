@@ -13,10 +13,32 @@ from tuner.study.hyperparameter import OptimizerInfo, ScheduleInfo, hyperparamet
 
 CATALOGUE_PATH = Path(__file__).parent.parent / "optimizers" / "catalogue.json"
 
+_DIGITS = "scikit-learn's handwritten digits (1,797 images of 8 x 8)"
+_IMAGES = "MNIST, Fashion-MNIST (IDX files) or CIFAR-10 (binary version) from `directory`"
 BUILT_IN_WORKLOADS: dict[str, str] = {
-    "digits-mlp": "scikit-learn's handwritten digits (1,797 images of 8 x 8), a 64-32-10 perceptron",
+    "digits-autoencoder": f"{_DIGITS}, restored from a code of 8 numbers",
+    "digits-cnn": f"{_DIGITS}, two convolutions with batch normalisation",
+    "digits-mlp": f"{_DIGITS}, a 64-32-10 perceptron",
+    "linear-regression": "Linear regression on drawn data; noise scale and best loss are known in closed form",
+    "logistic-regression": "scikit-learn's breast cancer data (569 cases, 30 features), logistic regression: convex",
+    "mlp-images": f"{_IMAGES}, a perceptron",
+    "noisy-quadratic": (
+        "A quadratic with curvatures 1, 1/2, ... 1/100 and a jittering centre; noise scale known in closed form"
+    ),
+    "resnet-images": f"{_IMAGES}, a residual network",
+    "rosenbrock": "Rosenbrock's curved valley: deterministic, minimum 0 at (1, ..., 1)",
+    "text-gpt": "A byte-level GPT on the Python standard library's source files",
 }
-BUILT_IN_METRICS: dict[str, tuple[str, ...]] = {"digits-mlp": ("train_loss", "valid_loss", "valid_accuracy")}
+_LOSSES = ("train_loss", "valid_loss")
+_METRICS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("digits-cnn", "digits-mlp", "logistic-regression", "mlp-images", "resnet-images"), ("valid_accuracy",)
+    ),
+    "text-gpt": ("valid_bits_per_byte",),
+}
+BUILT_IN_METRICS: dict[str, tuple[str, ...]] = {
+    name: (*_LOSSES, *_METRICS.get(name, ())) for name in BUILT_IN_WORKLOADS
+}
 """Names that the server accepts before any worker has registered."""
 
 

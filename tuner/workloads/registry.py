@@ -17,7 +17,23 @@ from tuner.workloads.task import Task
 
 Factory = TypeVar("Factory", bound=Callable[..., Task])
 
-_BUILT_IN = {"digits-mlp": "tuner.workloads.digits_mlp"}
+_BUILT_IN = {
+    name: f"tuner.workloads.{name.replace('-', '_')}"
+    for name in (
+        "digits-autoencoder",
+        "digits-cnn",
+        "digits-mlp",
+        "linear-regression",
+        "logistic-regression",
+        "mlp-images",
+        "noisy-quadratic",
+        "resnet-images",
+        "rosenbrock",
+        "text-gpt",
+    )
+}
+"""Name -> module, imported when asked for; the modules read no data until a task is built."""
+
 _factories: dict[str, Callable[..., Task]] = {}
 
 

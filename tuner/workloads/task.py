@@ -30,6 +30,7 @@ class Task:
     `train`, `valid`: tensors (inputs, *targets) with equal first dimensions, e.g. ([1437, 64], [1437]).
     `metrics`: name -> `fn(output, *targets)`, a scalar over all examples given. They are evaluated on the validation
     data and reported as `valid_<name>`, next to `valid_loss`; the model's output must then be one tensor [N, ...].
+    `digest` names the content of the data where the workload's name and parameters do not fix it: part of the program.
 
     Raises `InvalidInput` when the data is malformed.
     """
@@ -39,6 +40,7 @@ class Task:
     train: Data
     valid: Data
     metrics: Mapping[str, Callable[..., Tensor | float]] | None = None
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         faults = [fault for field in ("train", "valid") for fault in _data_faults(field, getattr(self, field))]

@@ -1,0 +1,30 @@
+"""Checks of workload parameters: what a study document may say, with the value seen in the message."""
+
+import math
+from typing import Any
+
+from tuner.errors import Fault, InvalidInput
+
+
+def whole_number(name: str, value: Any, low: int, high: int) -> int:
+    """Return `value`; raise `InvalidInput` unless it is an integer in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidInput(
+            [Fault(f"workload.params.{name}", f"is {value!r}; allowed is an integer in [{low}, {high}]")]
+        )
+    return value
+
+
+def number(name: str, value: Any, low: float, high: float) -> float:
+    """Return `value` as a float; raise `InvalidInput` unless it is a finite number in [low, high]."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not fits or not low <= value <= high:
+        raise InvalidInput([Fault(f"workload.params.{name}", f"is {value!r}; allowed is a number in [{low}, {high}]")])
+    return float(value)
+
+
+def yes_or_no(name: str, value: Any) -> bool:
+    """Return `value`; raise `InvalidInput` unless it is true or false."""
+    if not isinstance(value, bool):
+        raise InvalidInput([Fault(f"workload.params.{name}", f"is {value!r}; allowed are true and false")])
+    return value
