@@ -11,7 +11,7 @@ RUN if [ "$TORCH" = cpu ]; then \
         pip install --no-cache-dir -c constraints.txt torch --index-url https://download.pytorch.org/whl/cpu; \
     fi \
     && pip install --no-cache-dir -c constraints.txt '.[postgres]' \
-    && useradd --create-home tuner && mkdir /data && chown tuner /data
+    && useradd --create-home tuner && mkdir /data /checkpoints && chown tuner /data /checkpoints
 USER tuner
 ENV TUNER_DATA_DIR=/data
 EXPOSE 8700

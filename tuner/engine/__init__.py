@@ -9,6 +9,7 @@ It knows no HTTP and no SQL, and needs torch and numpy only. The map:
 
     trial.py       what to train (TrialSpec) and what comes out (Row, Ended)
     stack.py       the stack itself: admission, tick, eviction, snapshots
+    snapshot.py, checkpoint.py         a trial taken out of the stack, in memory and as bytes
     slots.py       what each slot is doing, known on the host
     layout.py      where each parameter lives in the flat buffer
     architecture.py  the model as a function of its parameters

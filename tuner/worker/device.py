@@ -52,7 +52,9 @@ def main() -> int:
         _serve(source, target, runner)
     except BrokenPipeError:
         return 0  # the agent is gone
-    return 0
+    # All is said and stored, and the agent is waiting: taking the interpreter and torch down in order takes long.
+    logging.shutdown()
+    os._exit(0)
 
 
 def _options() -> argparse.Namespace:
