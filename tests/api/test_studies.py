@@ -17,7 +17,7 @@ def test_a_wrong_document_is_answered_with_every_fault(client: TestClient) -> No
     assert problem["type"] == "tuner:invalid-input"
     faults = {fault["field"]: fault["message"] for fault in problem["errors"]}
     assert set(faults) == {"run_cap", "workload", "optimizers[0]"}
-    assert "known are digits-mlp" in faults["workload"]
+    assert "known are digits-autoencoder" in faults["workload"]
 
 
 @pytest.mark.parametrize("body", [b"{", b"[1]", b"3", b""])

@@ -38,7 +38,7 @@ def test_noise_scale_of_linear_regression(params: dict[str, float], noise_scale:
     task = workloads.load("linear-regression", {**params, "examples": 65536})
     estimate = measured(task, 250)
     assert estimate.bounded and estimate.low <= exact.noise_scale <= estimate.high
-    assert estimate.high / estimate.low < 1.5
+    assert estimate.high / estimate.low < 1.7
     assert estimate.trace == pytest.approx(exact.trace, rel=0.05)
     assert estimate.grad_sq == pytest.approx(exact.grad_sq, rel=0.12)
 
@@ -49,7 +49,7 @@ def test_noise_scale_of_the_noisy_quadratic(noise: float, start: float) -> None:
     estimate = measured(task, 250)
     exact = (noise / start) ** 2
     assert estimate.bounded and estimate.low <= exact <= estimate.high
-    assert estimate.high / estimate.low < 1.5
+    assert estimate.high / estimate.low < 1.7
     h = 1 / np.arange(1, 31)
     assert estimate.trace == pytest.approx(noise**2 * (h**2).sum(), rel=0.03)
     assert estimate.grad_sq == pytest.approx(start**2 * (h**2).sum(), rel=0.1)

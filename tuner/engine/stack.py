@@ -22,6 +22,7 @@ from tuner.engine.feed import Feed
 from tuner.engine.forward import EagerForward, Forward, LoopForward, choose_path
 from tuner.engine.ledger import Ledger
 from tuner.engine.progress import Progress
+from tuner.engine.reevaluation import Reevaluation
 from tuner.engine.slots import Slots
 from tuner.engine.snapshot import Snapshot
 from tuner.engine.trial import Ended, Event, TrialSpec
@@ -71,6 +72,8 @@ class Stack:
         self.path = path if path != "auto" else choose_path(self._architecture, train, micro_batch)
         kind: type[Forward] = EagerForward if self.path == "eager" else LoopForward
         self._forward = kind(self._architecture, self._params, self._gradients)
+        self._reevaluation = Reevaluation(self._architecture, train, self._slots, self._forward, self._stream)
+        self._updates.evaluate_for = self._reevaluation.for_slots
 
     @property
     def program(self) -> dict[str, Scalar]:
@@ -224,7 +227,7 @@ class Stack:
             self._sums.index_fill_(0, torch.from_numpy(due).to(self.device), 0.0)
             evaluated = self._slots.count_steps(due)
         self._ledger.close(due)
-        for slot, error in self._forward.failures.items():
+        for slot, error in (self._reevaluation.take_failures() | self._forward.failures).items():
             self._end(slot, error=error)
         if len(evaluated) or self._ledger.full:
             self._read_ledger()

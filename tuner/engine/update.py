@@ -18,7 +18,7 @@ from tuner.engine.slots import Ints, Slots
 from tuner.engine.trial import TrialSpec
 from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.catalogue import check_hyperparameters, defaults, rule_class
-from tuner.optimizers.rule import Role, Rule, State, Tensors
+from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors
 from tuner.study.hyperparameter import Scalar
 
 LR_CHUNK = 512
@@ -54,6 +54,8 @@ class Updates:
         self._lr_factor = np.ones((width, LR_CHUNK))
         self._schedules: list[Callable[[NDArray[np.float64]], NDArray[np.float64]] | None] = [None] * width
         self.slabs: list[Tensor] = []
+        self.evaluate_for: Callable[[Ints], Evaluate] | None = None
+        """Due slots -> their loss at other parameters, for rules that need it."""
 
     def admit(self, slot: int, spec: TrialSpec, params: Tensor, step: int = 0) -> None:
         """Give a slot its rule, hyperparameters and empty state, at `step` updates. `params` is the buffer [width, P].
@@ -101,7 +103,8 @@ class Updates:
         state = State(torch.from_numpy(step.astype(np.float64)).to(device))
         for name, views in _buffers(group, [self._views(group, slab) for slab in slabs]).items():
             state.buffers[name] = views
-        group.rule.update(self._views(group, mean), self._views(group, values), state, hp)
+        evaluate = self.evaluate_for(due) if self.evaluate_for is not None and group.rule.needs_loss else None
+        group.rule.update(self._views(group, mean), self._views(group, values), state, hp, evaluate)
         params.index_copy_(0, rows, values)
         for slab, content in zip(self.slabs, slabs, strict=True):
             slab.index_copy_(0, rows, content)

@@ -27,7 +27,10 @@ Tensors = dict[str, Tensor]
 """Named tensors, each [T, ...]."""
 
 Evaluate = Callable[[Tensors], tuple[Tensor, Tensors]]
-"""Loss [T] and gradients at other parameters, for rules that need the loss again."""
+"""Loss [T] and gradients at other parameters [T, ...], for rules that need the loss again.
+
+It is the mean over the very examples whose gradient the step has. Call it for all trials and mask those that are done.
+"""
 
 
 @dataclass
@@ -48,6 +51,8 @@ class Rule(ABC):
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]]
     elementwise: ClassVar[bool] = True
     """True when every element is updated alone, so that all parameters may be handed over as one flat tensor."""
+    needs_loss: ClassVar[bool] = False
+    """True when `update` calls `evaluate`: the engine then offers the step's own loss at other parameters."""
 
     def __init__(self, roles: Mapping[str, Role]) -> None:
         self.roles = dict(roles)

@@ -1,0 +1,137 @@
+"""The loss again, at other parameters: what rules with a line search ask for in the middle of a step.
+
+The function is the one whose gradient the step has: the mean over its B examples, micro-batch by micro-batch, with the
+same dropout masks and the buffers that the slot has now; it leaves those buffers as they are. With B = all training
+examples it is the full training loss.
+
+Only the slots that ask are computed, in passes of a fixed number of rows of their own: like the stack itself, a pass
+gives a row the same bits whatever stands in the others.
+"""
+
+import traceback
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuner.engine.architecture import Architecture, Tensors
+from tuner.engine.data_order import DataOrder
+from tuner.engine.dropout import Stream
+from tuner.engine.forward import EagerForward, Forward, LoopForward
+from tuner.engine.slots import Ints, Slots
+from tuner.optimizers.rule import Evaluate
+from tuner.workloads.task import Data
+
+ROWS = 8
+"""Rows of a pass, at most: slots are rarely due together, and an idle row costs as much as a wanted one."""
+
+FLAT = "flat"
+"""The name under which elementwise rules get all parameters as one tensor [n, P]."""
+
+
+class Reevaluation:
+    """Evaluates the slots of one stack; `forward` is the stack's own, whose extras are read."""
+
+    def __init__(self, architecture: Architecture, train: Data, slots: Slots, forward: Forward, stream: Stream) -> None:
+        self._layout = architecture.layout
+        self._train = train
+        self._slots = slots
+        self._stack = forward
+        self._stream = stream
+        self._orders: dict[int, DataOrder] = {}
+        self._failures: dict[int, str] = {}
+        rows = min(ROWS, len(forward.params))
+        buffers = (self._layout.allocate(rows, architecture.device) for _ in range(2))
+        kind = LoopForward if isinstance(forward, LoopForward) else EagerForward
+        self._forward = kind(architecture, *buffers)
+
+    def take_failures(self) -> dict[int, str]:
+        """Return slot -> traceback of what the workload's code raised since the last call."""
+        failures, self._failures = self._failures, {}
+        return failures
+
+    def for_slots(self, due: Ints) -> Evaluate:
+        """Return the function from parameters [n, ...] of the n due slots to their losses [n] and gradients.
+
+        Parameters and gradients are named as the rule has them. A slot whose evaluation raises gets the loss NaN.
+        """
+        rows = len(self._forward.params)
+        parts = [due[start : start + rows] for start in range(0, len(due), rows)]
+        indices = [self._examples(part) for part in parts]
+
+        def evaluate(params: Tensors) -> tuple[Tensor, Tensors]:
+            flat = self._flat(params)
+            losses, gradients = flat.new_zeros(len(due)), torch.zeros_like(flat)
+            for number, (part, index) in enumerate(zip(parts, indices, strict=True)):
+                place = slice(number * rows, number * rows + len(part))
+                self._pass(part, index, flat[place], losses[place], gradients[place])
+            return losses, {FLAT: gradients} if FLAT in params else self._layout.views(gradients)
+
+        return evaluate
+
+    def _pass(self, part: Ints, index: Tensor, params: Tensor, losses: Tensor, gradients: Tensor) -> None:
+        """Fill losses [n] and gradients [n, P] of some slots; `index` [K, rows, b] names their examples."""
+        forward = self._forward
+        forward.params.zero_()
+        forward.params[: len(part)].copy_(params)
+        counts = self._slots.ticks_per_step[part]
+        for tick in range(len(index)):
+            for row, slot in enumerate(part.tolist()):
+                forward.extras[row] = self._stack.extras[slot]  # a pass writes new buffers there
+            found = self._run(part, index, tick)
+            takes_part = torch.from_numpy(tick < counts).to(params.device)
+            losses += torch.where(takes_part, found[: len(part)], 0.0)
+            gradients += torch.where(takes_part[:, None], forward.gradients[: len(part)], 0.0)
+        divisor = torch.from_numpy(counts).to(params.device, params.dtype)
+        losses /= divisor
+        gradients /= divisor[:, None]
+
+    def _run(self, part: Ints, index: Tensor, tick: int) -> Tensor:
+        """Return the losses [rows] of one micro-batch of each row."""
+        size = self._slots.micro_batch
+
+        def stream(row: int) -> tuple[int, int]:
+            slot = int(part[row])
+            return self._stream(slot)[0], self._first_example(slot) + tick * size
+
+        try:
+            losses = self._forward.run(self._gather(index[tick]), np.arange(len(part)), stream)
+            failures = self._forward.failures
+        except torch.OutOfMemoryError:
+            raise  # a narrower stack may help: the caller decides
+        except Exception:  # the trials' boundary: it cannot be told whose it is
+            losses = self._forward.params.new_zeros(len(self._forward.params))
+            failures = dict.fromkeys(range(len(part)), traceback.format_exc())
+        for row, error in failures.items():
+            self._failures[int(part[row])] = error
+            losses[row] = torch.nan
+            self._forward.gradients[row].zero_()
+        return losses
+
+    def _examples(self, part: Ints) -> Tensor:
+        """Return the example numbers [K, rows, b] of the step that each slot is about to complete."""
+        counts, size = self._slots.ticks_per_step[part], self._slots.micro_batch
+        index = np.zeros((int(counts.max()), len(self._forward.params), size), np.int64)
+        for row, (slot, count) in enumerate(zip(part.tolist(), counts.tolist(), strict=True)):
+            seed = self._stream(slot)[0]
+            order = self._orders.get(slot)
+            if order is None or order.seed != seed:
+                order = self._orders[slot] = DataOrder(seed, len(self._train[0]))
+            index[:count, row] = order.take(self._first_example(slot), count * size).reshape(count, size)
+        return torch.from_numpy(index).to(self._forward.params.device)
+
+    def _first_example(self, slot: int) -> int:
+        """Return the place in the trial's stream at which the slot's present step began."""
+        return int(self._slots.step[slot] * self._slots.ticks_per_step[slot]) * self._slots.micro_batch
+
+    def _gather(self, index: Tensor) -> Data:
+        return tuple(item.index_select(0, index.view(-1)).view(*index.shape, *item.shape[1:]) for item in self._train)
+
+    def _flat(self, params: Tensors) -> Tensor:
+        if FLAT in params:
+            return params[FLAT].detach()
+        first = next(iter(params.values()))
+        flat = self._layout.allocate(len(first), first.device)
+        for name, view in self._layout.views(flat).items():
+            view.copy_(params[name].detach())
+        return flat
