@@ -30,6 +30,19 @@ class Attention(nn.Module):
         return self.head(y[:, -1])  # type: ignore[no-any-return]
 
 
+class TransformerLayer(nn.Module):
+    """Torch's own layer, with its own attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Embedding(11, 6)
+        self.layer = nn.TransformerEncoderLayer(6, 2, 10, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.layer(self.token(tokens)).mean(1))  # type: ignore[no-any-return]
+
+
 class Remembering(nn.Module):
     """A buffer that is assigned anew, and one that counts."""
 
@@ -50,10 +63,6 @@ def frozen() -> nn.Module:
     model = nn.Sequential(nn.Linear(7, 6), nn.Tanh(), nn.Linear(6, CLASSES))
     model[0].requires_grad_(False)
     return model
-
-
-def images(*layers: nn.Module) -> nn.Module:
-    return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(CLASSES))
 
 
 KINDS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
@@ -95,6 +104,7 @@ KINDS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
         ),
     ),
     "attention": (TOKENS, Attention),
+    "transformer layer": (TOKENS, TransformerLayer),
 }
 
 
