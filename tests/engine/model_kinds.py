@@ -83,7 +83,15 @@ KINDS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
         lambda: nn.Sequential(
             nn.Conv2d(3, 5, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(5, 6, (3, 2), stride=(2, 1), dilation=(1, 2), bias=False),
+            nn.Conv2d(5, 6, 3, stride=2),
+            nn.Flatten(),
+            nn.Linear(36, CLASSES),
+        ),
+    ),
+    "dilated convolutions": (
+        IMAGE,
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 6, (3, 2), stride=(2, 1), dilation=(1, 2), bias=False),
             nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Linear(12, CLASSES),
