@@ -66,9 +66,10 @@ class CompiledForward(Forward):
 
     path = "compiled"
 
-    def __init__(self, architecture: Architecture, params: Tensor, gradients: Tensor) -> None:
+    def __init__(self, architecture: Architecture, params: Tensor, gradients: Tensor, norms: bool = True) -> None:
+        """Without `norms` the squared norms are zero: what a tick costs when noise is not measured."""
         super().__init__(architecture, params, gradients)
-        self._program = _compiled(_forward_program(architecture))
+        self._program = _compiled(_forward_program(architecture, norms))
 
     def run(self, data: Data, slots: Ints, stream: Stream) -> Tensor:
         """See `Forward.run`; one step's gradients are the sums over one micro-batch."""
@@ -130,7 +131,7 @@ def _scalar_names(rule: ElementwiseRule) -> list[str]:
     return list(rule.scalars(one, {h.name: torch.full_like(one, float(h.default)) for h in rule.hyperparameters}))
 
 
-def _forward_program(architecture: Architecture) -> Program:
+def _forward_program(architecture: Architecture, norms: bool) -> Program:
     layout = architecture.layout
 
     def loss(params: Tensors, inputs: Tensor, *targets: Tensor) -> Tensor:
@@ -142,9 +143,10 @@ def _forward_program(architecture: Architecture) -> Program:
         gradients, losses = stacked(layout.views(params), *data)
         flat = layout.flat(gradients)
         total = sums + flat
-        mean = total / counts[:, None]
         sums.copy_(total)
-        squares = [(rows * rows).sum(1, dtype=torch.float64) for rows in (flat, mean)]
+        squares = [torch.zeros_like(losses, dtype=torch.float64)] * 2
+        if norms:
+            squares = [(rows * rows).sum(1, dtype=torch.float64) for rows in (flat, total / counts[:, None])]
         return torch.stack([losses.to(torch.float64), *squares])
 
     return forward
