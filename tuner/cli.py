@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from tuner.errors import Fault, InvalidInput, TunerError, Unreachable
-from tuner.terminal import read_commands, study_commands
+from tuner.terminal import probe_command, read_commands, study_commands
 from tuner.terminal.options import DataDir, Host, Port, Server, Token, Width, Workloads
 
 if TYPE_CHECKING:
@@ -188,6 +188,9 @@ def worker(
 
     url = server or os.environ.get("TUNER_SERVER") or DEFAULT_SERVER
     raise typer.Exit(run(url, token or os.environ.get("TUNER_TOKEN"), name, device, width, workloads, parent, threads))
+
+
+app.command(rich_help_panel=SERVING)(probe_command.probe)
 
 
 def _check_api_lies_beside() -> None:

@@ -146,7 +146,8 @@ def _forward_program(architecture: Architecture, norms: bool) -> Program:
         sums.copy_(total)
         squares = [torch.zeros_like(losses, dtype=torch.float64)] * 2
         if norms:
-            squares = [(rows * rows).sum(1, dtype=torch.float64) for rows in (flat, total / counts[:, None])]
+            squares = [(rows * rows).sum(1, dtype=torch.float64) for rows in (flat, total)]
+            squares[1] = squares[1] / (counts.to(torch.float64) * counts.to(torch.float64))
         return torch.stack([losses.to(torch.float64), *squares])
 
     return forward

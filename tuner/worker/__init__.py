@@ -17,6 +17,11 @@ import signal
 import sys
 
 
+def default_threads() -> int:
+    """Return the CPU threads of a device process: half the cores, at most 8."""
+    return max(1, min(8, (os.cpu_count() or 1) // 2))
+
+
 def run(
     server: str,
     token: str | None = None,
@@ -54,7 +59,7 @@ def run(
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     chosen = devices or [f"cuda:{index}" for index in range(len(visible_gpus()))] or ["cpu"]
-    threads = threads or max(1, min(8, (os.cpu_count() or 1) // 2))
+    threads = threads or default_threads()
     children = [DeviceProcess(device, width or 32, threads, workloads or []) for device in chosen]
     label = name or socket.gethostname()
     with Client(server, token) as client:

@@ -35,7 +35,7 @@ def main() -> int:
     if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
         logging.getLogger(__name__).error("no usable GPU for device %s", options.device)
         return 1
-    _import_workloads(options.workloads)
+    import_workloads(options.workloads)
     try:
         write_line(target, {"hello": _hello(options.device)})
         _serve(source, target, options.device, options.width)
@@ -53,7 +53,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _import_workloads(sources: list[str]) -> None:
+def import_workloads(sources: list[str]) -> None:
+    """Import a user's workload modules and files; the working directory and each file's own come first."""
     sys.path.insert(0, os.getcwd())
     for source in sources:
         if source.endswith(".py"):
