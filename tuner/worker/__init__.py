@@ -5,6 +5,7 @@
     child.py      the agent's end of a device process: start, restart, messages
     device.py     the device process: `python -P -m tuner.worker.device`
     runner.py     what a device process does: a backlog of assignments and the stack that trains them
+    warming.py    a second process that compiles (warm.py) for the stack to come
     channel.py    JSON lines between the two
     gpus.py       which GPUs there are, without loading torch
 
@@ -39,7 +40,7 @@ def run(
         token: its bearer token, where it wants one.
         name: a label for people; the machine's name by default.
         devices: e.g. `["cpu"]` or `["cuda:0", "cuda:1"]`; every GPU, else the CPU, by default.
-        width: slots of each device's stack; 32 by default.
+        width: slots of each device's stack; by default what `tuner probe` chose, else 32.
         workloads: modules or files (`problem.py`) that register workloads; the working directory comes first on their
             path.
         parent: leave, drained, when this process is no longer our parent.
@@ -60,7 +61,7 @@ def run(
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     chosen = devices or [f"cuda:{index}" for index in range(len(visible_gpus()))] or ["cpu"]
     threads = threads or default_threads()
-    children = [DeviceProcess(device, width or 32, threads, workloads or []) for device in chosen]
+    children = [DeviceProcess(device, width, threads, workloads or []) for device in chosen]
     label = name or socket.gethostname()
     with Client(server, token) as client:
         agent = Agent(client, children, name=label, parent=parent)

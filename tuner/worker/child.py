@@ -14,6 +14,7 @@ from tuner.worker.channel import Json, read_lines, write_line
 
 log = logging.getLogger(__name__)
 
+DEFAULT_WIDTH = 32
 FIRST_PAUSE_S, LONGEST_PAUSE_S, LONG_LIFE_S = 0.5, 30.0, 60.0
 
 Listener = Callable[["DeviceProcess", Json], None]
@@ -24,10 +25,12 @@ class DeviceProcess:
     {"died": status} as the last one, unless the process was closed.
     """
 
-    def __init__(self, device: str, width: int, threads: int, workloads: list[str]) -> None:
+    def __init__(self, device: str, width: int | None, threads: int, workloads: list[str]) -> None:
+        """`width` None leaves the choice to a probe's result, where there is one."""
         self.device = device
-        self.width = width
-        self._command = [sys.executable, "-P", "-m", "tuner.worker.device", "--device", device, "--width", str(width)]
+        self.width = width or DEFAULT_WIDTH
+        self._command = [sys.executable, "-P", "-m", "tuner.worker.device", "--device", device]
+        self._command += ["--width", str(width)] if width else []
         self._command += ["--threads", str(threads), "--workloads", *workloads]
         self._process: subprocess.Popen[str] | None = None
         self._pause_s = FIRST_PAUSE_S

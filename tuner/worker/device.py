@@ -38,7 +38,7 @@ def main() -> int:
     import_workloads(options.workloads)
     try:
         write_line(target, {"hello": _hello(options.device)})
-        _serve(source, target, options.device, options.width)
+        _serve(source, target, options)
     except BrokenPipeError:
         return 0  # the agent is gone
     return 0
@@ -47,7 +47,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tuner.worker.device", description="Runs trials on one device.")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--width", type=int, help="default: a probe's choice, else 32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workloads", nargs="*", default=[], help="modules or files that register workloads")
     return parser.parse_args()
@@ -69,7 +69,7 @@ def _hello(device: str) -> Json:
     return {"workloads": known, "description": description}
 
 
-def _serve(source: IO[str], target: IO[str], device: str, width: int) -> None:
+def _serve(source: IO[str], target: IO[str], options: argparse.Namespace) -> None:
     inbox: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -78,7 +78,15 @@ def _serve(source: IO[str], target: IO[str], device: str, width: int) -> None:
         inbox.put(None)
 
     threading.Thread(target=listen, name="inbox", daemon=True).start()
-    runner = Runner(lambda message: write_line(target, message), device, width)
+    runner = Runner(lambda message: write_line(target, message), options.device, options.width, options.workloads)
+    try:
+        _obey(inbox, runner)
+    finally:
+        runner.close()
+
+
+def _obey(inbox: "queue.SimpleQueue[Json | None]", runner: Runner) -> None:
+    """Train until None comes."""
     while True:
         while not (runner.busy and inbox.empty()):
             message = inbox.get()
