@@ -55,7 +55,11 @@ class Store:
         if not _PATH.match(path):
             raise InvalidInput(f"{path!r} is no path of the checkpoint store; allowed is STUDY/TRIAL/NAME.safetensors")
         place = self.root / path
-        if not place.resolve().is_relative_to(self.root.resolve()):  # somebody put a link there
+        try:
+            inside = place.resolve().is_relative_to(self.root.resolve())  # somebody may have put a link there
+        except (OSError, RuntimeError):  # links in a circle
+            inside = False
+        if not inside:
             raise InvalidInput(f"{path!r} leads out of the checkpoint store")
         return place
 

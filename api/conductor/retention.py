@@ -58,7 +58,11 @@ class Retention:
 
     def sweep_orphans(self, older_than: float) -> None:
         """Delete files that no row names and that were last written before a Unix time, in seconds."""
-        files = self._store.files(older_than)
+        try:
+            files = self._store.files(older_than)
+        except OSError as error:  # a network mount that is away
+            log.warning("the checkpoint store cannot be listed: %s", error, extra={"action": "retention"})
+            return
         if not files:
             return
         with self._database.read() as session:

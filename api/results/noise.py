@@ -127,6 +127,8 @@ def trial_trace(session: Session, trial: TrialRecord) -> list[NoisePoint]:
     rows = reports.effective_rows(session, trial_ids=[trial.id], with_metrics=False).get(trial.id, [])
     attempt = attempts.latest(session, trial_ids=[trial.id]).get(trial.id)
     size = (attempt.program or {}).get("train_examples") if attempt else None
+    if not rows:
+        return []
     width = max(8, len(rows) // TRACE_WINDOWS)
     points = []
     for end in range(min(width, len(rows)), len(rows) + 1, max(1, len(rows) // TRACE_POINTS)):

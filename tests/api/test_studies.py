@@ -63,6 +63,8 @@ def test_results_before_and_after_the_first_trial(client: TestClient) -> None:
     submit(client)
     assert client.get("/api/v1/studies/small/best").status_code == 404
     assert client.get("/api/v1/studies/small/leaderboard").json()["grade"] == "none"
+    wait_for(lambda: client.get("/api/v1/studies/small/trials/0").status_code == 200)
+    assert client.get("/api/v1/studies/small/trials/0/figures/noise").json()["data"] == []
     assert {i["grade"] for i in client.get("/api/v1/studies/small/batch-advice").json()["items"]} == {"none"}
     worker = FakeWorker(client)
     held = worker.take(4)

@@ -30,6 +30,19 @@ class Attention(nn.Module):
         return self.head(y[:, -1])  # type: ignore[no-any-return]
 
 
+class TransformerLayer(nn.Module):
+    """Torch's own layer, with its own attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Embedding(11, 6)
+        self.layer = nn.TransformerEncoderLayer(6, 2, 10, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.layer(self.token(tokens)).mean(1))  # type: ignore[no-any-return]
+
+
 class Remembering(nn.Module):
     """A buffer that is assigned anew, and one that counts."""
 
@@ -52,10 +65,6 @@ def frozen() -> nn.Module:
     return model
 
 
-def images(*layers: nn.Module) -> nn.Module:
-    return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(CLASSES))
-
-
 KINDS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "batch norm": (VECTOR, lambda: nn.Sequential(nn.Linear(7, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, CLASSES))),
     "running mean of all": (
@@ -74,7 +83,15 @@ KINDS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
         lambda: nn.Sequential(
             nn.Conv2d(3, 5, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(5, 6, (3, 2), stride=(2, 1), dilation=(1, 2), bias=False),
+            nn.Conv2d(5, 6, 3, stride=2),
+            nn.Flatten(),
+            nn.Linear(36, CLASSES),
+        ),
+    ),
+    "dilated convolutions": (
+        IMAGE,
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 6, (3, 2), stride=(2, 1), dilation=(1, 2), bias=False),
             nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Linear(12, CLASSES),
@@ -95,6 +112,7 @@ KINDS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
         ),
     ),
     "attention": (TOKENS, Attention),
+    "transformer layer": (TOKENS, TransformerLayer),
 }
 
 

@@ -69,8 +69,8 @@ def test_another_width_and_slot(name: str, path: str) -> None:
 def test_a_model_with_buffers() -> None:
     task, watched = normed_task(), WATCHED["adamw"]
     straight, _ = run_until_idle(Stack(task, width=3, micro_batch=4), [watched])
-    before, content = interrupted(task, watched, 37, "loop")
-    assert before + resume(task, watched, content, 2, "loop") == [key_of(row) for row in straight[7]]
+    before, content = interrupted(task, watched, 37, "auto")
+    assert before + resume(task, watched, content, 2, "auto") == [key_of(row) for row in straight[7]]
     assert any(name.startswith("extra.") and "running_mean" in name for name in decode_tensors(content))
 
 

@@ -83,6 +83,9 @@ def test_a_link_does_not_lead_out(tmp_path: Path) -> None:
         store.existing(PATH)
     with pytest.raises(InvalidInput, match="leads out"):
         store.delete(PATH)
+    (store.root / "circle").symlink_to(store.root / "circle")
+    with pytest.raises(InvalidInput, match="leads out"):
+        store.existing(path_of("circle", 3, 1, 250, "0123abcd"))
 
 
 def test_only_own_old_files_are_listed(tmp_path: Path) -> None:

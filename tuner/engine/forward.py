@@ -10,12 +10,17 @@ import logging
 import traceback
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import multi_head_attention_forward, scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 
 from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.dropout import Draws, Stream, draws_of, stacked_draws
@@ -62,6 +67,7 @@ class EagerForward(Forward):
         super().__init__(architecture, params, gradients)
         self._views = architecture.layout.views(params)
         self._into = architecture.layout.views(gradients)
+        self._attends: bool | None = None
 
         def loss(params: Tensors, extras: Tensors, draws: Draws, data: Data) -> tuple[Tensor, Tensors]:
             return architecture.loss(params, extras, draws, *data, stacked=True)
@@ -73,7 +79,7 @@ class EagerForward(Forward):
         width, count = data[0].shape[:2]
         needed = self.architecture.draws
         draws = stacked_draws(width, slots, stream, count, self.params.device) if needed else ()
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no batched form on every device
+        with self._kernels():
             gradients, (losses, buffers) = self._program(self._views, self.extras.stacked, draws, data)
         for name, view in self._into.items():
             view.copy_(gradients[name])
@@ -81,6 +87,32 @@ class EagerForward(Forward):
             self.extras.stacked[name].copy_(buffer)
         result: Tensor = losses
         return result
+
+    @contextmanager
+    def _kernels(self) -> Iterator[None]:
+        """Take attention's plain kernel, since the fused ones have no batched form on CPUs; only where it is needed.
+
+        Choosing it costs time, a twelfth of a tick of one small model, so the first call watches for attention.
+        """
+        if self._attends is False:
+            yield
+            return
+        with sdpa_kernel(SDPBackend.MATH), _AttentionWatch() if self._attends is None else nullcontext() as watch:
+            yield
+        self._attends = watch.seen if watch is not None else True
+
+
+class _AttentionWatch(TorchFunctionMode):
+    """Notes whether attention is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See `TorchFunctionMode`."""
+        self.seen |= func in (scaled_dot_product_attention, multi_head_attention_forward)
+        return func(*args, **(kwargs or {}))
 
 
 class LoopForward(Forward):

@@ -95,6 +95,10 @@ class Checkpoints:
         """Checkpoint a trial no more."""
         self._trials.pop(key, None)
 
+    def watches(self, key: Key) -> bool:
+        """Whether a trial is checkpointed."""
+        return key in self._trials
+
     def kept(self, key: Key) -> None:
         """Note that the server knows of a trial's latest checkpoint."""
         if key in self._trials:

@@ -291,7 +291,7 @@ class Runner:
     ) -> None:
         message = {"trial": key[0], "attempt": key[1], "outcome": outcome, "infeasible": infeasible}
         ended = {**message, "step": step, "examples": examples, "error": error}
-        if self._checkpoints is not None and weights is not None:
+        if self._checkpoints is not None and weights is not None and self._checkpoints.watches(key):
             self._checkpoints.keep_weights(key, ended, weights)
         else:
             self._send({"ended": ended})
