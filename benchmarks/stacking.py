@@ -240,7 +240,7 @@ def main() -> None:
         context.Process(target=serve, args=(theirs,), daemon=True).start()
         pipes.append(ours)
         ours.recv()  # one after another: the first fills the cache of compiled programs
-    rates = measure(pipes, 100 if quick else 1000, 3 if quick else 5)
+    rates = measure(pipes, 100 if quick else 400, 3 if quick else 5)
     width_one = ask(pipes[0], "width_one", 500 if quick else 2000)
     noise = ask(pipes[0], "noise_cost", 100 if quick else 500)
     roofline = ask(pipes[0], "roofline", 100 if quick else 500)
