@@ -95,14 +95,12 @@ class Bench:
         data, counts = self.stack._feed.sample(), torch.full((WIDTH,), 2.0)
         forwards = [CompiledForward(self.stack._architecture, *buffers[:2], norms=norms) for norms in (True, False)]
 
-        def run(forward: CompiledForward) -> None:
-            for _ in range(ticks):
-                forward.accumulate(data, buffers[2], counts)
+        def least(forward: CompiledForward) -> float:
+            forward.accumulate(data, buffers[2], counts)
+            return min(seconds(lambda: forward.accumulate(data, buffers[2], counts)) for _ in range(ticks))
 
-        for forward in forwards:
-            run(forward)
-        whole = self._tick_s(ticks) * ticks
-        return [(seconds(lambda: run(forwards[0])) - seconds(lambda: run(forwards[1]))) / whole for _ in range(7)]
+        tick = self._tick_s(ticks)
+        return [(least(forwards[0]) - least(forwards[1])) / tick for _ in range(7)]
 
     def roofline(self, ticks: int) -> list[float]:
         """Return seconds per tick of a full stack, and this core's FLOP/s (matrix product) and bytes/s (copy in L3)."""
