@@ -95,17 +95,30 @@ class Bench:
         data, counts = self.stack._feed.sample(), torch.full((WIDTH,), 2.0)
         forwards = [CompiledForward(self.stack._architecture, *buffers[:2], norms=norms) for norms in (True, False)]
 
-        def run(forward: CompiledForward) -> None:
-            for _ in range(ticks):
-                forward.accumulate(data, buffers[2], counts)
+        def least(forward: CompiledForward) -> float:
+            forward.accumulate(data, buffers[2], counts)
+            return min(seconds(lambda: forward.accumulate(data, buffers[2], counts)) for _ in range(ticks))
 
-        for forward in forwards:
-            run(forward)
-        whole = min(seconds(lambda: self._ticks(ticks)) for _ in range(3))
-        return [(seconds(lambda: run(forwards[0])) - seconds(lambda: run(forwards[1]))) / whole for _ in range(7)]
+        tick = self._tick_s(ticks)
+        return [(least(forwards[0]) - least(forwards[1])) / tick for _ in range(7)]
 
-    def _ticks(self, ticks: int) -> None:
-        self.stacked([{"lr": 1e-3, "weight_decay": 0.01}] * WIDTH, ticks)
+    def roofline(self, ticks: int) -> list[float]:
+        """Return seconds per tick of a full stack, and this core's FLOP/s (matrix product) and bytes/s (copy in L3)."""
+        tick = self._tick_s(ticks)
+        square, source = torch.randn(1024, 1024), torch.randn(2**19)
+        target = torch.empty_like(source)
+        product = min(seconds(lambda: square @ square) for _ in range(10))
+        copy = min(seconds(lambda: target.copy_(source)) for _ in range(50))
+        return [tick, 2 * 1024**3 / product, 2 * source.nbytes / copy]
+
+    def _tick_s(self, ticks: int) -> float:
+        """Return seconds per tick of a full stack; what trials cost at their two ends cancels out."""
+        configs = [{"lr": 1e-3, "weight_decay": 0.01}] * WIDTH
+        short, long = (
+            min(seconds(lambda count=count: self.stacked(configs, count)) for _ in range(3))  # type: ignore[misc]
+            for count in (ticks, 2 * ticks)
+        )
+        return (long - short) / ticks
 
 
 def seconds(action: Any) -> float:
@@ -170,7 +183,22 @@ def ask(pipe: Connection, method: str, *arguments: int) -> list[float]:
     return result
 
 
-def report(rates: dict[str, list[float]], width_one: list[float], noise: list[float], path: Path) -> None:
+def floor_lines(tick_s: float, flops_per_s: float, bytes_per_s: float) -> dict[str, float]:
+    """Return what a tick needs at least, by count (docs/engine.md has the sums), beside what it took; print it."""
+    flops, size = 23.0e6, 11.5e6
+    found = {
+        "tick_us": 1e6 * tick_s,
+        "gflop_per_s": flops_per_s / 1e9,
+        "gbyte_per_s": bytes_per_s / 1e9,
+        "floor_us": 1e6 * (flops / flops_per_s + size / bytes_per_s),
+    }
+    print("\none tick of 64 slots: " + ", ".join(f"{name} {value:.0f}" for name, value in found.items()))
+    return found
+
+
+def report(
+    rates: dict[str, list[float]], width_one: list[float], noise: list[float], roofline: list[float], path: Path
+) -> None:
     """Print the table and the bars, write the file."""
     best = {side: max((k for k in rates if k.startswith(side)), key=lambda k: statistics.median(rates[k]))
             for side in ("peer", "stack")}  # fmt: skip
@@ -184,7 +212,12 @@ def report(rates: dict[str, list[float]], width_one: list[float], noise: list[fl
         print(f"{name:<24}{statistics.median(values):>14.3f}{min(values):>12.3f}{max(values):>12.3f}")
     machine = {"torch": torch.__version__, "python": platform.python_version(), "cores": os.cpu_count(),
                "machine": platform.processor() or platform.machine(), "load": os.getloadavg()}  # fmt: skip
-    record = {"machine": machine, "rates": rates, **{name: values for name, (values, _, _) in figures.items()}}
+    record = {
+        "machine": machine,
+        "roofline": floor_lines(*roofline),
+        "rates": rates,
+        **{name: values for name, (values, _, _) in figures.items()},
+    }
     path.write_text(json.dumps(record, indent=1) + "\n")
     for name, (values, sign, bound) in figures.items():
         value = statistics.median(values)
@@ -205,10 +238,11 @@ def main() -> None:
         context.Process(target=serve, args=(theirs,), daemon=True).start()
         pipes.append(ours)
         ours.recv()  # one after another: the first fills the cache of compiled programs
-    rates = measure(pipes, 100 if quick else 1000, 3 if quick else 5)
+    rates = measure(pipes, 100 if quick else 400, 3 if quick else 5)
     width_one = ask(pipes[0], "width_one", 500 if quick else 2000)
     noise = ask(pipes[0], "noise_cost", 100 if quick else 500)
-    report(rates, width_one, noise, Path(__file__).parent / "results" / "stacking.json")
+    roofline = ask(pipes[0], "roofline", 100 if quick else 500)
+    report(rates, width_one, noise, roofline, Path(__file__).parent / "results" / "stacking.json")
     for pipe in pipes:
         pipe.send(None)
 

@@ -49,8 +49,8 @@ def compiled_forward(
 ) -> "CompiledForward | None":
     """Compile a stack's forward program for data like `sample`; None, and one line in the log, where that fails."""
     reason = None if has_compiler() else "there is no C++ compiler (CXX, else g++)"
-    if architecture.draws or architecture.extras(architecture.build(0)):
-        reason = "its model has dropout, buffers or frozen parameters, which run eagerly"
+    if architecture.draws or architecture.extras(architecture.training):
+        reason = "the model has dropout, buffers or frozen parameters"  # its program would not see the slots' own
     if reason is None:
         forward = CompiledForward(architecture, params, gradients)
         try:
