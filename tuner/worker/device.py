@@ -107,7 +107,7 @@ def _serve(source: IO[str], target: IO[str], options: argparse.Namespace, checkp
     def send(message: Json) -> None:
         write_line(target, message)
 
-    runner = Runner(send, options.device, options.width, options.workloads, checkpoints)
+    runner = Runner(send, options.device, options.width, checkpoints, options.workloads)
     try:
         _obey(inbox, runner, send)
     finally:

@@ -59,8 +59,8 @@ class Runner:
         send: Callable[[Json], None],
         device: str,
         width: int | None,
-        sources: Sequence[str] = (),
         checkpoints: Checkpoints | None = None,
+        sources: Sequence[str] = (),
     ) -> None:
         """`width` None is the probe's, else 32; `sources` are the user's modules, which a compiling process needs."""
         self._send = send
