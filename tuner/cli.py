@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from tuner.errors import Fault, InvalidInput, TunerError, Unreachable
-from tuner.terminal import read_commands, study_commands
+from tuner.terminal import probe_command, read_commands, study_commands
 from tuner.terminal.options import DataDir, Host, Port, Server, Token, Width, Workloads
 
 if TYPE_CHECKING:
@@ -215,6 +215,9 @@ def worker(
         hang_s=hang_s,
     )
     raise typer.Exit(status)
+
+
+app.command(rich_help_panel=SERVING)(probe_command.probe)
 
 
 def _check_api_lies_beside() -> None:

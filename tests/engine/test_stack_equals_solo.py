@@ -98,7 +98,7 @@ def literal_muon(model: nn.Module, momentum: float = 0.95, weight_decay: float =
     return step
 
 
-@pytest.mark.parametrize(("path", "trials"), [("eager", TRIALS), ("loop", TRIALS[:5])])
+@pytest.mark.parametrize(("path", "trials"), [("eager", TRIALS), ("loop", TRIALS[:5]), ("compiled", TRIALS)])
 def test_stack_equals_solo_runs(path: str, trials: list[TrialSpec]) -> None:
     """Three slots for more trials, so rules and batch sizes change hands in the same slot."""
     task = small_task()

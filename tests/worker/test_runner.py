@@ -1,5 +1,6 @@
 """What a device process does with its assignments: order, stacks, stops, errors, memory."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,14 +8,17 @@ import torch
 from worker_doubles import assignment
 
 from tuner.engine import Stack
+from tuner.engine.probe import Cell, Choice, key, store
+from tuner.worker import runner
 from tuner.worker.channel import Json
 from tuner.worker.runner import Runner
+from tuner.worker.warming import Warming
 
 
 class Watched:
     """A runner with its messages."""
 
-    def __init__(self, width: int = 2) -> None:
+    def __init__(self, width: int | None = 2) -> None:
         self.messages: list[Json] = []
         self.runner = Runner(self.messages.append, "cpu", width)
 
@@ -33,8 +37,9 @@ class Watched:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
+def one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # what the user has probed is another matter
 
 
 def test_free_slots_are_refilled_and_the_stack_is_announced() -> None:
@@ -118,3 +123,81 @@ def test_out_of_memory_halves_the_stack_and_gives_its_trials_back(monkeypatch: p
     watched.assign(1)
     watched.run()
     assert watched.ends() == {1: ("finished", "oom")}
+
+
+def remember(*cells: Cell) -> None:
+    store(key("digits-mlp", {}, 4, "cpu"), Choice(cells))
+
+
+def test_the_probes_choice_decides_width_and_path() -> None:
+    remember(Cell("loop", 1, 1e-3), Cell("eager", 1, 2e-3), Cell("loop", 4, 9e-3), Cell("eager", 4, 1e-3))
+    for given, width, path in ((None, 4, "eager"), (1, 1, "loop"), (7, 7, "eager")):
+        watched = Watched(given)
+        watched.assign(1, examples=16)
+        watched.run()
+        program = next(m["program"] for m in watched.messages if "started" in m)
+        assert (program["width"], program["path"]) == (width, path)
+        assert watched.of("width") == ([4] if given is None else [])
+
+
+def test_the_switch_to_the_compiled_program_never_happens_inside_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials that began eagerly end eagerly, later ones are compiled, none is lost and the stack is never idle long."""
+
+    class Slow:
+        polls = 0
+
+        def __init__(self, wanted: Json) -> None:
+            assert (wanted["workload"], wanted["width"], wanted["threads"]) == ("digits-mlp", 2, 1)
+
+        def result(self) -> bool | None:
+            Slow.polls += 1
+            return True if Slow.polls > 30 else None
+
+        def close(self) -> None:
+            pass
+
+    class Labelled(Stack):
+        """Compiling takes long and is not the point here."""
+
+        def __init__(self, *arguments: Any, path: str, **named: Any) -> None:
+            super().__init__(*arguments, path="eager", **named)
+            self.path = "compiled" if path == "compiled" else self.path
+
+    monkeypatch.setattr(runner, "Warming", Slow)
+    monkeypatch.setattr(runner, "Stack", Labelled)
+    remember(Cell("compiled", 2, 1e-4))
+    watched = Watched(2)
+    for trial in range(8):
+        watched.assign(trial, examples=16 * (5 + 2 * trial % 3))
+    stacks: dict[int, Stack] = {}
+    while watched.runner.busy:
+        watched.runner.step()
+        for held in watched.runner._stack.keys() if watched.runner._stack else []:
+            assert stacks.setdefault(held[0], watched.runner._stack) is watched.runner._stack  # type: ignore
+    paths = [m["program"]["path"] for m in watched.messages if "started" in m]
+    assert paths == sorted(paths, reverse=True) and set(paths) == {"eager", "compiled"}
+    assert len(watched.ends()) == 8 and set(watched.ends().values()) == {("finished", None)}
+
+
+def test_a_second_process_compiles() -> None:
+    wanted = {"workload": "digits-mlp", "workload_params": {}, "micro_batch": 4, "width": 5}
+    warming = Warming(wanted | {"device": "cpu", "threads": 1, "workloads": []})
+    assert warming.result() is None
+    warming._process.wait()
+    assert warming.result() is True
+    warming.close()
+
+
+def test_what_cannot_be_compiled_stays_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    remember(Cell("compiled", 2, 1e-4))
+    watched = Watched(2)
+    watched.assign(1, examples=16)
+    watched.run()
+    assert watched.runner._warming is not None
+    watched.runner._warming._process.wait()
+    for trial in (2, 3):
+        watched.assign(trial, examples=16, stack=f"digits {trial}" if trial == 3 else "digits")
+        watched.run()
+    watched.runner.close()
+    assert [m["program"]["path"] for m in watched.messages if "started" in m] == ["eager"] * 3

@@ -43,7 +43,15 @@ class Feed:
                 self._fill(slot, 0)
         index = self._block[self._tick]
         self._tick += 1
-        return tuple(item.index_select(0, index.view(-1)).view(*index.shape, *item.shape[1:]) for item in self._data)
+        return self._gather(index)
+
+    def sample(self) -> Data:
+        """Return micro-batches of the shapes that `next` gives, the first examples in every slot."""
+        count = torch.arange(self._slots.micro_batch, device=self._block.device) % len(self._data[0])
+        return self._gather(count.expand_as(self._block[0]))
+
+    def _gather(self, index: torch.Tensor) -> Data:
+        return tuple(item.index_select(0, index.reshape(-1)).view(*index.shape, *item.shape[1:]) for item in self._data)
 
     def _fill(self, slot: int, tick: int) -> None:
         """Write what the slot sees from this tick of the block on."""

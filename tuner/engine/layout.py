@@ -44,6 +44,15 @@ class Layout:
         """Return each parameter of `flat` [n, P] as a view [n, *shape]."""
         return {p.name: flat[:, p.offset : p.offset + p.size].view(-1, *p.shape) for p in self.places}
 
+    def flat(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Return parameters [n, *shape] as rows [n, P], zeros in the padding."""
+        rows, end = [], 0
+        for place in self.places:
+            start, end = end, place.offset + place.size
+            value = values[place.name].flatten(1)
+            rows.append(torch.nn.functional.pad(value, (place.offset - start, 0)))
+        return torch.nn.functional.pad(torch.cat(rows, 1), (0, self.row - end))
+
     def slot_views(self, row: Tensor) -> dict[str, Tensor]:
         """Return each parameter of one row [P] as a view of its own shape."""
         return {p.name: row[p.offset : p.offset + p.size].view(p.shape) for p in self.places}

@@ -108,5 +108,5 @@ class Progress:
     def _reportable(self) -> bool:
         if self.evaluations and self.step >= self.evaluations[0]:
             return False
-        every = self.spec.report_every
-        return self.examples // every > (self.examples - self.batch_size) // every
+        every, examples = self.spec.report_every, self.step * self.batch_size
+        return examples // every > (examples - self.batch_size) // every

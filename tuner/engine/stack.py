@@ -15,8 +15,10 @@ from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from tuner.engine.architecture import Architecture, Tensors
+from tuner.engine.compiled import CompiledForward, compiled_forward
 from tuner.engine.evaluation import Evaluation
 from tuner.engine.feed import Feed
 from tuner.engine.forward import EagerForward, Forward, LoopForward, choose_path
@@ -31,11 +33,14 @@ from tuner.errors import Fault, InvalidInput, NotFound
 from tuner.study.hyperparameter import Scalar
 from tuner.workloads.task import Data, Task
 
+PATHS = ("auto", "eager", "loop", "compiled")
+
 
 class Stack:
     """Up to `width` trials of one task, stepping by micro-batches of `micro_batch` examples.
 
-    `path` is `eager` (one vmapped program), `loop` (slot by slot) or `auto` (eager where the model allows it). Raises
+    `path` is `eager` (one vmapped program), `loop` (slot by slot), `compiled` (see `compiled.py`; eager where it cannot
+    be compiled) or `auto` (eager). Models that vmap cannot take run as a loop, unless `eager` is asked for. Raises
     `InvalidInput` for a model without parameters, and whatever the workload's code raises.
     """
 
@@ -49,7 +54,7 @@ class Stack:
         dtype: torch.dtype = torch.float32,
         path: str = "auto",
     ) -> None:
-        if width < 1 or micro_batch < 1 or path not in ("auto", "eager", "loop"):
+        if width < 1 or micro_batch < 1 or path not in PATHS:
             raise InvalidInput(f"no stack with width {width}, micro-batch {micro_batch} and path {path!r}")
         self.width = width
         self.micro_batch = micro_batch
@@ -63,15 +68,20 @@ class Stack:
         train = self._on_device(task.train)
         self._feed = Feed(train, self._slots, width, self.device)
         self._evaluation = Evaluation(self._architecture, self._on_device(task.valid))
-        self._updates = Updates(layout, self._architecture.roles(), self._slots, width)
         self._ledger = Ledger(width, self.device)
         self.keep_weights = False
         """Whether a feasible trial's last word carries its weights."""
         self._progress: dict[int, Progress] = {}
         self._events: list[Event] = []
-        self.path = path if path != "auto" else choose_path(self._architecture, train, micro_batch)
-        kind: type[Forward] = EagerForward if self.path == "eager" else LoopForward
-        self._forward = kind(self._architecture, self._params, self._gradients)
+        if path in ("auto", "compiled") and choose_path(self._architecture, train, micro_batch) == "loop":
+            path = "loop"
+        buffers = self._architecture, self._params, self._gradients
+        self._forward: Forward = LoopForward(*buffers) if path == "loop" else EagerForward(*buffers)
+        if path == "compiled":
+            self._forward = compiled_forward(*buffers, self._feed.sample()) or self._forward
+        self.path = self._forward.path
+        roles, compiled = self._architecture.roles(), self.path == "compiled"
+        self._updates = Updates(layout, roles, self._slots, self._params, compiled)
         self._reevaluation = Reevaluation(self._architecture, train, self._slots, self._forward, self._stream)
         self._updates.evaluate_for = self._reevaluation.for_slots
 
@@ -209,7 +219,7 @@ class Stack:
     def _advance(self) -> None:
         data = self._feed.next()
         try:
-            losses = self._forward.run(data, self._slots.busy(), self._stream)
+            means = self._accumulate(data)
         except torch.OutOfMemoryError:
             raise  # a narrower stack may help: the caller decides
         except Exception:  # the trials' boundary: the workload's own code runs here
@@ -217,14 +227,10 @@ class Stack:
             for slot in list(self._progress):
                 self._end(slot, error=traceback.format_exc())
             return
-        squares = squared_norm(self._gradients) if self._slots.measures_noise else None
-        self._sums.add_(self._gradients)
-        means = self._ledger.open(losses, squares)
         due = self._slots.advance()
         evaluated = due[:0]
         if len(due):
-            self._updates.apply(due, self._params, self._sums, None if squares is None else means)
-            self._sums.index_fill_(0, torch.from_numpy(due).to(self.device), 0.0)
+            self._updates.apply(due, self._params, self._sums, means)
             evaluated = self._slots.count_steps(due)
         self._ledger.close(due)
         for slot, error in (self._reevaluation.take_failures() | self._forward.failures).items():
@@ -234,6 +240,17 @@ class Stack:
         for slot in evaluated.tolist():
             if slot in self._progress:
                 self._evaluate_due(slot)
+
+    def _accumulate(self, data: Data) -> Tensor | None:
+        """Add up a tick's gradients, note losses and norms; return where the due means' norms go, if still wanted."""
+        if isinstance(self._forward, CompiledForward):
+            self._ledger.write(self._forward.accumulate(data, self._sums, self._updates.counts))
+            return None
+        losses = self._forward.run(data, self._slots.busy(), self._stream)
+        squares = squared_norm(self._gradients) if self._slots.measures_noise else None
+        self._sums.add_(self._gradients)
+        means = self._ledger.open(losses, squares)
+        return None if squares is None else means
 
     def _evaluate_due(self, slot: int) -> None:
         progress = self._progress[slot]

@@ -1,8 +1,10 @@
 """Applying each slot's update rule to the slots that are due.
 
 Rows of due slots that share a rule are gathered, stepped together and scattered back; free and waiting slots are not
-touched. State lives in flat slabs [width, P], reinterpreted by each slot's rule and zeroed when a slot changes hands,
-so any slot may have any rule. The learning rate carries its schedule's factor, worked out ahead in chunks.
+touched. On the compiled path an elementwise rule gathers nothing: it makes one masked pass over all rows or, where rows
+are long and few are due, one pass over each due row, with the same bits. State lives in flat slabs [width, P],
+reinterpreted by each slot's rule and zeroed when a slot changes hands, so any slot may have any rule. Schedules, and on
+the compiled path all scalars, are worked out ahead in chunks.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,16 +15,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner import schedules
+from tuner.engine.compiled import MaskedUpdate
 from tuner.engine.layout import Layout
 from tuner.engine.slots import Ints, Slots
 from tuner.engine.trial import TrialSpec
 from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.catalogue import check_hyperparameters, defaults, rule_class
-from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors
+from tuner.optimizers.rule import ElementwiseRule, Evaluate, Role, Rule, State, Tensors
 from tuner.study.hyperparameter import Scalar
 
 LR_CHUNK = 512
 """Steps of a schedule worked out at once."""
+
+MASKED_SHARE = 3
+"""On the compiled path all rows are passed over when at least one in so many is due, else each due one by itself."""
+MASKED_BYTES = 2**22
+"""A buffer [width, P] up to this size is passed over in any case: a call per row costs more."""
 
 _FLAT = "flat"
 
@@ -30,11 +38,29 @@ _FLAT = "flat"
 class RuleGroup:
     """One update rule and the hyperparameters [width, H] of the slots that use it."""
 
-    def __init__(self, rule: Rule, width: int, device: torch.device) -> None:
+    def __init__(self, rule: Rule, like: Tensor, compiled: bool) -> None:
+        width, device = len(like), like.device
         self.rule = rule
         self.names = [h.name for h in rule.hyperparameters]
         self.lr_column = self.names.index("lr")
         self.table = torch.zeros(width, len(self.names), dtype=torch.float64, device=device)
+        self.masked = MaskedUpdate(rule, like) if compiled and isinstance(rule, ElementwiseRule) else None
+        self.single: MaskedUpdate | None = None
+        """The same for one row, where rows are long."""
+        if self.masked is not None:
+            self.single = MaskedUpdate(self.masked.rule, like[:1]) if like.nbytes > MASKED_BYTES else None
+            shape = (width, LR_CHUNK, len(self.masked.scalar_names))
+            self.scalars = torch.zeros(shape, dtype=like.dtype, device=device)
+            """Scalars of each slot's next steps, in the parameters' type."""
+
+    def work_out(self, slot: int, steps: Tensor, lr_factor: Tensor) -> None:
+        """Fill the slot's scalars of updates number `steps` [n] (float64), whose lr carries `lr_factor` [n]."""
+        assert self.masked is not None
+        hp = {name: value.expand(len(steps)) for name, value in zip(self.names, self.table[slot].cpu(), strict=True)}
+        hp["lr"] = hp["lr"] * lr_factor
+        found = self.masked.rule.scalars(steps, hp)
+        columns = torch.stack([found[name] for name in self.masked.scalar_names], 1)
+        self.scalars[slot].copy_(columns)
 
     def buffer_names(self, parameter: str) -> tuple[str, ...]:
         """Name the state tensors of a parameter, in the order of the slabs."""
@@ -44,11 +70,18 @@ class RuleGroup:
 class Updates:
     """The optimizers of all slots."""
 
-    def __init__(self, layout: Layout, roles: Mapping[str, Role], slots: Slots, width: int) -> None:
+    def __init__(
+        self, layout: Layout, roles: Mapping[str, Role], slots: Slots, params: Tensor, compiled: bool = False
+    ) -> None:
+        width = len(params)
         self._layout = layout
         self._roles = roles
         self._slots = slots
-        self._width = width
+        self._compiled = compiled
+        self._rows = torch.arange(width, device=params.device)
+        self._yes = torch.ones(1, dtype=torch.bool, device=params.device)
+        self.counts = torch.ones(width, dtype=params.dtype, device=params.device)
+        """Micro-batches K of each slot's step."""
         self._groups: list[RuleGroup] = []
         self._group_of: Ints = np.full(width, -1, np.int64)
         self._lr_factor = np.ones((width, LR_CHUNK))
@@ -62,7 +95,7 @@ class Updates:
 
         Raises `InvalidInput` for an unknown optimizer or schedule and for illegal values.
         """
-        group = self._group(str(spec.params.get("optimizer")), params.device)
+        group = self._group(str(spec.params.get("optimizer")), params)
         values = _hyperparameters(group.rule, spec.params)
         schedule = _schedule(spec)
         most = max(len(group.buffer_names(parameter)) for parameter in group.rule.roles)
@@ -73,10 +106,11 @@ class Updates:
             slab[slot].zero_()
         self._group_of[slot] = self._groups.index(group)
         self._schedules[slot] = schedule
+        self.counts[slot] = spec.batch_size // self._slots.micro_batch
         self._work_out(slot, step)
 
     def apply(self, due: Ints, params: Tensor, sums: Tensor, squared_norms: Tensor | None) -> None:
-        """Step the due slots with the mean of the micro-batch gradients that `sums` [width, P] adds up.
+        """Step the due slots with the mean of the micro-batch gradients that `sums` [width, P] adds up, then zero it.
 
         `squared_norms` [width], float64, receives the squared norm of that mean where it is wanted.
         """
@@ -84,8 +118,31 @@ class Updates:
         for slot in stale.tolist():
             self._work_out(slot, int(self._slots.step[slot]))
         groups = self._group_of[due]
-        for number in np.unique(groups).tolist():
-            self._step(self._groups[number], due[groups == number], params, sums, squared_norms)
+        for number, group in enumerate(self._groups):
+            own = due[groups == number]
+            if not len(own):
+                continue
+            if group.masked is not None:
+                self._step_in_place(group, group.masked, own, params, sums)
+            else:
+                self._step(group, own, params, sums, squared_norms)
+                sums.index_fill_(0, torch.from_numpy(own).to(sums.device), 0.0)
+
+    def _step_in_place(self, group: RuleGroup, masked: MaskedUpdate, due: Ints, params: Tensor, sums: Tensor) -> None:
+        """Step the due slots: alone, or in a pass that writes all others back as they are."""
+        if group.single is not None and len(due) * MASKED_SHARE < len(params):
+            for slot in due.tolist():
+                row = slice(slot, slot + 1)
+                slabs = [slab[row] for slab in self.slabs]
+                scalars = group.scalars[row, int(self._slots.step[slot]) % LR_CHUNK]
+                group.single.run(self._yes, self.counts[row], scalars, params[row], sums[row], slabs)
+            return
+        device = params.device
+        mask = np.zeros(len(params), bool)
+        mask[due] = True
+        place = torch.from_numpy(self._slots.step % LR_CHUNK).to(device, non_blocking=True)
+        scalars = group.scalars[self._rows, place]
+        masked.run(torch.from_numpy(mask).to(device), self.counts, scalars, params, sums, self.slabs)
 
     def _step(self, group: RuleGroup, due: Ints, params: Tensor, sums: Tensor, squared_norms: Tensor | None) -> None:
         device, step = params.device, self._slots.step[due]
@@ -112,21 +169,25 @@ class Updates:
     def _views(self, group: RuleGroup, rows: Tensor) -> Tensors:
         return {_FLAT: rows} if group.rule.elementwise else self._layout.views(rows)
 
-    def _group(self, optimizer: str, device: torch.device) -> RuleGroup:
+    def _group(self, optimizer: str, params: Tensor) -> RuleGroup:
         for group in self._groups:
             if group.rule.name == optimizer:
                 return group
         kind = rule_class(optimizer)
         rule = kind({_FLAT: "vector"} if kind.elementwise else self._roles)
-        self._groups.append(RuleGroup(rule, self._width, device))
+        self._groups.append(RuleGroup(rule, params, self._compiled))
         return self._groups[-1]
 
     def _work_out(self, slot: int, step: int) -> None:
         """Fill the slot's chunk of schedule factors, the one that holds `step`."""
         schedule = self._schedules[slot]
         start = step // LR_CHUNK * LR_CHUNK
+        steps = np.arange(start, start + LR_CHUNK, dtype=np.float64)
         if schedule is not None:
-            self._lr_factor[slot] = schedule(np.arange(start, start + LR_CHUNK, dtype=np.float64))
+            self._lr_factor[slot] = schedule(steps)
+        group = self._groups[self._group_of[slot]]
+        if group.masked is not None:
+            group.work_out(slot, torch.from_numpy(steps + 1), torch.from_numpy(self._lr_factor[slot]))
 
 
 def squared_norm(rows: Tensor) -> Tensor:

@@ -18,14 +18,14 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from tuner.optimizers.adam_moments import adam_scalars, adamw_step
-from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors
+from tuner.optimizers.adam_moments import AdamScalars, adam_scalars, adamw_step
+from tuner.optimizers.rule import ElementwiseRule, Role, Tensors
 from tuner.study.hyperparameter import Hyperparameter, Search
 
 _ALGOPERF = "AlgoPerf, arXiv:2306.07179, AdamW search space"
 
 
-class AdamW(Rule):
+class AdamW(ElementwiseRule):
     """Adam with decoupled weight decay."""
 
     name = "adamw"
@@ -96,24 +96,10 @@ class AdamW(Rule):
         """Two moments, whatever the role."""
         return ("exp_avg", "exp_avg_sq")
 
-    def update(
-        self,
-        grads: Tensors,
-        params: Tensors,
-        state: State,
-        hp: Mapping[str, Tensor],
-        evaluate: Evaluate | None = None,
-    ) -> None:
-        """Apply one step in place; `grads` and `params` hold [T, ...] tensors, e.g. (64, 256, 64)."""
-        state.step.add_(1)
-        scalars = adam_scalars(
-            step=state.step,
-            lr=hp["lr"],
-            beta1=hp["beta1"],
-            beta2=hp["beta2"],
-            eps=hp["eps"],
-            weight_decay=hp["weight_decay"],
-        )
-        for name, param in params.items():
-            first, second = state.buffers["exp_avg"][name], state.buffers["exp_avg_sq"][name]
-            adamw_step(grads[name], param, first, second, scalars)
+    def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:
+        """Return the fields of `AdamScalars`."""
+        return vars(adam_scalars(step=step, **hp))
+
+    def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
+        """See `ElementwiseRule.step_elements`."""
+        adamw_step(grad, param, buffers["exp_avg"], buffers["exp_avg_sq"], AdamScalars(**scalars))

@@ -13,15 +13,13 @@ Used with: lr about (1 - momentum) times plain SGD's, because b grows to g / (1 
 an average with lr equals the heavy ball with lr · (1 - momentum).
 """
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from tuner.optimizers.heavy_ball import LR, MOMENTUM, WEIGHT_DECAY, accumulate, descend, penalised
-from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors
+from tuner.optimizers.rule import ElementwiseRule, Role, Tensors
 
 
-class Momentum(Rule):
+class Momentum(ElementwiseRule):
     """Heavy-ball momentum with coupled L2 weight decay."""
 
     name = "momentum"
@@ -35,17 +33,8 @@ class Momentum(Rule):
         """One accumulated gradient, whatever the role."""
         return ("momentum_buffer",)
 
-    def update(
-        self,
-        grads: Tensors,
-        params: Tensors,
-        state: State,
-        hp: Mapping[str, Tensor],
-        evaluate: Evaluate | None = None,
-    ) -> None:
-        """Apply one step in place; `grads` and `params` hold [T, ...] tensors, e.g. (64, 256, 64)."""
-        state.step.add_(1)
-        for name, param in params.items():
-            buffer = state.buffers["momentum_buffer"][name]
-            accumulate(buffer, penalised(grads[name], param, hp["weight_decay"]), hp["momentum"])
-            descend(param, buffer, hp["lr"])
+    def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
+        """See `ElementwiseRule.step_elements`."""
+        buffer = buffers["momentum_buffer"]
+        accumulate(buffer, penalised(grad, param, scalars["weight_decay"]), scalars["momentum"])
+        descend(param, buffer, scalars["lr"])

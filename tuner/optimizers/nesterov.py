@@ -14,15 +14,13 @@ refuses it) and is plain SGD.
 Used with: the learning rates of heavy-ball momentum.
 """
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from tuner.optimizers.heavy_ball import LR, MOMENTUM, WEIGHT_DECAY, accumulate, descend, penalised
-from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors, per_trial
+from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
 
 
-class Nesterov(Rule):
+class Nesterov(ElementwiseRule):
     """Nesterov's accelerated gradient with coupled L2 weight decay."""
 
     name = "nesterov"
@@ -36,19 +34,9 @@ class Nesterov(Rule):
         """One accumulated gradient, whatever the role."""
         return ("momentum_buffer",)
 
-    def update(
-        self,
-        grads: Tensors,
-        params: Tensors,
-        state: State,
-        hp: Mapping[str, Tensor],
-        evaluate: Evaluate | None = None,
-    ) -> None:
-        """Apply one step in place; `grads` and `params` hold [T, ...] tensors, e.g. (64, 256, 64)."""
-        state.step.add_(1)
-        for name, param in params.items():
-            buffer = state.buffers["momentum_buffer"][name]
-            grad = penalised(grads[name], param, hp["weight_decay"])
-            accumulate(buffer, grad, hp["momentum"])
-            ahead = (buffer * per_trial(hp["momentum"], buffer)).add_(grad)
-            descend(param, ahead, hp["lr"])
+    def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
+        """See `ElementwiseRule.step_elements`."""
+        buffer, momentum = buffers["momentum_buffer"], scalars["momentum"]
+        whole = penalised(grad, param, scalars["weight_decay"])
+        accumulate(buffer, whole, momentum)
+        descend(param, (buffer * per_trial(momentum, buffer)).add_(whole), scalars["lr"])

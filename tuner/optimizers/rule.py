@@ -100,6 +100,42 @@ class Rule(ABC):
         )
 
 
+class ElementwiseRule(Rule):
+    """A rule that updates every element alone, in two parts: numbers per trial, and the elements themselves.
+
+    The first part depends on the trial's step and hyperparameters only, so an engine may work it out for many steps at
+    once; the second is one pass over memory, which an engine may compile. Together they are the update.
+    """
+
+    elementwise: ClassVar[bool] = True
+
+    def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:
+        """Return the coefficients, float64 [T], of update number `step` [T] (1 for the first): `hp` itself here."""
+        return dict(hp)
+
+    @abstractmethod
+    def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
+        """Update one tensor `param` [T, ...] and its own `buffers` (name -> [T, ...]) in place; `grad` stays.
+
+        `scalars` are those of `scalars()`, in float64 or already rounded to the parameters' type.
+        """
+
+    def update(
+        self,
+        grads: Tensors,
+        params: Tensors,
+        state: State,
+        hp: Mapping[str, Tensor],
+        evaluate: Evaluate | None = None,
+    ) -> None:
+        """Apply one step in place; `grads` and `params` hold [T, ...] tensors, e.g. (64, 256, 64)."""
+        state.step.add_(1)
+        scalars = self.scalars(state.step, hp)
+        for name, param in params.items():
+            buffers = {buffer: tensors[name] for buffer, tensors in state.buffers.items()}
+            self.step_elements(grads[name], param, buffers, scalars)
+
+
 def per_trial(value: Tensor, like: Tensor) -> Tensor:
     """Shape a per-trial vector [T] so that it broadcasts over `like` [T, ...], in like's dtype.
 

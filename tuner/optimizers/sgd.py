@@ -11,16 +11,14 @@ Departures: none; weight decay is coupled (an L2 penalty), as in torch.
 Used with: lr ten or more times AdamW's; a quadratic of curvature L needs lr < 2 / L.
 """
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from tuner.optimizers.heavy_ball import WEIGHT_DECAY, descend, penalised
-from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors
+from tuner.optimizers.rule import ElementwiseRule, Role, Tensors
 from tuner.study.hyperparameter import Hyperparameter, Search
 
 
-class SGD(Rule):
+class SGD(ElementwiseRule):
     """Stochastic gradient descent with coupled L2 weight decay."""
 
     name = "sgd"
@@ -51,15 +49,6 @@ class SGD(Rule):
         """No state for any role."""
         return ()
 
-    def update(
-        self,
-        grads: Tensors,
-        params: Tensors,
-        state: State,
-        hp: Mapping[str, Tensor],
-        evaluate: Evaluate | None = None,
-    ) -> None:
-        """Apply one step in place; `grads` and `params` hold [T, ...] tensors, e.g. (64, 256, 64)."""
-        state.step.add_(1)
-        for name, param in params.items():
-            descend(param, penalised(grads[name], param, hp["weight_decay"]), hp["lr"])
+    def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
+        """See `ElementwiseRule.step_elements`."""
+        descend(param, penalised(grad, param, scalars["weight_decay"]), scalars["lr"])

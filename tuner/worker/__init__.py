@@ -7,6 +7,7 @@
     runner.py     what a device process does: a backlog of assignments and the stack that trains them
     checkpoints.py  when trials are checkpointed, and the thread that writes
     watchdog.py   ends device processes that stopped ticking
+    warming.py    a second process that compiles (warm.py) for the stack to come
     channel.py    JSON lines between the two
     gpus.py       which GPUs there are, without loading torch
 
@@ -16,6 +17,11 @@ This package imports nothing on its own: the device process must not load what o
 import logging
 import os
 import signal
+
+
+def default_threads() -> int:
+    """Return the CPU threads of a device process: half the cores, at most 8."""
+    return max(1, min(8, (os.cpu_count() or 1) // 2))
 
 
 def run(
@@ -38,7 +44,7 @@ def run(
         token: its bearer token, where it wants one.
         name: a label for people; the machine's name by default.
         devices: e.g. `["cpu"]` or `["cuda:0", "cuda:1"]`; every GPU, else the CPU, by default.
-        width: slots of each device's stack; 32 by default.
+        width: slots of each device's stack; by default what `tuner probe` chose, else 32.
         workloads: modules or files (`problem.py`) that register workloads; the working directory comes first on their
             path.
         parent: leave, drained, when this process is no longer our parent.
@@ -62,9 +68,9 @@ def run(
     logs.configure()
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     chosen = devices or [f"cuda:{index}" for index in range(len(visible_gpus()))] or ["cpu"]
-    threads = threads or max(1, min(8, (os.cpu_count() or 1) // 2))
+    threads = threads or default_threads()
     every_s = checkpoint_every_s or CHECKPOINT_EVERY_S
-    children = [DeviceProcess(d, width or 32, threads, workloads or [], checkpoints, every_s) for d in chosen]
+    children = [DeviceProcess(d, width, threads, workloads or [], checkpoints, every_s) for d in chosen]
     label = name or socket.gethostname()
     with Client(server, token) as client:
         agent = Agent(client, children, name=label, parent=parent, hang_s=hang_s or HANG_S)

@@ -14,6 +14,7 @@ from tuner.worker.channel import Json, read_lines, write_line
 
 log = logging.getLogger(__name__)
 
+DEFAULT_WIDTH = 32
 FIRST_PAUSE_S, LONGEST_PAUSE_S, LONG_LIFE_S = 0.5, 30.0, 60.0
 LAST_MESSAGES_S = 1.0
 CHECKPOINT_EVERY_S = 10.0
@@ -29,17 +30,19 @@ class DeviceProcess:
     def __init__(
         self,
         device: str,
-        width: int,
+        width: int | None,
         threads: int,
         workloads: list[str],
         checkpoints: str | None = None,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     ) -> None:
+        """`width` None leaves the choice to a probe's result, where there is one."""
         self.device = device
-        self.width = width
+        self.width = width or DEFAULT_WIDTH
         self.heard = 0
         """Messages heard so far."""
-        self._command = [sys.executable, "-P", "-m", "tuner.worker.device", "--device", device, "--width", str(width)]
+        self._command = [sys.executable, "-P", "-m", "tuner.worker.device", "--device", device]
+        self._command += ["--width", str(width)] if width else []
         self._command += ["--threads", str(threads), "--workloads", *workloads]
         if checkpoints is not None:
             self._command += ["--checkpoints", checkpoints, "--checkpoint-every", str(checkpoint_every_s)]

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -43,13 +44,11 @@ def main() -> int:
     if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
         logging.getLogger(__name__).error("no usable GPU for device %s", options.device)
         return 1
-    _import_workloads(options.workloads)
+    import_workloads(options.workloads)
     try:
         checkpoints = _checkpoints(options.checkpoints, options.checkpoint_every)
-        hello = {**_hello(options.device), "checkpoints": checkpoints is not None}
-        write_line(target, {"hello": hello})
-        runner = Runner(lambda message: write_line(target, message), options.device, options.width, checkpoints)
-        _serve(source, target, runner)
+        write_line(target, {"hello": {**_hello(options.device), "checkpoints": checkpoints is not None}})
+        _serve(source, target, options, checkpoints)
     except BrokenPipeError:
         return 0  # the agent is gone
     # All is said and stored, and the agent is waiting: taking the interpreter and torch down in order takes long.
@@ -60,7 +59,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tuner.worker.device", description="Runs trials on one device.")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--width", type=int, help="default: a probe's choice, else 32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoints", help="root of the checkpoint store")
     parser.add_argument("--checkpoint-every", type=float, default=10.0, help="seconds")
@@ -68,7 +67,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _import_workloads(sources: list[str]) -> None:
+def import_workloads(sources: list[str]) -> None:
+    """Import a user's workload modules and files; the working directory and each file's own come first."""
     sys.path.insert(0, os.getcwd())
     for source in sources:
         if source.endswith(".py"):
@@ -94,7 +94,7 @@ def _hello(device: str) -> Json:
     return {"workloads": known, "description": description}
 
 
-def _serve(source: IO[str], target: IO[str], runner: Runner) -> None:
+def _serve(source: IO[str], target: IO[str], options: argparse.Namespace, checkpoints: Checkpoints | None) -> None:
     inbox: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -103,6 +103,19 @@ def _serve(source: IO[str], target: IO[str], runner: Runner) -> None:
         inbox.put(None)
 
     threading.Thread(target=listen, name="inbox", daemon=True).start()
+
+    def send(message: Json) -> None:
+        write_line(target, message)
+
+    runner = Runner(send, options.device, options.width, checkpoints, options.workloads)
+    try:
+        _obey(inbox, runner, send)
+    finally:
+        runner.close()
+
+
+def _obey(inbox: "queue.SimpleQueue[Json | None]", runner: Runner, send: Callable[[Json], None]) -> None:
+    """Train until None comes."""
     alive_at = time.monotonic()
     while True:
         while not (runner.busy and inbox.empty()):
@@ -121,7 +134,7 @@ def _serve(source: IO[str], target: IO[str], runner: Runner) -> None:
         runner.step()
         if time.monotonic() - alive_at > ALIVE_S:
             alive_at = time.monotonic()
-            write_line(target, {"alive": True})
+            send({"alive": True})
 
 
 if __name__ == "__main__":

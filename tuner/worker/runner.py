@@ -2,7 +2,9 @@
 
 Trials share a stack when their assignments carry the same stack key. Assignments are taken in the order of arrival: the
 first one with another key waits until the present stack has drained, and so does everything behind it, so no key can
-starve another. What a workload's code raises ends its own trial with outcome `error`, never the process.
+starve another. Where a probe has found the compiled path fastest, trials start on the eager one while a second process
+compiles; then the stack drains, and its successor is compiled: no trial ever changes its program. What a workload's
+code raises ends its own trial with outcome `error`, never the process.
 
 Messages out (each a JSON object with one of these keys):
 
@@ -10,7 +12,7 @@ Messages out (each a JSON object with one of these keys):
     row       a row of its curve
     ended     the last word on it
     stack     the key of the stack that runs now, null when there is none
-    width     slots of the stack, after running out of memory made it narrower
+    width     slots of the stack, after running out of memory made it narrower, or a probe's choice changed it
     restarted    a trial whose checkpoint could not be used begins from zero; told before anything else of it
     checkpointed  where a trial's state lies now
 """
@@ -19,7 +21,7 @@ import logging
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import cast
 
@@ -28,16 +30,22 @@ from torch import Tensor
 
 from tuner import workloads
 from tuner.engine import Ended, Event, Stack, TrialSpec
+from tuner.engine.probe import key, stored
 from tuner.errors import InvalidInput
 from tuner.store import Damaged
 from tuner.worker.channel import Json
 from tuner.worker.checkpoints import Checkpoints
+from tuner.worker.child import DEFAULT_WIDTH
+from tuner.worker.warming import Warming
 from tuner.workloads import Task
 
 log = logging.getLogger(__name__)
 
 Key = tuple[int, int]
 """(trial, attempt)."""
+
+Programs = tuple[str | None, int]
+"""(stack key, width): what a compiled stack is compiled for."""
 
 PAUSE_S = 0.05
 """How long an idle step waits for the writer of checkpoints."""
@@ -47,12 +55,25 @@ class Runner:
     """Trains assignments on one device; `send` takes the messages out."""
 
     def __init__(
-        self, send: Callable[[Json], None], device: str, width: int, checkpoints: Checkpoints | None = None
+        self,
+        send: Callable[[Json], None],
+        device: str,
+        width: int | None,
+        checkpoints: Checkpoints | None = None,
+        sources: Sequence[str] = (),
     ) -> None:
+        """`width` None is the probe's, else 32; `sources` are the user's modules, which a compiling process needs."""
         self._send = send
+        self._sources = list(sources)
         self._checkpoints = checkpoints
+        self._width_is_free = width is None
+        self._warming: Warming | None = None
+        self._compiled: dict[Programs, bool] = {}
+        """Programs that the second process was asked for, and whether they are there."""
+        self._asked: Programs | None = None
+        self._draining = False
         self._device = device
-        self._width = width
+        self._width = width or DEFAULT_WIDTH
         self._backlog: deque[Json] = deque()
         self._stack: Stack | None = None
         self._stack_key: str | None = None
@@ -93,6 +114,7 @@ class Runner:
     def step(self) -> None:
         """Fill free slots, run one tick, and take a checkpoint if one is due."""
         try:
+            self._look_at_warming()
             self._refill()
             if self._stack is not None:
                 self._tell(self._stack.tick())
@@ -103,8 +125,25 @@ class Runner:
         if not self.busy:
             self._announce(None)  # the stack stays, in case that more of its trials come
 
+    def close(self) -> None:
+        """End the compiling process, if there is one."""
+        if self._warming is not None:
+            self._warming.close()
+            self._warming = None
+
+    def _look_at_warming(self) -> None:
+        """Note that the programs are compiled; switch when the stack is empty."""
+        result = self._warming.result() if self._warming is not None else None
+        if result is not None and self._asked is not None:
+            self.close()
+            self._compiled[self._asked] = result
+            self._draining = result and self._asked == (self._stack_key, self._width)
+        if self._draining and (self._stack is None or not self._stack.busy):
+            self._draining = False
+            self._stack = None  # the next assignment builds the compiled one
+
     def _refill(self) -> None:
-        while self._backlog:
+        while self._backlog and not self._draining:
             head = self._backlog[0]
             same = self._stack_key == head["stack"]
             if self._stack is not None and ((self._stack.busy and not same) or (same and self._stack.free == 0)):
@@ -126,10 +165,35 @@ class Runner:
         address = (name, repr(sorted(params.items())))
         if address not in self._tasks:
             self._tasks = {address: workloads.load(name, params)}
-        task = self._tasks[address]
-        stack = Stack(task, width=self._width, micro_batch=head["micro_batch"], device=self._device)
+        task, size = self._tasks[address], head["micro_batch"]
+        path = self._path(head)
+        stack = Stack(task, width=self._width, micro_batch=size, device=self._device, path=path)
         stack.keep_weights = self._checkpoints is not None
         return stack
+
+    def _path(self, head: Json) -> str:
+        """Take over what a probe chose for this stack: its width where that is free, and its path."""
+        name, params, size = head["workload"], head["workload_params"], head["micro_batch"]
+        choice = stored(key(name, params, size, self._device))
+        if choice is None:
+            return "auto"
+        if self._width_is_free and choice.best.width != self._width:
+            self._width = choice.best.width
+            self._send({"width": self._width})
+        path = choice.path_at(self._width)
+        if path != "compiled":
+            return path
+        programs = head["stack"], self._width
+        if programs in self._compiled:
+            return "compiled" if self._compiled[programs] else "auto"
+        if self._warming is not None and self._asked == programs:
+            return "auto"
+        self.close()
+        self._asked = programs
+        wanted = {"workload": name, "workload_params": params, "micro_batch": size, "width": self._width}
+        place = {"device": self._device, "threads": torch.get_num_threads(), "workloads": self._sources}
+        self._warming = Warming(wanted | place)
+        return "auto"
 
     def _admit(self, head: Json, stack: Stack) -> None:
         self._send({"started": [head["trial"], head["attempt"]], "program": stack.program})
@@ -190,7 +254,7 @@ class Runner:
             for key in held:
                 self._end(key, "finished", infeasible="oom")
             return
-        self._width //= 2
+        self._width, self._width_is_free = self._width // 2, False
         log.warning("out of memory: the stack is halved", extra={"action": "narrow", "width": self._width})
         self._send({"width": self._width})
         for key in held:

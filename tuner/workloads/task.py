@@ -59,7 +59,7 @@ class Task:
     def build_model(self, seed: int) -> nn.Module:
         """Return a fresh module, in float32 on the CPU, whose weights depend on `seed` (64 bits) alone."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed also notes a traceback for every absent GPU
             if isinstance(self.model, nn.Module):
                 return _reinitialised(self.model)
             model = self.model()
