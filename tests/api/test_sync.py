@@ -212,7 +212,7 @@ def test_an_idle_worker_hears_of_new_work_at_once(client: TestClient) -> None:
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    time.sleep(0.3)  # the worker is waiting on the server by now
+    wait_for(lambda: worker.session in client.app.state.server.waiting._current)  # type: ignore[attr-defined]
     asked = time.monotonic()
     submit(client)
     waiting.join(30)
