@@ -81,6 +81,7 @@ def test_every_fault_is_named_at_once_with_its_field_and_the_value() -> None:
         ({"metric": "valid_los"}, "metric.name", "digits-mlp reports train_loss, valid_loss, valid_accuracy"),
         ({"seed": -1}, "seed", "-1 given"),
         ({"method": "bayes"}, "method", "'bayes' given"),
+        ({"divergence_factor": float("inf")}, "divergence_factor", "inf given; input should be a finite number"),
     ],
 )
 def test_each_fault_says_what_is_allowed(changes: dict[str, Any], field: str, words: str) -> None:

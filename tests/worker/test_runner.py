@@ -98,7 +98,8 @@ def test_an_error_ends_its_own_trial() -> None:
         5: ("finished", None),
     }
     errors = [str(e["error"]) for e in watched.of("ended")[:3]]
-    assert "known are: digits-autoencoder" in errors[0] and "depth" in errors[1] and "lr is -1.0" in errors[2]
+    assert "known are: " in errors[0] and "digits-autoencoder" in errors[0]
+    assert "depth" in errors[1] and "lr is -1.0" in errors[2]
 
 
 def test_out_of_memory_halves_the_stack_and_gives_its_trials_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tuner.errors import Fault, InvalidInput
 from tuner.study.catalogue import BUILT_IN_METRICS, Catalogue
@@ -39,7 +39,7 @@ def parse_study(document: Mapping[str, Any], catalogue: Catalogue, workloads: Co
             fields[name], found = _entries(name, document[name])
             faults += found
         else:
-            found, value = _validate(TypeAdapter(_annotated(info)), name, document[name])
+            found, value = _validate(_adapter(info), name, document[name])
             faults += found
             if not found:
                 fields[name] = value
@@ -49,8 +49,11 @@ def parse_study(document: Mapping[str, Any], catalogue: Catalogue, workloads: Co
     return StudySpec(**fields)
 
 
-def _annotated(info: Any) -> Any:
-    return typing.Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+def _adapter(info: Any) -> TypeAdapter[Any]:
+    """Validate a field as the document's model would; a section brings its own configuration."""
+    annotated: Any = typing.Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+    is_section = isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+    return TypeAdapter(annotated, config=None if is_section else ConfigDict(allow_inf_nan=False))
 
 
 def _unknown_keys(document: Mapping[str, Any]) -> Iterator[Fault]:
