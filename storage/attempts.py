@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from storage import tables as t
@@ -137,7 +137,5 @@ def expired(session: Session, *, study_ids: Iterable[int], now: datetime) -> lis
 
 def held_counts(session: Session) -> dict[int, int]:
     """Count live leases per worker."""
-    counts: dict[int, int] = {}
-    for worker_id in session.scalars(select(t.Attempt.worker_id).where(t.Attempt.outcome.is_(None))):
-        counts[worker_id] = counts.get(worker_id, 0) + 1
-    return counts
+    query = select(t.Attempt.worker_id, func.count()).where(t.Attempt.outcome.is_(None)).group_by(t.Attempt.worker_id)
+    return {worker_id: count for worker_id, count in session.execute(query)}

@@ -204,7 +204,9 @@ class Leasing:
             trial = found[trial_id]
             if trial.state != TrialState.RUNNING or trial.stop_why is not None:
                 continue
-            study = cache.setdefault(trial.study_id, studies.get(session, trial.study_id))
+            if trial.study_id not in cache:
+                cache[trial.study_id] = studies.get(session, trial.study_id)
+            study = cache[trial.study_id]
             resume = resuming.resume_of(session, trial, attempt)
             assign.append(assignment(study, self._plans.of(study), trial, attempt, resume))
         return SyncReply(assign=assign, stop=stop, lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S)

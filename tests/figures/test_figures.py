@@ -91,13 +91,17 @@ def test_no_trial_gives_a_sentence(name: str) -> None:
 @pytest.mark.parametrize("name", FIGURES)
 def test_running_trials_alone_are_no_error(name: str) -> None:
     trials = [make_trial(n, state=TrialState.RUNNING, value=None, finished_at=None, reason=None) for n in range(4)]
-    go.Figure(BUILDERS[name](make_study(trials), trials))
+    figure = BUILDERS[name](make_study(trials), trials)
+    go.Figure(figure)
+    assert figure["data"] or figure["layout"]["annotations"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_infeasible_trials_alone_are_no_error(name: str) -> None:
     trials = [make_trial(n, state=TrialState.INFEASIBLE, value=None, reason="diverged") for n in range(4)]
-    go.Figure(BUILDERS[name](make_study(trials), trials))
+    figure = BUILDERS[name](make_study(trials), trials)
+    go.Figure(figure)
+    assert figure["data"] or figure["layout"]["annotations"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
