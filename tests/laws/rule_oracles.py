@@ -6,11 +6,13 @@ same gradient bits and any difference is the optimizer's. A rule without an orac
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
+import oracles_torch
 import torch
 from torch import Tensor
 
-from tuner.optimizers import catalogue
+from tuner.optimizers.catalogue import rule_class
 from tuner.optimizers.rule import Role
 
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -30,7 +32,18 @@ ROLES: dict[str, Role] = {
     "bias": "vector",
 }
 Params = dict[str, Tensor]
-Oracle = Callable[[Params], None]
+
+STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = {**oracles_torch.ORACLES}
+"""Rule -> from parameters (with `grad`) and hyperparameters of one trial to objects whose `step()` moves them."""
+
+RUNS: dict[str, Callable[[Params, Mapping[str, Any], "Quadratic", int], Params]] = {}
+"""Rule -> a whole run of one trial, for oracles that ask for loss and gradient themselves."""
+
+TOLERANCE: dict[str, float] = {}
+"""Relative and absolute, where not 1e-12."""
+
+STEPS: dict[str, int] = {}
+"""Where not 200."""
 
 
 class Quadratic:
@@ -55,12 +68,37 @@ class Quadratic:
             for name, param in params.items()
         }
 
+    def at(self, step: int) -> "Curved":
+        """Return the loss that the gradients of a step belong to, for trials [T, ...]."""
+        return Curved(self, step)
+
+
+class Curved:
+    """Sum of curvature / 2 · (p - target)² + noise(t) · p: loss, gradient and Hessian of every trial."""
+
+    def __init__(self, problem: Quadratic, step: int) -> None:
+        self.problem = problem
+        self.step = step
+
+    def __call__(self, params: Params) -> tuple[Tensor, Params]:
+        loss = 0.0
+        for name, param in params.items():
+            away = param - self.problem.target[name]
+            each = self.problem.curvature[name] / 2 * away * away + self.problem.noise[name][self.step % 8] * param
+            loss = loss + each.flatten(1).sum(1, dtype=torch.float64)
+        return loss, self.problem.gradients(params, self.step)
+
+    def hessian_vector(self, params: Params, vectors: Params) -> Params:
+        return {name: self.problem.curvature[name] * vector for name, vector in vectors.items()}
+
 
 def configurations(name: str, trials: int, seed: int = 3) -> dict[str, Tensor]:
-    """Draw every hyperparameter of a rule from its search range, one value per trial."""
+    """Draw every number of a rule from its search range, one value per trial; what fixes the program is left out."""
     generator = torch.Generator().manual_seed(seed)
     drawn = {}
-    for h in catalogue()[name].hyperparameters:
+    for h in rule_class(name).hyperparameters:
+        if h.fixes_program:
+            continue
         assert h.search is not None
         u = torch.rand(trials, generator=generator, dtype=torch.float64)
         low, high = h.search.min, h.search.max
@@ -73,59 +111,14 @@ def configurations(name: str, trials: int, seed: int = 3) -> dict[str, Tensor]:
     return drawn
 
 
-def polar_by_newton_schulz(grad: Tensor, coefficients: tuple[float, ...], steps: int, eps: float) -> Tensor:
-    """The textbook loop on one matrix, in place of torch's, which rounds to bfloat16."""
-    a, b, c = coefficients
-    x = grad.T if grad.shape[0] > grad.shape[1] else grad
-    x = x / max(float(torch.linalg.matrix_norm(x)), eps)
-    for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if grad.shape[0] > grad.shape[1] else x
-
-
-def _sgd(params: Params, hp: Mapping[str, float]) -> list[torch.optim.Optimizer]:
-    return [torch.optim.SGD(params.values(), lr=hp["lr"], weight_decay=hp["weight_decay"], foreach=False)]
-
-
-def _momentum(params: Params, hp: Mapping[str, float], nesterov: bool = False) -> list[torch.optim.Optimizer]:
-    options = {"momentum": hp["momentum"], "weight_decay": hp["weight_decay"], "nesterov": nesterov}
-    return [torch.optim.SGD(params.values(), lr=hp["lr"], foreach=False, **options)]
-
-
-def _adamw(params: Params, hp: Mapping[str, float]) -> list[torch.optim.Optimizer]:
-    options = {"betas": (hp["beta1"], hp["beta2"]), "eps": hp["eps"], "weight_decay": hp["weight_decay"]}
-    return [torch.optim.AdamW(params.values(), lr=hp["lr"], foreach=False, **options)]
-
-
-def _muon(params: Params, hp: Mapping[str, float]) -> list[torch.optim.Optimizer]:
-    # torch's Muon takes 2-D parameters alone: a convolution is flattened, and shares its memory.
-    matrices = {name: params[name] for name in ("conv", "tall", "wide")}
-    flat = []
-    for param in matrices.values():
-        leaf = param.detach().reshape(param.shape[0], -1)
-        leaf.grad = param.grad.reshape(leaf.shape)
-        flat.append(leaf)
-    rest = {name: param for name, param in params.items() if name not in matrices}
-    hidden = torch.optim.Muon(flat, lr=hp["lr"], momentum=hp["momentum"], weight_decay=hp["weight_decay"])
-    return [hidden, *_adamw(rest, {**hp, "lr": hp["lr"] * hp["fallback_lr_ratio"]})]
-
-
-_ORACLES = {
-    "sgd": _sgd,
-    "momentum": _momentum,
-    "nesterov": lambda params, hp: _momentum(params, hp, nesterov=True),
-    "adamw": _adamw,
-    "muon": _muon,
-}
-
-
-def run_oracle(name: str, params: Params, hp: Mapping[str, float], problem: Quadratic, steps: int) -> Params:
-    """Train one trial with torch's own optimizers; returns its parameters."""
+def run_oracle(name: str, params: Params, hp: Mapping[str, Any], problem: Quadratic, steps: int) -> Params:
+    """Train one trial with an independent optimizer; returns its parameters."""
+    if name in RUNS:
+        return RUNS[name](params, hp, problem, steps)
     leaves = {key: param.clone() for key, param in params.items()}
     for leaf in leaves.values():
         leaf.grad = torch.zeros_like(leaf)
-    optimizers = _ORACLES[name](leaves, hp)
+    optimizers = STEPPERS[name](leaves, hp)
     for step in range(steps):
         for key, gradient in problem.gradients(leaves, step).items():
             leaves[key].grad.copy_(gradient)

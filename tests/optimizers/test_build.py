@@ -226,5 +226,5 @@ def test_sparse_gradients_are_refused():
 
 def test_a_state_of_another_optimizer_is_refused():
     p = one(2)
-    with pytest.raises(InvalidInput, match="they lack beta1, beta2, eps: not a state of adamw"):
+    with pytest.raises(InvalidInput, match="they lack beta1, beta2, eps, moment_warmup: not a state of adamw"):
         build("adamw", [p]).load_state_dict(build("sgd", [p]).state_dict())

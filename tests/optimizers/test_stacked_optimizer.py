@@ -51,8 +51,8 @@ def test_a_state_dict_is_a_copy():
     stack.hp["lr"].fill_(0.5)
     assert snapshot["hp"]["lr"].tolist() == [0.01] * 3
     assert snapshot["step"].tolist() == [0.0] * 3
-    assert not snapshot["buffers"]["momentum_buffer"]["w"].any()
-    assert set(snapshot) == {"name", "step", "hp", "buffers"}
+    assert not snapshot["state"]["buffers.momentum_buffer.w"].any()
+    assert set(snapshot) == {"name", "structure", "step", "hp", "state"}
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_a_state_dict_is_a_copy():
             lambda: Stacked("adamw", params(), {}).load_state_dict(Stacked("sgd", params(), {}).state_dict()),
         ),
         (
-            "momentum_buffer.b: no such parameter",
+            "state.buffers.momentum_buffer.b: no such parameter",
             lambda: Stacked("momentum", {"w": params()["w"]}, {}).load_state_dict(
                 Stacked("momentum", params(), {}).state_dict()
             ),
         ),
         (
-            "allowed is \\['exp_avg', 'exp_avg_sq', 'hp', 'momentum_buffer', 'step'\\]",
+            "state.buffers.momentum_buffer.w: missing",
             lambda: Stacked("muon", params(), {}).load_state_dict(
                 Stacked("muon", params(), {}, roles={"w": "head"}).state_dict()
             ),

@@ -24,6 +24,8 @@ def encode(snapshot: Snapshot) -> bytes:
     """Write a snapshot down. Its tensors may live on any device."""
     tensors = {"params": snapshot.params, "sums": snapshot.sums}
     tensors |= {f"slab.{i}": slab for i, slab in enumerate(snapshot.slabs)}
+    if snapshot.pool is not None:
+        tensors["pool"] = snapshot.pool
     tensors |= {f"extra.{name}": tensor for name, tensor in snapshot.extras.items()}
     header = {
         "format": FORMAT,
@@ -82,6 +84,7 @@ def _snapshot(header: dict[str, Any], tensors: Tensors, spec: TrialSpec) -> Snap
         params=tensors["params"],
         sums=tensors["sums"],
         slabs=tuple(tensors[name] for name in slabs),
+        pool=tensors.get("pool"),
         extras=extras,
         progress=Progress.of_state(spec, header["micro_batch"], header["progress"]),
         elapsed_s=header["elapsed_s"],

@@ -133,7 +133,8 @@ class MaskedUpdate:
 
 def _scalar_names(rule: ElementwiseRule) -> list[str]:
     one = torch.ones(1, dtype=torch.float64)
-    return list(rule.scalars(one, {h.name: torch.full_like(one, float(h.default)) for h in rule.hyperparameters}))
+    numbers = [h for h in rule.hyperparameters if not h.fixes_program]
+    return list(rule.scalars(one, {h.name: torch.full_like(one, float(h.default)) for h in numbers}))
 
 
 def _forward_program(architecture: Architecture, norms: bool) -> Program:

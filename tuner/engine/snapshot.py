@@ -17,6 +17,8 @@ class Snapshot:
     params: Tensor
     sums: Tensor
     slabs: tuple[Tensor, ...]
+    pool: Tensor | None
+    """The rule's state of other shapes [Q], if it has any."""
     extras: Tensors
     progress: Progress
     elapsed_s: float

@@ -122,9 +122,13 @@ class Stack:
         """Return a slot's parameters as views of the stack's buffer."""
         return self._architecture.layout.slot_views(self._params[slot])
 
+    def result(self, slot: int) -> Tensors:
+        """Return the parameters to evaluate and to keep: the slot's own, or the average that its rule keeps."""
+        return self._architecture.layout.slot_views(self._updates.result(slot, self._params))
+
     def weights(self, slot: int) -> Tensors:
-        """Copy a slot's parameters and buffers, by the model's own names."""
-        tensors = {**self.parameters(slot), **self._forward.extras[slot]}
+        """Copy a slot's resulting parameters and its buffers, by the model's own names."""
+        tensors = {**self.result(slot), **self._forward.extras[slot]}
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
     def resume(self, snapshot: Snapshot) -> int:
@@ -172,7 +176,7 @@ class Stack:
         """Return the validation metrics of occupied slots as they are now."""
         for slot in slots:
             self._occupant(slot)
-        return [self._evaluation.metrics(self.parameters(slot), self._forward.extras[slot]) for slot in slots]
+        return [self._evaluation.metrics(self.result(slot), self._forward.extras[slot]) for slot in slots]
 
     def evict(self, slot: int) -> None:
         """Free a slot without a last word. What its trial reported before is still said."""
@@ -190,6 +194,7 @@ class Stack:
             params=self._params[slot].clone(),
             sums=self._sums[slot].clone(),
             slabs=tuple(slab[slot].clone() for slab in self._updates.slabs),
+            pool=None if (pool := self._updates.pool_row(slot)) is None else pool.clone(),
             extras={name: tensor.clone() for name, tensor in self._forward.extras[slot].items()},
             progress=progress.resumed_at(progress.started),
             elapsed_s=time.monotonic() - progress.started,
@@ -214,6 +219,8 @@ class Stack:
         self._sums[slot].copy_(snapshot.sums)
         for slab, content in zip(self._updates.slabs, snapshot.slabs, strict=False):
             slab[slot].copy_(content)
+        if (pool := self._updates.pool_row(slot)) is not None and snapshot.pool is not None:
+            pool.copy_(snapshot.pool)
         self._forward.extras[slot] = snapshot.extras
 
     def _advance(self) -> None:

@@ -1,13 +1,13 @@
 """Applying each slot's update rule to the slots that are due.
 
 Rows of due slots that share a rule are gathered, stepped together and scattered back; free and waiting slots are not
-touched. On the compiled path an elementwise rule gathers nothing: it makes one masked pass over all rows or, where rows
-are long and few are due, one pass over each due row, with the same bits. State lives in flat slabs [width, P],
-reinterpreted by each slot's rule and zeroed when a slot changes hands, so any slot may have any rule. Schedules, and on
-the compiled path all scalars, are worked out ahead in chunks.
+touched. On the compiled path an elementwise rule without treatment gathers nothing: it makes one masked pass over all
+rows or, where rows are long and few are due, one pass over each due row, with the same bits. State lives in flat slabs
+[width, P], reinterpreted by each slot's rule and zeroed when a slot changes hands, so any slot may have any rule; state
+of other shapes lives in a pool per rule. Schedules, and on the compiled path all scalars, are worked out in chunks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from torch import Tensor
 from tuner import schedules
 from tuner.engine.compiled import MaskedUpdate
 from tuner.engine.layout import Layout
+from tuner.engine.pool import Pool
 from tuner.engine.slots import Ints, Slots
 from tuner.engine.trial import TrialSpec
 from tuner.errors import Fault, InvalidInput
-from tuner.optimizers.catalogue import check_hyperparameters, defaults, rule_class
+from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rule, program_key
 from tuner.optimizers.rule import ElementwiseRule, Evaluate, Role, Rule, State, Tensors
 from tuner.study.hyperparameter import Scalar
 
@@ -36,15 +37,17 @@ _FLAT = "flat"
 
 
 class RuleGroup:
-    """One update rule and the hyperparameters [width, H] of the slots that use it."""
+    """One update rule, the hyperparameters [width, H] of the slots that use it, and their state of other shapes."""
 
-    def __init__(self, rule: Rule, like: Tensor, compiled: bool) -> None:
+    def __init__(self, rule: Rule, layout: Layout, like: Tensor, compiled: bool) -> None:
         width, device = len(like), like.device
         self.rule = rule
-        self.names = [h.name for h in rule.hyperparameters]
-        self.lr_column = self.names.index("lr")
+        self.names = [h.name for h in rule.declared() if not h.fixes_program]
         self.table = torch.zeros(width, len(self.names), dtype=torch.float64, device=device)
-        self.masked = MaskedUpdate(rule, like) if compiled and isinstance(rule, ElementwiseRule) else None
+        self.pool = Pool(rule, layout, device)
+        self.masked: MaskedUpdate | None = None
+        if compiled and isinstance(rule, ElementwiseRule) and rule.treatment is None:
+            self.masked = MaskedUpdate(rule, like)
         self.single: MaskedUpdate | None = None
         """The same for one row, where rows are long."""
         if self.masked is not None:
@@ -58,7 +61,7 @@ class RuleGroup:
         assert self.masked is not None
         hp = {name: value.expand(len(steps)) for name, value in zip(self.names, self.table[slot].cpu(), strict=True)}
         hp["lr"] = hp["lr"] * lr_factor
-        found = self.masked.rule.scalars(steps, hp)
+        found = self.masked.rule.scalars(steps, self.rule.own(hp))
         columns = torch.stack([found[name] for name in self.masked.scalar_names], 1)
         self.scalars[slot].copy_(columns)
 
@@ -83,6 +86,7 @@ class Updates:
         self.counts = torch.ones(width, dtype=params.dtype, device=params.device)
         """Micro-batches K of each slot's step."""
         self._groups: list[RuleGroup] = []
+        self._group_keys: list[Hashable] = []
         self._group_of: Ints = np.full(width, -1, np.int64)
         self._lr_factor = np.ones((width, LR_CHUNK))
         self._schedules: list[Callable[[NDArray[np.float64]], NDArray[np.float64]] | None] = [None] * width
@@ -95,15 +99,20 @@ class Updates:
 
         Raises `InvalidInput` for an unknown optimizer or schedule and for illegal values.
         """
-        group = self._group(str(spec.params.get("optimizer")), params)
-        values = _hyperparameters(group.rule, spec.params)
+        name = str(spec.params.get("optimizer"))
+        values = _hyperparameters(name, spec.params)
         schedule = _schedule(spec)
+        group = self._group(name, values, params)
         most = max(len(group.buffer_names(parameter)) for parameter in group.rule.roles)
         while len(self.slabs) < most:
             self.slabs.append(torch.zeros_like(params))
-        group.table[slot] = torch.tensor(values, dtype=torch.float64)
+        group.table[slot] = torch.tensor([float(values[name]) for name in group.names], dtype=torch.float64)
         for slab in self.slabs:
             slab[slot].zero_()
+        for other in self._groups:
+            other.pool.release(slot)
+        if group.pool.size:
+            group.pool.take(slot)
         self._group_of[slot] = self._groups.index(group)
         self._schedules[slot] = schedule
         self.counts[slot] = spec.batch_size // self._slots.micro_batch
@@ -149,34 +158,63 @@ class Updates:
         rows = torch.from_numpy(due).to(device, non_blocking=True)
         count = torch.from_numpy(self._slots.ticks_per_step[due]).to(device, sums.dtype, non_blocking=True)
         factor = torch.from_numpy(self._lr_factor[due, step % LR_CHUNK]).to(device, non_blocking=True)
-        table = group.table.index_select(0, rows)
-        hp = dict(zip(group.names, table.unbind(1), strict=True))
-        hp["lr"] = hp["lr"] * factor
         mean = sums.index_select(0, rows).div_(count[:, None])
         if squared_norms is not None:
             squared_norms.index_copy_(0, rows, squared_norm(mean))
         values = params.index_select(0, rows)
-        slabs = [slab.index_select(0, rows) for slab in self.slabs]
-        state = State(torch.from_numpy(step.astype(np.float64)).to(device))
-        for name, views in _buffers(group, [self._views(group, slab) for slab in slabs]).items():
-            state.buffers[name] = views
+        state, hp, slabs, pool = self._gather(group, due, rows)
+        hp["lr"] = hp["lr"] * factor
         evaluate = self.evaluate_for(due) if self.evaluate_for is not None and group.rule.needs_loss else None
-        group.rule.update(self._views(group, mean), self._views(group, values), state, hp, evaluate)
+        group.rule.step(self._views(group, mean), self._views(group, values), state, hp, evaluate)
         params.index_copy_(0, rows, values)
         for slab, content in zip(self.slabs, slabs, strict=True):
             slab.index_copy_(0, rows, content)
+        if pool is not None:
+            group.pool.scatter(due, pool)
+
+    def _gather(
+        self, group: RuleGroup, slots: Ints, rows: Tensor
+    ) -> tuple[State, dict[str, Tensor], list[Tensor], Tensor | None]:
+        """Copy state and hyperparameters of some slots of a group; return also the rows that the state shows."""
+        hp = dict(zip(group.names, group.table.index_select(0, rows).unbind(1), strict=True))
+        slabs = [slab.index_select(0, rows) for slab in self.slabs]
+        step = self._slots.step[slots]
+        state = State(torch.from_numpy(step.astype(np.float64)).to(rows.device), tuple(step.tolist()))
+        for name, views in _buffers(group, [self._views(group, slab) for slab in slabs]).items():
+            state.buffers[name] = views
+        pool = group.pool.gather(slots) if group.pool.size else None
+        if pool is not None:
+            group.pool.show(pool, state)
+        return state, hp, slabs, pool
+
+    def result(self, slot: int, params: Tensor) -> Tensor:
+        """Return the row [P] to evaluate and to keep: the slot's parameters, or what its rule makes of them."""
+        group = self._groups[self._group_of[slot]]
+        if not group.rule.averages:
+            return params[slot]
+        slots = np.array([slot])
+        state, hp, _, _ = self._gather(group, slots, torch.from_numpy(slots).to(params.device))
+        views = self._views(group, params[slot : slot + 1])
+        averaged = group.rule.evaluation_params(views, state, hp)
+        return averaged[_FLAT][0] if group.rule.elementwise else self._layout.flat(averaged)[0]
+
+    def pool_row(self, slot: int) -> Tensor | None:
+        """Return a slot's state of other shapes [Q] as a view, or None where its rule has none."""
+        pool = self._groups[self._group_of[slot]].pool
+        return pool.row(slot) if pool.size else None
 
     def _views(self, group: RuleGroup, rows: Tensor) -> Tensors:
         return {_FLAT: rows} if group.rule.elementwise else self._layout.views(rows)
 
-    def _group(self, optimizer: str, params: Tensor) -> RuleGroup:
-        for group in self._groups:
-            if group.rule.name == optimizer:
-                return group
-        kind = rule_class(optimizer)
-        rule = kind({_FLAT: "vector"} if kind.elementwise else self._roles)
-        self._groups.append(RuleGroup(rule, params, self._compiled))
-        return self._groups[-1]
+    def _group(self, optimizer: str, values: Mapping[str, Scalar], params: Tensor) -> RuleGroup:
+        key = program_key(optimizer, values)
+        if key not in self._group_keys:
+            rule = make_rule(optimizer, self._roles, values)
+            if rule.elementwise:
+                rule.roles = {_FLAT: "vector"}
+            self._groups.append(RuleGroup(rule, self._layout, params, self._compiled))
+            self._group_keys.append(key)
+        return self._groups[self._group_keys.index(key)]
 
     def _work_out(self, slot: int, step: int) -> None:
         """Fill the slot's chunk of schedule factors, the one that holds `step`."""
@@ -203,10 +241,10 @@ def _buffers(group: RuleGroup, slabs: list[Tensors]) -> dict[str, Tensors]:
     return buffers
 
 
-def _hyperparameters(rule: Rule, params: Mapping[str, Scalar]) -> list[float]:
-    given = {h.name: params[h.name] for h in rule.hyperparameters if h.name in params}
-    check_hyperparameters(rule.name, given)
-    return [float(value) for value in {**defaults(rule.name), **given}.values()]
+def _hyperparameters(optimizer: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    given = {name: params[name] for name in defaults(optimizer) if name in params}
+    check_hyperparameters(optimizer, given)
+    return {**defaults(optimizer), **given}
 
 
 def _schedule(spec: TrialSpec) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:

@@ -32,6 +32,7 @@ class AdamW(ElementwiseRule):
     summary = "Adam with decoupled weight decay"
     formula = "p ← p · (1 - lr · weight_decay) - lr · m̂ / (√v̂ + eps)"
     reference = "Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101"
+    decay = "decoupled"
     hyperparameters = (
         Hyperparameter(
             name="lr",

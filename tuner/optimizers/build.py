@@ -4,7 +4,7 @@ The same update rule that trains the stacks, on stacks of one trial: views [1, .
 This file alone knows torch's Optimizer class.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from tuner.errors import Fault, InvalidInput
-from tuner.optimizers.catalogue import check_hyperparameters, defaults, rule_class
+from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rule, rule_class, vector_names
 from tuner.optimizers.roles import check_roles, infer_roles, roles_of_shapes
-from tuner.optimizers.rule import FLOAT_TYPES, Role, State
+from tuner.optimizers.rule import FLOAT_TYPES, Evaluate, Role, Rule, State, Tensors
+from tuner.study.hyperparameter import Scalar
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 
@@ -24,7 +25,7 @@ _NOT_HYPERPARAMETERS = frozenset(
 )
 
 
-def build(name: str, params: Params, *, roles: Mapping[str, Role] | None = None, **hp: float) -> torch.optim.Optimizer:
+def build(name: str, params: Params, *, roles: Mapping[str, Role] | None = None, **hp: Scalar) -> torch.optim.Optimizer:
     """Return optimizer `name` over `params`: groups, closures, state dicts and learning-rate schedulers as in torch.
 
     Args:
@@ -54,7 +55,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         name: str,
         params: Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]],
         roles: Mapping[str, Role],
-        hp: Mapping[str, float],
+        hp: Mapping[str, Scalar],
     ) -> None:
         self.name = name
         self._given_roles = dict(roles)
@@ -86,21 +87,25 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Apply one update to every parameter that has a gradient.
 
         Args:
-            closure: computes gradients and returns the loss, before the update.
+            closure: zeroes the gradients, computes them anew and returns the loss. It is called before the update, and
+                again by optimizers that need the loss at other parameters, which cannot do without it.
 
         Returns:
-            The closure's loss, or None.
+            The closure's first loss, or None.
 
         Raises:
-            InvalidInput: a gradient is sparse.
+            InvalidInput: a gradient is sparse, or there is no closure where one is needed.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        elif rule_class(self.name).needs_loss:
+            raise InvalidInput([Fault("closure", f"is None; {self.name} evaluates the loss again, so it needs one")])
         for group in self.param_groups:
-            for steps_done, members in self._by_progress(group).items():
-                self._update(group, steps_done, members)
+            for at, members in self._by_progress(group).items():
+                evaluate = None if closure is None else evaluation(closure, [param for param, _ in members])
+                self._update(group, at, members, evaluate)
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -120,7 +125,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _declared(self) -> list[str]:
         """Name the hyperparameters; torch adds keys of its own to `self.defaults`."""
-        return [h.name for h in rule_class(self.name).hyperparameters]
+        return [h.name for h in rule_class(self.name).declared()]
 
     def _by_progress(self, group: Mapping[str, Any]) -> dict[tuple[float, torch.device], list[tuple[Tensor, Role]]]:
         """Group what has a gradient by updates done and device: a rule has one step count for all it is handed."""
@@ -135,22 +140,66 @@ class RuleOptimizer(torch.optim.Optimizer):
         return found
 
     def _update(
-        self, group: Mapping[str, Any], at: tuple[float, torch.device], members: list[tuple[Tensor, Role]]
+        self,
+        group: Mapping[str, Any],
+        at: tuple[float, torch.device],
+        members: list[tuple[Tensor, Role]],
+        evaluate: Evaluate | None,
     ) -> None:
         steps_done, device = at
-        rule = rule_class(self.name)({str(index): role for index, (_, role) in enumerate(members)})
-        hp = {key: _vector(float(group[key]), device) for key in self._declared()}
-        state = State(step=_vector(steps_done, device))
-        params, grads = {}, {}
-        for index, (param, role) in enumerate(members):
-            key, remembered = str(index), self.state[param]
-            params[key], grads[key] = param.detach().unsqueeze(0), param.grad.detach().unsqueeze(0)  # type: ignore[union-attr]
-            for buffer in rule.buffers(role):
-                if buffer not in remembered:
-                    remembered[buffer] = torch.zeros_like(param, memory_format=torch.preserve_format)
-                state.buffers.setdefault(buffer, {})[key] = remembered[buffer].unsqueeze(0)
-            remembered["step"] = torch.tensor(steps_done + 1, dtype=torch.float64)
-        rule.update(grads, params, state, hp)
+        values = {key: _number(group[key]) for key in self._declared()}
+        rule = make_rule(self.name, {str(index): role for index, (_, role) in enumerate(members)}, values)  # type: ignore[arg-type]
+        hp = {key: _vector(float(values[key]), device) for key in vector_names(self.name)}  # type: ignore[arg-type]
+        params = {str(index): param.detach().unsqueeze(0) for index, (param, _) in enumerate(members)}
+        grads = {str(index): param.grad.detach().unsqueeze(0) for index, (param, _) in enumerate(members)}  # type: ignore[union-attr]
+        state = self._state(rule, [param for param, _ in members], _vector(steps_done, device))
+        for param, _ in members:
+            self.state[param]["step"] = torch.tensor(steps_done + 1, dtype=torch.float64)
+        rule.step(grads, params, state, hp, evaluate)
+
+    def _state(self, rule: Rule, members: list[Tensor], step: Tensor) -> State:
+        """Return views [1, ...] of what is remembered; a trial's own state is kept with its first parameter."""
+        state = State(step, (int(step.item()),))
+        shapes = {str(index): param.shape for index, param in enumerate(members)}
+        for index, param in enumerate(members):
+            for buffer in rule.buffers(rule.roles[str(index)]):
+                kept = self._kept(param, buffer, param.shape, param)
+                state.buffers.setdefault(buffer, {})[str(index)] = kept
+        for pool, wanted in rule.pools(shapes).items():
+            state.pools[pool] = {key: self._kept(members[int(key)], pool, shape) for key, shape in wanted.items()}
+        for name, shape in rule.trial_state(shapes).items():
+            state.trial[name] = self._kept(members[0], f"trial_{name}", shape)
+        return state
+
+    def _kept(self, param: Tensor, name: str, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
+        remembered = self.state[param]
+        if name not in remembered:
+            remembered[name] = param.new_zeros(shape) if like is None else torch.zeros_like(like)
+        if remembered[name].shape != torch.Size(shape):
+            raise InvalidInput([Fault("params", f"{self.name} needs the same parameters with gradients in every step")])
+        view: Tensor = remembered[name].detach().unsqueeze(0)
+        return view
+
+
+def evaluation(closure: Callable[[], float], members: list[Tensor]) -> Evaluate:
+    """Return the closure as a function of other parameters [1, ...]; the members' own come back afterwards."""
+
+    def evaluate(params: Tensors) -> tuple[Tensor, Tensors]:
+        own = [(param.detach().clone(), None if param.grad is None else param.grad.clone()) for param in members]
+        for index, param in enumerate(members):
+            param.detach().copy_(params[str(index)][0])
+        with torch.enable_grad():
+            loss = torch.as_tensor(closure()).detach().reshape(1)
+        grads = {
+            str(index): torch.zeros_like(param)[None] if param.grad is None else param.grad.detach().clone()[None]
+            for index, param in enumerate(members)
+        }
+        for param, (value, grad) in zip(members, own, strict=True):
+            param.detach().copy_(value)
+            param.grad = grad
+        return loss.to(members[0]), grads
+
+    return evaluate
 
 
 def _named(group: Mapping[str, Any]) -> Iterable[tuple[str, Tensor]]:

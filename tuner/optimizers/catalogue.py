@@ -5,7 +5,7 @@ knows of optimizers and schedules. A test holds it equal to the code.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 
 from tuner import schedules
@@ -14,9 +14,10 @@ from tuner.optimizers.adamw import AdamW
 from tuner.optimizers.momentum import Momentum
 from tuner.optimizers.muon import Muon
 from tuner.optimizers.nesterov import Nesterov
-from tuner.optimizers.rule import Rule
+from tuner.optimizers.rule import Role, Rule
 from tuner.optimizers.sgd import SGD
-from tuner.study.hyperparameter import OptimizerInfo, to_json
+from tuner.optimizers.treatment import treatment_of
+from tuner.study.hyperparameter import OptimizerInfo, Scalar, to_json
 
 _RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (SGD, Momentum, Nesterov, AdamW, Muon)}
 
@@ -45,7 +46,7 @@ def check_hyperparameters(name: str, values: Mapping[str, object]) -> None:
     Raises:
         InvalidInput: one fault per unknown or illegal hyperparameter, or no rule is called `name`.
     """
-    declared = {h.name: h for h in rule_class(name).hyperparameters}
+    declared = {h.name: h for h in rule_class(name).declared()}
     faults = []
     for key, value in values.items():
         if key not in declared:
@@ -56,9 +57,35 @@ def check_hyperparameters(name: str, values: Mapping[str, object]) -> None:
         raise InvalidInput(faults)
 
 
-def defaults(name: str) -> dict[str, float]:
+def defaults(name: str) -> dict[str, Scalar]:
     """Return every hyperparameter's default value."""
-    return {h.name: float(h.default) for h in rule_class(name).hyperparameters}
+    return {h.name: h.default for h in rule_class(name).declared()}
+
+
+def vector_names(name: str) -> list[str]:
+    """Name the hyperparameters that are a vector [T] with one number per trial: all that do not fix the program."""
+    return [h.name for h in rule_class(name).declared() if not h.fixes_program]
+
+
+def make_rule(name: str, roles: Mapping[str, Role], values: Mapping[str, Scalar]) -> Rule:
+    """Return the rule for trials with these (checked) hyperparameter values; those left out take their defaults."""
+    kind = rule_class(name)
+    return kind(roles, _structure(kind, values), treatment_of(values, kind.decay))
+
+
+def program_key(name: str, values: Mapping[str, Scalar]) -> Hashable:
+    """Return what trials must have in common to be stepped by one rule object."""
+    kind = rule_class(name)
+    return name, tuple(_structure(kind, values).items()), treatment_of(values, kind.decay)
+
+
+def _structure(kind: type[Rule], values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    structure = {}
+    for h in kind.declared():
+        if h.fixes_program:
+            value = values.get(h.name, h.default)
+            structure[h.name] = int(value) if h.integer else value
+    return structure
 
 
 def catalogue_json() -> str:

@@ -26,6 +26,7 @@ class Momentum(ElementwiseRule):
     summary = "SGD with heavy-ball momentum, dampening 0"
     formula = "b ← momentum · b + g + weight_decay · p;  p ← p - lr · b"
     reference = "Polyak 1964, https://doi.org/10.1016/0041-5553(64)90137-5"
+    decay = "l2"
     hyperparameters = (LR, MOMENTUM, WEIGHT_DECAY)
 
     @classmethod

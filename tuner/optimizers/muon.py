@@ -44,6 +44,7 @@ class Muon(Rule):
     formula = "p ← p · (1 - lr · weight_decay) - lr · √max(1, m/k) · NS₅(nesterov momentum)"
     reference = "Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/"
     elementwise = False
+    decay = "decoupled"
     hyperparameters = (
         Hyperparameter(
             name="lr",
@@ -130,7 +131,7 @@ class Muon(Rule):
         evaluate: Evaluate | None = None,
     ) -> None:
         """Apply one step in place; `grads` and `params` hold [T, ...] tensors, e.g. (64, 256, 64)."""
-        state.step.add_(1)
+        state.advance()
         matrices = [name for name in params if _orthogonalised(self.roles.get(name, "vector"))]
         for group in _equal_shapes(matrices, params):
             self._orthogonal_step(group, grads, params, state.buffers["momentum_buffer"], hp)

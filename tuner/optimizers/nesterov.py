@@ -27,6 +27,7 @@ class Nesterov(ElementwiseRule):
     summary = "SGD with Nesterov momentum"
     formula = "g ← g + weight_decay · p;  b ← momentum · b + g;  p ← p - lr · (g + momentum · b)"
     reference = "Nesterov 1983; Sutskever et al. 2013, https://proceedings.mlr.press/v28/sutskever13.html"
+    decay = "l2"
     hyperparameters = (LR, MOMENTUM, WEIGHT_DECAY)
 
     @classmethod

@@ -11,20 +11,18 @@ would depend on where in the batch it stands.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from tuner.study.hyperparameter import Hyperparameter, OptimizerInfo
-
-Role = Literal["matrix", "convolution", "embedding", "head", "vector"]
-FLOAT_TYPES = (torch.float32, torch.float64)
-"""Types of parameters: in bfloat16 a beta of 0.999 would round to 1."""
-
-Tensors = dict[str, Tensor]
-"""Named tensors, each [T, ...]."""
+from tuner.optimizers.state import State as State
+from tuner.optimizers.treatment import CLIPPING, MOMENT_WARMUP, Treatment, decay_hyperparameters
+from tuner.optimizers.trials import FLOAT_TYPES as FLOAT_TYPES
+from tuner.optimizers.trials import Role as Role
+from tuner.optimizers.trials import Tensors as Tensors
+from tuner.optimizers.trials import per_trial as per_trial
+from tuner.study.hyperparameter import Hyperparameter, OptimizerInfo, Scalar
 
 Evaluate = Callable[[Tensors], tuple[Tensor, Tensors]]
 """Loss [T] and gradients at other parameters [T, ...], for rules that need the loss again.
@@ -33,43 +31,112 @@ It is the mean over the very examples whose gradient the step has. Call it for a
 """
 
 
-@dataclass
-class State:
-    """What a rule remembers: `step` [T] (float64, updates done) and named buffers, name -> parameter -> [T, ...]."""
+@runtime_checkable
+class Curvature(Protocol):
+    """An `Evaluate` that also knows the second derivative of the same loss."""
 
-    step: Tensor
-    buffers: dict[str, Tensors] = field(default_factory=dict)
+    def __call__(self, params: Tensors) -> tuple[Tensor, Tensors]:
+        """See `Evaluate`."""
+
+    def hessian_vector(self, params: Tensors, vectors: Tensors) -> Tensors:
+        """Return the product of each trial's Hessian at `params` with its own `vectors`, all [T, ...]."""
+
+
+Shapes = Mapping[str, torch.Size]
+"""Parameter -> its shape, without the trial axis."""
+
+Decay = Literal["l2", "decoupled"]
+"""How a rule's own weight decay enters: as part of the gradient, or as p ← p · (1 - lr · weight_decay) before it."""
 
 
 class Rule(ABC):
-    """One optimizer. Instances hold no numbers of a trial: only which role each parameter plays."""
+    """One optimizer. Instances hold no numbers of a trial: only roles, and what fixes the order of operations."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
     formula: ClassVar[str]
     reference: ClassVar[str]
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]]
-    elementwise: ClassVar[bool] = True
+    """Every rule has an `lr`."""
+    memory: ClassVar[str] = ""
+    """State in words where it is more than `buffers`, in copies of the parameter [m, k]."""
+    decay: ClassVar[Decay | None] = None
+    """How the rule's own `weight_decay` enters; None: it has none, or one that belongs to its formula."""
+    elementwise: bool = True
     """True when every element is updated alone, so that all parameters may be handed over as one flat tensor."""
     needs_loss: ClassVar[bool] = False
     """True when `update` calls `evaluate`: the engine then offers the step's own loss at other parameters."""
+    averages: ClassVar[bool] = False
+    """True when other parameters than the trained ones are the result: see `evaluation_params`."""
 
-    def __init__(self, roles: Mapping[str, Role]) -> None:
+    def __init__(
+        self,
+        roles: Mapping[str, Role],
+        structure: Mapping[str, Scalar] | None = None,
+        treatment: Treatment | None = None,
+    ) -> None:
+        """`structure` gives values of hyperparameters that fix the program; those left out take their defaults."""
         self.roles = dict(roles)
+        declared = {h.name: h.default for h in self.declared() if h.fixes_program}
+        self.structure: dict[str, Scalar] = {**declared, **(structure or {})}
+        self.treatment = treatment
+        if treatment is not None and treatment.decay_roles != "all":
+            self.elementwise = False  # one flat tensor would hide the roles
+
+    @classmethod
+    def declared(cls) -> tuple[Hyperparameter, ...]:
+        """Return every hyperparameter that may be set: the rule's own, and those of the treatments that make sense."""
+        found = cls.hyperparameters
+        if cls.decay is not None:
+            found += decay_hyperparameters(cls.decay)
+        if not cls.needs_loss:
+            found += CLIPPING
+            if any(cls.buffers(role) for role in get_args(Role)):
+                found += (MOMENT_WARMUP,)
+        return found
 
     @classmethod
     @abstractmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
         """Name the state tensors of a parameter's own shape; the i-th lives in the stack's i-th state slab."""
 
+    def pools(self, shapes: Shapes) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Say which state of other shapes there is per parameter: name -> parameter -> shape without the trial axis."""
+        return {}
+
+    def trial_state(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+        """Say which state a whole trial has: name -> shape without the trial axis, () for a number."""
+        return {}
+
     def init(self, params: Tensors) -> State:
         """Return the state before the first step: zeros."""
         first = next(iter(params.values()))
-        state = State(step=torch.zeros(first.shape[0], dtype=torch.float64, device=first.device))
+        trials, shapes = len(first), {name: param.shape[1:] for name, param in params.items()}
+        state = State(torch.zeros(trials, dtype=torch.float64, device=first.device), (0,) * trials)
         for name, param in params.items():
             for buffer in self.buffers(self.roles.get(name, "vector")):
                 state.buffers.setdefault(buffer, {})[name] = torch.zeros_like(param)
+        for pool, wanted in self.pools(shapes).items():
+            state.pools[pool] = {name: first.new_zeros(trials, *shape) for name, shape in wanted.items()}
+        state.trial = {name: first.new_zeros(trials, *shape) for name, shape in self.trial_state(shapes).items()}
         return state
+
+    def step(
+        self,
+        grads: Tensors,
+        params: Tensors,
+        state: State,
+        hp: Mapping[str, Tensor],
+        evaluate: Evaluate | None = None,
+    ) -> None:
+        """Apply the treatment, then `update`: what every user of a rule calls."""
+        if self.treatment is not None:
+            grads, hp = self.treatment.prepare(grads, params, state.step, hp, self.roles)
+        self.update(grads, params, state, self.own(hp), evaluate)
+
+    def own(self, hp: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the rule's own hyperparameters, without those of treatments."""
+        return {h.name: hp[h.name] for h in self.hyperparameters if not h.fixes_program}
 
     @abstractmethod
     def update(
@@ -80,23 +147,30 @@ class Rule(ABC):
         hp: Mapping[str, Tensor],
         evaluate: Evaluate | None = None,
     ) -> None:
-        """Apply one step in place to `params` and `state` (its `step` included). `grads` are left as they are.
+        """Apply one step in place to `params` and `state` (`state.advance()` included). `grads` are left as they are.
 
-        `hp` holds every declared hyperparameter as float64 [T]; `hp["lr"]` already carries the schedule's factor.
+        `hp` holds the rule's own hyperparameters as float64 [T], but those that fix the program, which are plain
+        values in `self.structure`; `hp["lr"]` already carries the schedule's factor.
         """
+
+    def evaluation_params(self, params: Tensors, state: State, hp: Mapping[str, Tensor]) -> Tensors:
+        """Return the parameters [T, ...] to evaluate and to keep: `params` themselves unless the rule averages."""
+        return params
 
     @classmethod
     def info(cls) -> OptimizerInfo:
         """Return the catalogue entry."""
-        roles: tuple[Role, ...] = ("matrix", "convolution", "embedding", "head", "vector")
+        copies = max(len(cls.buffers(role)) for role in get_args(Role))
         return OptimizerInfo(
             name=cls.name,
             summary=cls.summary,
             formula=cls.formula,
             reference=cls.reference,
-            hyperparameters=cls.hyperparameters,
-            state_per_parameter=float(max(len(cls.buffers(role)) for role in roles)),
+            hyperparameters=cls.declared(),
+            state_per_parameter=float(copies),
             elementwise=cls.elementwise,
+            memory=cls.memory or str(copies),
+            needs_loss=cls.needs_loss,
         )
 
 
@@ -106,8 +180,6 @@ class ElementwiseRule(Rule):
     The first part depends on the trial's step and hyperparameters only, so an engine may work it out for many steps at
     once; the second is one pass over memory, which an engine may compile. Together they are the update.
     """
-
-    elementwise: ClassVar[bool] = True
 
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:
         """Return the coefficients, float64 [T], of update number `step` [T] (1 for the first): `hp` itself here."""
@@ -129,17 +201,8 @@ class ElementwiseRule(Rule):
         evaluate: Evaluate | None = None,
     ) -> None:
         """Apply one step in place; `grads` and `params` hold [T, ...] tensors, e.g. (64, 256, 64)."""
-        state.step.add_(1)
+        state.advance()
         scalars = self.scalars(state.step, hp)
         for name, param in params.items():
             buffers = {buffer: tensors[name] for buffer, tensors in state.buffers.items()}
             self.step_elements(grads[name], param, buffers, scalars)
-
-
-def per_trial(value: Tensor, like: Tensor) -> Tensor:
-    """Shape a per-trial vector [T] so that it broadcasts over `like` [T, ...], in like's dtype.
-
-    Do scalar arithmetic (bias corrections, 1 - beta) on the float64 vector first and convert last: 1 - float32(0.999)
-    is off by 1.3e-5 relative.
-    """
-    return value.to(like.dtype).reshape(-1, *(1,) * (like.dim() - 1))

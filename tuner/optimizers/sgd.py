@@ -25,6 +25,7 @@ class SGD(ElementwiseRule):
     summary = "Plain stochastic gradient descent, with coupled L2 weight decay"
     formula = "p ← p - lr · (g + weight_decay · p)"
     reference = "Robbins and Monro 1951, https://doi.org/10.1214/aoms/1177729586"
+    decay = "l2"
     hyperparameters = (
         Hyperparameter(
             name="lr",

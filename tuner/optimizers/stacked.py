@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from tuner.errors import Fault, InvalidInput
-from tuner.optimizers.catalogue import check_hyperparameters, defaults, rule_class
+from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rule, vector_names
 from tuner.optimizers.roles import check_roles, roles_of_shapes
 from tuner.optimizers.rule import FLOAT_TYPES, Evaluate, Role, Tensors
+from tuner.study.hyperparameter import Scalar
 
 
 class Stacked:
@@ -22,11 +23,13 @@ class Stacked:
     Args:
         name: of the optimizer, see `tuner.optimizers.catalogue()`.
         params: name -> float32 or float64 tensor [T, ...], e.g. {"weight": (64, 256, 64)}.
-        hp: name -> one number for all trials, or a vector [T]; those left out take their defaults.
+        hp: name -> one number for all trials, or a vector [T]; those left out take their defaults. Choices and numbers
+            that fix the program (`Hyperparameter.fixes_program`) are one value for all.
         roles: name -> role for some or all parameters; the others' follow from their shapes (`roles_of_shapes`).
 
     Attributes:
-        hp: every hyperparameter as float64 [T]; write into these vectors between steps to follow a schedule.
+        hp: every hyperparameter that does not fix the program as float64 [T]; write into these vectors between steps
+            to follow a schedule.
         state: what the rule remembers.
 
     Raises:
@@ -37,17 +40,18 @@ class Stacked:
         self,
         name: str,
         params: dict[str, Tensor],
-        hp: Mapping[str, Tensor | float],
+        hp: Mapping[str, Tensor | Scalar],
         roles: Mapping[str, Role] | None = None,
     ) -> None:
-        rule = rule_class(name)
         self.name = name
         self.params = params
         self.trials, device = _trials(params)
         shapes = {key: param.shape[1:] for key, param in params.items()}
         check_roles(roles or {}, shapes)
         self.hp = _vectors(name, hp, self.trials, device)
-        self.rule = rule({**roles_of_shapes(shapes), **(roles or {})})
+        largest = {key: float(value.max()) for key, value in self.hp.items()}
+        fixed = {key: value for key, value in hp.items() if key not in self.hp and not isinstance(value, Tensor)}
+        self.rule = make_rule(name, {**roles_of_shapes(shapes), **(roles or {})}, {**largest, **fixed})
         with torch.no_grad():
             self.state = self.rule.init(params)
 
@@ -63,18 +67,16 @@ class Stacked:
         """
         _check_tensors("grads", grads, self.params)
         with torch.no_grad():
-            self.rule.update(grads, self.params, self.state, self.hp, evaluate)
+            self.rule.step(grads, self.params, self.state, self.hp, evaluate)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a copy of everything but the parameters: {"name", "step", "hp", "buffers"}."""
+        """Return a copy of everything but the parameters: {"name", "structure", "step", "hp", "state"}."""
         return {
             "name": self.name,
+            "structure": dict(self.rule.structure),
             "step": self.state.step.clone(),
             "hp": {key: value.clone() for key, value in self.hp.items()},
-            "buffers": {
-                buffer: {key: value.clone() for key, value in tensors.items()}
-                for buffer, tensors in self.state.buffers.items()
-            },
+            "state": {key: value.clone() for key, value in self.state.tensors().items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -83,17 +85,22 @@ class Stacked:
         Raises:
             InvalidInput: it belongs to another optimizer, or to other names or shapes.
         """
-        if state["name"] != self.name:
-            raise InvalidInput([Fault("name", f"the state is of {state['name']!r}, this is {self.name!r}")])
-        own = {"step": {"step": self.state.step}, "hp": self.hp, **self.state.buffers}
-        other = {"step": {"step": state["step"]}, "hp": state["hp"], **state["buffers"]}
-        if own.keys() != other.keys():
-            raise InvalidInput([Fault("buffers", f"they are {sorted(other)}; allowed is {sorted(own)}")])
-        for key, tensors in own.items():
+        for what, own in (("name", self.name), ("structure", self.rule.structure)):
+            if state[what] != own:
+                raise InvalidInput([Fault(what, f"the state is of {state[what]!r}, this is {own!r}")])
+        own_groups = {"step": {"step": self.state.step}, "hp": self.hp, "state": self.state.tensors()}
+        other = {"step": {"step": state["step"]}, "hp": state["hp"], "state": state["state"]}
+        for key, tensors in own_groups.items():
             _check_tensors(key, other[key], tensors)
-        for key, tensors in own.items():
+        for key, tensors in own_groups.items():
             for name, tensor in tensors.items():
                 tensor.copy_(other[key][name])
+        self.state.counts = tuple(int(step) for step in self.state.step.tolist())
+
+    def evaluation_params(self) -> Tensors:
+        """Return the parameters [T, ...] to evaluate: `params` themselves unless the rule averages its iterates."""
+        with torch.no_grad():
+            return self.rule.evaluation_params(self.params, self.state, self.hp)
 
 
 def _trials(params: Mapping[str, Tensor]) -> tuple[int, torch.device]:
@@ -114,21 +121,24 @@ def _trials(params: Mapping[str, Tensor]) -> tuple[int, torch.device]:
     return first.shape[0], first.device
 
 
-def _vectors(optimizer: str, hp: Mapping[str, Tensor | float], trials: int, device: torch.device) -> dict[str, Tensor]:
-    """Return every hyperparameter as float64 [T], checked value by value."""
+def _vectors(optimizer: str, hp: Mapping[str, Tensor | Scalar], trials: int, device: torch.device) -> dict[str, Tensor]:
+    """Return every hyperparameter that does not fix the program as float64 [T]; all are checked, value by value."""
     vectors: dict[str, Tensor] = {}
-    for name, value in {**defaults(optimizer), **hp}.items():
-        if isinstance(value, Tensor):
-            if value.shape != (trials,):
-                raise InvalidInput(
-                    [Fault(name, f"its shape is {tuple(value.shape)}; allowed is ({trials},) or a number")]
-                )
-            for one in sorted(set(value.tolist()), key=str):
-                check_hyperparameters(optimizer, {name: one})
-            vectors[name] = value.detach().to(device=device, dtype=torch.float64, copy=True)
-        else:
+    known, per_trial = defaults(optimizer), vector_names(optimizer)
+    for name, value in {**known, **hp}.items():
+        if not isinstance(value, Tensor):
             check_hyperparameters(optimizer, {name: value})
-            vectors[name] = torch.full((trials,), float(value), dtype=torch.float64, device=device)
+            if name in per_trial:
+                vectors[name] = torch.full((trials,), float(value), dtype=torch.float64, device=device)
+            continue
+        if name not in known:
+            check_hyperparameters(optimizer, {name: value})  # refuses it
+        allowed = f"({trials},) or a number" if name in per_trial else "one value for all trials"
+        if value.shape != (trials,) or name not in per_trial:
+            raise InvalidInput([Fault(name, f"its shape is {tuple(value.shape)}; allowed is {allowed}")])
+        for one in sorted(set(value.tolist()), key=str):
+            check_hyperparameters(optimizer, {name: one})
+        vectors[name] = value.detach().to(device=device, dtype=torch.float64, copy=True)
     return vectors
 
 

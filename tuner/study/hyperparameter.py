@@ -30,6 +30,8 @@ class Hyperparameter:
     """One searchable number (or choice) of an update rule or schedule.
 
     `low`/`high` are the legal bounds; `low_open`/`high_open` exclude the bound itself. `choices` makes it categorical.
+    `structural` marks numbers that fix shapes or the order of operations, such as a history's length: like choices they
+    are one plain value for all trials that are stepped together, where all others are a vector with one per trial.
     """
 
     name: str
@@ -41,7 +43,13 @@ class Hyperparameter:
     high_open: bool = False
     integer: bool = False
     choices: tuple[str, ...] = ()
+    structural: bool = False
     search: Search | None = None
+
+    @property
+    def fixes_program(self) -> bool:
+        """Whether trials that differ in it cannot be stepped together."""
+        return self.structural or bool(self.choices)
 
     def allowed(self) -> str:
         """Say what is legal, e.g. `a number in [0, 1)`."""
@@ -76,6 +84,10 @@ class OptimizerInfo:
     hyperparameters: tuple[Hyperparameter, ...]
     state_per_parameter: float
     elementwise: bool
+    memory: str = ""
+    """State in words, in copies of the parameter [m, k], e.g. `2 + 2 (m² + k²) / (m k)`."""
+    needs_loss: bool = False
+    """Whether it evaluates the loss again inside a step: meant for full batches."""
 
     def hyperparameter(self, name: str) -> Hyperparameter | None:
         """Find a hyperparameter by name."""

@@ -1,0 +1,151 @@
+"""What may be done around every rule: gradient clipping, other kinds of weight decay, moments that gather first.
+
+In this order, each per trial: gradients are clipped by value, then by their global norm over all parameters; weight
+decay of another kind than the rule's own, or one that leaves out some roles, takes the place of the rule's; lr is 0
+during moment warm-up. A trial without treatment runs the rule alone, so its bits are the same as without this file.
+
+References: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063 (norm clipping; the divisor's 1e-6 as in
+torch.nn.utils.clip_grad_norm_); Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101 (decay apart from lr).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tuner.optimizers.trials import Role, Tensors, per_trial
+from tuner.study.hyperparameter import Hyperparameter, Scalar, Search
+
+DecayMode = Literal["l2", "decoupled", "independent"]
+
+CLIPPING = (
+    Hyperparameter(
+        name="clip_value",
+        default=0.0,
+        description="every element of the gradient is cut to this size; 0 cuts nothing",
+        low=0.0,
+        search=Search(min=1e-3, max=1.0, scaling="log", swept=False, source="ours"),
+    ),
+    Hyperparameter(
+        name="clip_norm",
+        default=0.0,
+        description="gradients of a larger norm over all parameters of the trial are scaled down to it; 0: none are",
+        low=0.0,
+        search=Search(
+            min=0.1, max=10.0, scaling="log", swept=False, source="Wen et al. 2025, arXiv:2509.02046: best 1-2"
+        ),
+    ),
+)
+MOMENT_WARMUP = Hyperparameter(
+    name="moment_warmup",
+    default=0.0,
+    description="first steps with lr 0, in which only the moments gather",
+    low=0.0,
+    integer=True,
+    search=Search(min=0.0, max=100.0, swept=False, source="ours"),
+)
+DECAY_ROLES: dict[str, tuple[Role, ...]] = {
+    "all": ("matrix", "convolution", "embedding", "head", "vector"),
+    "no_vectors": ("matrix", "convolution", "embedding", "head"),
+    "hidden": ("matrix", "convolution"),
+}
+
+
+def decay_hyperparameters(own: str) -> tuple[Hyperparameter, ...]:
+    """Return what may be said of weight decay, for a rule whose own kind is `own`."""
+    return (
+        Hyperparameter(
+            name="weight_decay_mode",
+            default=own,
+            description=(
+                "l2: weight_decay · p joins the gradient; decoupled: p ← p · (1 - lr · weight_decay); "
+                "independent: p ← p · (1 - weight_decay), whatever lr and schedule say (so take about lr times less)"
+            ),
+            choices=("l2", "decoupled", "independent"),
+        ),
+        Hyperparameter(
+            name="weight_decay_roles",
+            default="all",
+            description="what decays: all, no_vectors (not biases and gains), or hidden (matrices, convolutions)",
+            choices=tuple(DECAY_ROLES),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """Which treatments are on; how much of each is a hyperparameter per trial."""
+
+    clip_value: bool = False
+    clip_norm: bool = False
+    moment_warmup: bool = False
+    decay: DecayMode | None = None
+    """Weight decay that takes the place of the rule's own; None: the rule's own."""
+    decay_roles: str = "all"
+
+    def prepare(
+        self,
+        grads: Tensors,
+        params: Tensors,
+        steps_done: Tensor,
+        hp: Mapping[str, Tensor],
+        roles: Mapping[str, Role],
+    ) -> tuple[Tensors, dict[str, Tensor]]:
+        """Return the gradients and hyperparameters that the rule is to have; decay `params` [T, ...] in place.
+
+        `steps_done` [T] counts the updates before this one. `grads` are left as they are.
+        """
+        own = dict(hp)
+        if self.clip_value:
+            grads = {name: _clipped(grad, hp["clip_value"]) for name, grad in grads.items()}
+        if self.clip_norm:
+            scale = clip_coefficient(grads, hp["clip_norm"])
+            grads = {name: grad * per_trial(scale, grad) for name, grad in grads.items()}
+        if self.moment_warmup:
+            own["lr"] = hp["lr"] * (steps_done >= hp["moment_warmup"])
+        if self.decay is not None:
+            own["weight_decay"] = torch.zeros_like(hp["weight_decay"])
+            grads = self._decayed(grads, params, own["lr"], hp["weight_decay"], roles)
+        return grads, own
+
+    def _decayed(
+        self, grads: Tensors, params: Tensors, lr: Tensor, weight_decay: Tensor, roles: Mapping[str, Role]
+    ) -> Tensors:
+        result = {}
+        for name, grad in grads.items():
+            result[name], param = grad, params[name]
+            if roles.get(name, "vector") not in DECAY_ROLES[self.decay_roles]:
+                continue
+            if self.decay == "l2":
+                result[name] = grad + param * per_trial(weight_decay, param)
+            else:
+                rate = weight_decay * lr if self.decay == "decoupled" else weight_decay
+                param.mul_(per_trial(1 - rate, param))
+        return result
+
+
+def treatment_of(values: Mapping[str, Scalar], own_decay: str | None) -> Treatment | None:
+    """Return the treatment that hyperparameter values ask for, for a rule whose own decay is `own_decay`; or None."""
+    mode, roles = str(values.get("weight_decay_mode", own_decay)), str(values.get("weight_decay_roles", "all"))
+    others = own_decay is not None and (mode != own_decay or roles != "all")
+    treatment = Treatment(
+        clip_value=float(values.get("clip_value", 0.0)) > 0,
+        clip_norm=float(values.get("clip_norm", 0.0)) > 0,
+        moment_warmup=float(values.get("moment_warmup", 0.0)) > 0,
+        decay=mode if others else None,  # type: ignore[arg-type]
+        decay_roles=roles if others else "all",
+    )
+    return None if treatment == Treatment() else treatment
+
+
+def clip_coefficient(grads: Tensors, most: Tensor) -> Tensor:
+    """Return, float64 [T], what scales each trial's gradients [T, ...] to a global norm of at most `most` [T]."""
+    squares = torch.stack([(grad * grad).flatten(1).sum(1, dtype=torch.float64) for grad in grads.values()])
+    return torch.where(most > 0, (most / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1.0), 1.0)
+
+
+def _clipped(grad: Tensor, most: Tensor) -> Tensor:
+    limit = per_trial(torch.where(most > 0, most, torch.inf), grad)
+    return torch.minimum(torch.maximum(grad, -limit), limit)
