@@ -6,11 +6,15 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from tuner import schedules
+from tuner import optimizers, schedules
 from tuner.errors import InvalidInput
 
-NAMES = list(schedules.catalogue())
-DECAYING = [name for name in NAMES if name != "constant"]
+INFOS = schedules.catalogue()
+NAMES = list(INFOS)
+
+
+def having(parameter):
+    return [name for name in NAMES if any(p.name == parameter for p in INFOS[name].parameters)]
 
 
 def sequence(name, total, **parameters):
@@ -64,7 +68,93 @@ def test_constant_by_hand():
     assert sequence("constant", 5, warmup=0.8) == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_cosine_with_equal_cycles_equals_torchs_warm_restarts():
+    expected = torch_sequence(60, 0, lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, T_0=20, eta_min=0.1))
+    assert sequence("cosine", 60, warmup=0.0, floor=0.1, cycles=3) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("growth", [2, 3])
+def test_cosine_with_growing_cycles_equals_torchs_warm_restarts(growth):
+    total = 9 * (1 + growth + growth**2)
+    expected = torch_sequence(total, 0, lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, T_0=9, T_mult=growth))
+    assert sequence("cosine", total, warmup=0.0, cycles=3, cycle_growth=growth) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("warm", [0, 5])
+@pytest.mark.parametrize("power", [0.5, 2.0])
+def test_polynomial_equals_torchs(warm, power):
+    expected = torch_sequence(40, warm, lambda o: lr_scheduler.PolynomialLR(o, total_iters=40 - warm, power=power))
+    assert sequence("polynomial", 40, warmup=warm / 40, power=power) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("warm", [0, 5])
+def test_exponential_equals_torchs(warm):
+    gamma = 0.02 ** (1 / (40 - warm))
+    expected = torch_sequence(40, warm, lambda o: lr_scheduler.ExponentialLR(o, gamma=gamma))
+    assert sequence("exponential", 40, warmup=warm / 40, final_factor=0.02) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("warm", [0, 10])
+@pytest.mark.parametrize("pieces", [2, 3, 5])
+def test_step_equals_torchs(warm, pieces):
+    length = 30 * pieces
+    expected = torch_sequence(length + warm, warm, lambda o: lr_scheduler.StepLR(o, step_size=30, gamma=0.3))
+    factors = sequence("step", length + warm, warmup=warm / (length + warm), gamma=0.3, step_share=1 / pieces)
+    assert factors == pytest.approx(expected, abs=1e-12)
+
+
+def test_multistep_equals_torchs():
+    expected = torch_sequence(70, 0, lambda o: lr_scheduler.MultiStepLR(o, milestones=[21, 49, 63], gamma=0.5))
+    shares = {"milestone1": 21 / 70, "milestone2": 0.7, "milestone3": 0.9}
+    assert sequence("multistep", 70, warmup=0.0, gamma=0.5, **shares) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("rise", [0.1, 0.3, 0.5])
+def test_one_cycle_equals_torchs(rise):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=50, pct_start=rise, cycle_momentum=False)
+    expected = []
+    for _ in range(50):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(expected) < 50:
+            scheduler.step()
+    assert sequence("one_cycle", 50, rise=rise) == pytest.approx(expected, abs=1e-12)
+
+
+def test_inverse_sqrt_with_the_timescale_of_its_warm_up_is_the_transformers():
+    factors = sequence("inverse_sqrt", 100, warmup=0.1, timescale=0.1)
+    expected = [min((t + 1) / 10, math.sqrt(10 / max(t, 10))) for t in range(100)]
+    assert factors == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("linear", lambda q: 1 - q),
+        ("1-sqrt", lambda q: 1 - math.sqrt(q)),
+        ("cosine", lambda q: (1 + math.cos(math.pi * q)) / 2),
+    ],
+)
+def test_the_shapes_of_a_cool_down(shape, expected):
+    factors = sequence("wsd", 20, warmup=0.0, cooldown=0.5, cooldown_shape=shape, floor=0.1)
+    assert factors[:10] == [1.0] * 10
+    assert factors[10:] == pytest.approx([0.1 + 0.9 * expected(i / 10) for i in range(10)], abs=1e-12)
+
+
+def test_no_parameter_shares_its_name_with_an_optimizers_hyperparameter():
+    own = {p.name for info in INFOS.values() for p in info.parameters}
+    assert not own & {h.name for info in optimizers.catalogue().values() for h in info.hyperparameters}
+
+
+def test_a_name_means_one_range_in_all_schedules():
+    legal = {}
+    for info in INFOS.values():
+        for p in info.parameters:
+            assert legal.setdefault(p.name, (p.low, p.high, p.choices)) == (p.low, p.high, p.choices)
+
+
+@pytest.mark.parametrize("name", having("warmup"))
 @pytest.mark.parametrize("total", [1, 2, 3, 97])
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 0.5, 1.0])
 def test_factors_are_positive_rise_once_and_fall_once(name, total, warmup):
@@ -75,7 +165,7 @@ def test_factors_are_positive_rise_once_and_fall_once(name, total, warmup):
     assert factors[peak:] == sorted(factors[peak:], reverse=True)
 
 
-@pytest.mark.parametrize("name", DECAYING)
+@pytest.mark.parametrize("name", having("floor"))
 def test_the_floor_holds_from_the_end_on(name):
     for t in (50, 51, 1e9):
         assert schedules.multiplier(name, t, 50, floor=0.125) == 0.125
@@ -91,7 +181,9 @@ def test_a_batch_equals_lone_trials_bit_for_bit(name):
     total = torch.randint(1, 500, (64,), generator=generator).double()
     t = (torch.rand(64, generator=generator, dtype=torch.float64) * total).floor()
     drawn = {
-        p.name: torch.rand(64, generator=generator, dtype=torch.float64) for p in schedules.catalogue()[name].parameters
+        p.name: p.low + torch.rand(64, generator=generator, dtype=torch.float64)
+        for p in INFOS[name].parameters
+        if not p.choices and not p.integer
     }
     together = schedules.multiplier(name, t, total, **drawn)
     assert together.shape == (64,)
@@ -115,8 +207,10 @@ def test_a_tensor_for_one_argument_is_enough(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_search_ranges_are_legal(name):
-    for parameter in schedules.catalogue()[name].parameters:
+    for parameter in INFOS[name].parameters:
         assert parameter.fault(parameter.default) is None
+        if parameter.choices:
+            continue
         assert parameter.search is not None
         assert parameter.search.source
         assert parameter.fault(parameter.search.min) is None
@@ -127,6 +221,10 @@ def test_every_fault_is_named():
     with pytest.raises(InvalidInput, match=r"'cosin' is not known; known are constant, linear, cosine, wsd"):
         schedules.multiplier("cosin", 0, 10)
     with pytest.raises(InvalidInput) as caught:
-        schedules.multiplier("cosine", -1, 0, floor=2.0, warmup=math.nan, cooldown=0.1)
-    assert [fault.field for fault in caught.value.faults] == ["t", "total", "floor", "warmup", "cooldown"]
+        schedules.multiplier("cosine", -1, 0, floor=2.0, warmup=math.nan, cooldown=0.1, cycles=1.5)
+    assert [fault.field for fault in caught.value.faults] == ["t", "total", "floor", "warmup", "cooldown", "cycles"]
     assert "it has warmup, floor" in str(caught.value)
+    with pytest.raises(InvalidInput, match=r"cooldown_shape is 'sqrt'; allowed is one of linear, 1-sqrt, cosine"):
+        schedules.multiplier("wsd", 0, 10, cooldown_shape="sqrt")
+    with pytest.raises(InvalidInput, match="for all trials"):
+        schedules.multiplier("wsd", 0, 10, cooldown_shape=torch.zeros(2))

@@ -252,7 +252,7 @@ def _schedule(spec: TrialSpec) -> Callable[[NDArray[np.float64]], NDArray[np.flo
     known = schedules.catalogue()
     if name not in known:
         raise InvalidInput([Fault("schedule", f"is {name!r}; known are: {', '.join(known)}")])
-    chosen = {p.name: float(spec.params[p.name]) for p in known[name].parameters if p.name in spec.params}
+    chosen = {p.name: spec.params[p.name] for p in known[name].parameters if p.name in spec.params}
     total = float(spec.total_steps)
     schedules.multiplier(name, 0.0, total, **chosen)  # refuses illegal parameters now, not in the middle of a tick
 

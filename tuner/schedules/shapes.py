@@ -1,0 +1,113 @@
+"""The shape of each schedule's decay: functions of a moment, factors in [0, 1] without the warm-up's."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tuner.schedules.moment import Moment
+
+NEAR = 1e-9
+"""Progress that is this close to the end of a stretch counts as past it: t / total is rounded."""
+
+
+def constant(at: Moment) -> Tensor:
+    """Return 1."""
+    return torch.ones_like(at.progress)
+
+
+def linear(at: Moment) -> Tensor:
+    """Return floor + (1 - floor) · (1 - q)."""
+    return _above(at.numbers["floor"], 1 - at.progress)
+
+
+def polynomial(at: Moment) -> Tensor:
+    """Return floor + (1 - floor) · (1 - q)^power."""
+    return _above(at.numbers["floor"], _power(1 - at.progress, at.numbers["power"]))
+
+
+def cosine(at: Moment) -> Tensor:
+    """Return half a cosine from 1 to the floor, `cycles` times, each `cycle_growth` times as long as the one before.
+
+    Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983, eq. (5).
+    """
+    q, cycles, growth = at.progress, at.numbers["cycles"], at.numbers["cycle_growth"]
+    even = growth - 1 < NEAR
+    ratio = torch.where(even, 2.0, growth)
+    whole = _power(ratio, cycles) - 1
+    """Length of all cycles, in units of the first, times ratio - 1."""
+    number = torch.where(even, q * cycles, torch.log1p(q * whole) / torch.log(ratio))
+    index = torch.minimum((number + NEAR).floor(), cycles - 1)
+    before = _power(ratio, index)
+    within = torch.where(even, q * cycles - index, (q * whole + 1 - before) / (before * (ratio - 1)))
+    return _above(at.numbers["floor"], 0.5 + 0.5 * torch.cos(math.pi * within.clamp(min=0, max=1)))
+
+
+def wsd(at: Moment) -> Tensor:
+    """Return 1, then over the last `cooldown` of all updates a fall to the floor of the chosen shape.
+
+    Source: Hägele et al. 2024, https://arxiv.org/abs/2405.18392, eq. (1) and (2).
+    """
+    q = at.progress_from(at.total - at.numbers["cooldown"] * at.total)
+    return _above(at.numbers["floor"], _COOLDOWNS[at.choices["cooldown_shape"]](q))
+
+
+_COOLDOWNS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda q: 1 - q,
+    "1-sqrt": lambda q: 1 - q.sqrt(),
+    "cosine": lambda q: 0.5 + 0.5 * torch.cos(math.pi * q),
+}
+
+
+def inverse_sqrt(at: Moment) -> Tensor:
+    """Return 1 / sqrt(1 + (t - W) / S) after the warm-up, S = timescale · total.
+
+    Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, eq. (3), where S = W.
+    """
+    scale = at.numbers["timescale"] * at.total
+    return torch.rsqrt(1 + (at.t - at.warm).clamp(min=0) / scale)
+
+
+def exponential(at: Moment) -> Tensor:
+    """Return final_factor^q: every update multiplies by the same number."""
+    return _power(at.numbers["final_factor"], at.progress)
+
+
+def step(at: Moment) -> Tensor:
+    """Return gamma^n after n stretches, each `step_share` of the updates that follow the warm-up."""
+    return _power(at.numbers["gamma"], (at.progress / at.numbers["step_share"] + NEAR).floor())
+
+
+def multistep(at: Moment) -> Tensor:
+    """Return gamma^n after n of the milestones, which are shares of the updates that follow the warm-up."""
+    share = at.progress + NEAR
+    passed = torch.zeros_like(share)
+    for name in ("milestone1", "milestone2", "milestone3"):
+        passed = passed + (share >= at.numbers[name])
+    return _power(at.numbers["gamma"], passed)
+
+
+def one_cycle(at: Moment) -> Tensor:
+    """Return half a cosine up from start_factor to 1 at update rise · total - 1, then one down to end_factor.
+
+    It ends at the last update, total - 1.
+
+    Source: Smith and Topin 2018, https://arxiv.org/abs/1708.07120; torch.optim.lr_scheduler.OneCycleLR, two phases.
+    """
+    peak, last = at.numbers["rise"] * at.total - 1, at.total - 1
+    up = at.t / peak.clamp(min=NEAR)
+    down = (at.t - peak) / (last - peak).clamp(min=NEAR)
+    rising = at.t < peak
+    share = 0.5 - 0.5 * torch.cos(math.pi * torch.where(rising, up, down).clamp(min=0, max=1))
+    low, start = at.numbers["end_factor"], at.numbers["start_factor"]
+    return torch.where(rising, start + (1 - start) * share, 1 + (low - 1) * share)
+
+
+def _power(base: Tensor, exponent: Tensor) -> Tensor:
+    """Return base^exponent for base >= 0; torch.pow rounds differently in a kernel's tail, these functions do not."""
+    return torch.where(exponent == 0, 1.0, torch.exp(exponent * torch.log(base)))
+
+
+def _above(floor: Tensor, share: Tensor) -> Tensor:
+    return floor + (1 - floor) * share
