@@ -35,6 +35,8 @@ def catalogue(server: Srv) -> CatalogueView:
                 formula=info.formula,
                 reference=info.reference,
                 state_per_parameter=info.state_per_parameter,
+                memory=info.memory,
+                needs_loss=info.needs_loss,
                 hyperparameters=[_hyperparameter(h) for h in info.hyperparameters],
             )
             for info in known.optimizers.values()

@@ -148,8 +148,13 @@ def catalogue_entry(thing: OptimizerView | ScheduleView | NamedThing) -> Rendera
     formula = Padding(Text(thing.formula.strip("\n")), (1, 0, 1, 2))
     parts: list[RenderableType] = [head, formula]
     if isinstance(thing, OptimizerView):
-        state = f"{number(thing.state_per_parameter)} numbers per parameter"
-        parts.append(_pairs([("reference", thing.reference), ("state", state)]))
+        rows: list[tuple[str, str | Text]] = [
+            ("reference", thing.reference),
+            ("state", f"{thing.memory or number(thing.state_per_parameter)} numbers per parameter"),
+        ]
+        if thing.needs_loss:
+            rows.append(("evaluates", "the loss again inside a step: give it large or full batches"))
+        parts.append(_pairs(rows))
     own = thing.hyperparameters if isinstance(thing, OptimizerView) else thing.parameters
     for item in own:
         parts += [Text(""), *_hyperparameter(item)]

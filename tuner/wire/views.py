@@ -201,7 +201,9 @@ class OptimizerView(Message):
     summary: str
     formula: str
     reference: str
-    state_per_parameter: float
+    state_per_parameter: float = Field(description="state tensors of the parameter's own shape")
+    memory: str = Field("", description="all state in words, in copies of a parameter [m, k]")
+    needs_loss: bool = Field(False, description="evaluates the loss again inside a step; meant for full batches")
     hyperparameters: list[HyperparameterView]
 
 
