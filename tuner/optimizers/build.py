@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rule, rule_class, vector_names
+from tuner.optimizers.one_pass import WORTHWHILE, has_compiler, step_all
 from tuner.optimizers.roles import check_roles, infer_roles, roles_of_shapes
-from tuner.optimizers.rule import FLOAT_TYPES, Evaluate, Role, Rule, State, Tensors
+from tuner.optimizers.rule import FLOAT_TYPES, ElementwiseRule, Evaluate, Role, Rule, State, Tensors
 from tuner.study.hyperparameter import Scalar
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -25,7 +26,14 @@ _NOT_HYPERPARAMETERS = frozenset(
 )
 
 
-def build(name: str, params: Params, *, roles: Mapping[str, Role] | None = None, **hp: Scalar) -> torch.optim.Optimizer:
+def build(
+    name: str,
+    params: Params,
+    *,
+    roles: Mapping[str, Role] | None = None,
+    compiled: bool | None = None,
+    **hp: Scalar,
+) -> torch.optim.Optimizer:
     """Return optimizer `name` over `params`: groups, closures, state dicts and learning-rate schedulers as in torch.
 
     Args:
@@ -34,6 +42,9 @@ def build(name: str, params: Params, *, roles: Mapping[str, Role] | None = None,
             hyperparameters of their own. float32 or float64.
         roles: name -> role for some or all named parameters; the others' follow from the module, else from their
             shapes.
+        compiled: whether rules that update every element alone do it in one compiled pass over memory, as fast as
+            torch's fused kernels; compiling takes seconds, once. None: from 4 million elements on, where a C++ compiler
+            is at hand. Rounding differs in the last bit.
         hp: hyperparameters; those left out take their defaults.
 
     Raises:
@@ -44,7 +55,7 @@ def build(name: str, params: Params, *, roles: Mapping[str, Role] | None = None,
     if isinstance(params, nn.Module):
         roles = {**infer_roles(params), **(roles or {})}
         params = list(params.named_parameters())
-    return RuleOptimizer(name, params, roles or {}, {**defaults(name), **hp})
+    return RuleOptimizer(name, params, roles or {}, {**defaults(name), **hp}, compiled)
 
 
 class RuleOptimizer(torch.optim.Optimizer):
@@ -56,8 +67,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         params: Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]],
         roles: Mapping[str, Role],
         hp: Mapping[str, Scalar],
+        compiled: bool | None = None,
     ) -> None:
         self.name = name
+        self.compiled = compiled
         self._given_roles = dict(roles)
         super().__init__(params, dict(hp))
         shapes = {key: param.shape for group in self.param_groups for key, param in _named(group)}
@@ -121,7 +134,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         super().load_state_dict(deepcopy(state_dict))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "name": self.name, "_given_roles": self._given_roles}
+        own = {"name": self.name, "compiled": self.compiled, "_given_roles": self._given_roles}
+        return {**super().__getstate__(), **own}
 
     def _declared(self) -> list[str]:
         """Name the hyperparameters; torch adds keys of its own to `self.defaults`."""
@@ -150,12 +164,28 @@ class RuleOptimizer(torch.optim.Optimizer):
         values = {key: _number(group[key]) for key in self._declared()}
         rule = make_rule(self.name, {str(index): role for index, (_, role) in enumerate(members)}, values)  # type: ignore[arg-type]
         hp = {key: _vector(float(values[key]), device) for key in vector_names(self.name)}  # type: ignore[arg-type]
-        params = {str(index): param.detach().unsqueeze(0) for index, (param, _) in enumerate(members)}
-        grads = {str(index): param.grad.detach().unsqueeze(0) for index, (param, _) in enumerate(members)}  # type: ignore[union-attr]
-        state = self._state(rule, [param for param, _ in members], _vector(steps_done, device))
+        done = torch.tensor(steps_done + 1, dtype=torch.float64)
+        if isinstance(rule, ElementwiseRule) and self._in_one_pass(rule, members):
+            own = [param for param, _ in members]
+            kept = [[self._kept(param, name, param.shape, param) for param in own] for name in rule.buffers("vector")]
+            grads = [param.grad.detach() for param in own]  # type: ignore[union-attr]
+            step_all(rule, grads, [param.detach() for param in own], kept, done.reshape(1).to(device), rule.own(hp))
+        else:
+            params = {str(index): param.detach().unsqueeze(0) for index, (param, _) in enumerate(members)}
+            grads_of = {str(index): param.grad.detach().unsqueeze(0) for index, (param, _) in enumerate(members)}  # type: ignore[union-attr]
+            state = self._state(rule, [param for param, _ in members], _vector(steps_done, device))
+            rule.step(grads_of, params, state, hp, evaluate)
         for param, _ in members:
-            self.state[param]["step"] = torch.tensor(steps_done + 1, dtype=torch.float64)
-        rule.step(grads, params, state, hp, evaluate)
+            self.state[param]["step"] = done
+
+    def _in_one_pass(self, rule: ElementwiseRule, members: list[tuple[Tensor, Role]]) -> bool:
+        """Whether these parameters are stepped by the compiled program; decided by what does not change."""
+        if rule.treatment is not None or self.compiled is False:
+            return False
+        dense = all(param.is_contiguous() and param.grad.is_contiguous() for param, _ in members)  # type: ignore[union-attr]
+        if self.compiled is None and not (has_compiler() and sum(p.numel() for p, _ in members) >= WORTHWHILE):
+            return False
+        return dense and len({param.dtype for param, _ in members}) == 1
 
     def _state(self, rule: Rule, members: list[Tensor], step: Tensor) -> State:
         """Return views [1, ...] of what is remembered; a trial's own state is kept with its first parameter."""
@@ -164,11 +194,13 @@ class RuleOptimizer(torch.optim.Optimizer):
         for index, param in enumerate(members):
             for buffer in rule.buffers(rule.roles[str(index)]):
                 kept = self._kept(param, buffer, param.shape, param)
-                state.buffers.setdefault(buffer, {})[str(index)] = kept
+                state.buffers.setdefault(buffer, {})[str(index)] = kept.unsqueeze(0)
         for pool, wanted in rule.pools(shapes).items():
-            state.pools[pool] = {key: self._kept(members[int(key)], pool, shape) for key, shape in wanted.items()}
+            state.pools[pool] = {
+                key: self._kept(members[int(key)], pool, shape).unsqueeze(0) for key, shape in wanted.items()
+            }
         for name, shape in rule.trial_state(shapes).items():
-            state.trial[name] = self._kept(members[0], f"trial_{name}", shape)
+            state.trial[name] = self._kept(members[0], f"trial_{name}", shape).unsqueeze(0)
         return state
 
     def _kept(self, param: Tensor, name: str, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
@@ -177,8 +209,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             remembered[name] = param.new_zeros(shape) if like is None else torch.zeros_like(like)
         if remembered[name].shape != torch.Size(shape):
             raise InvalidInput([Fault("params", f"{self.name} needs the same parameters with gradients in every step")])
-        view: Tensor = remembered[name].detach().unsqueeze(0)
-        return view
+        kept: Tensor = remembered[name]
+        return kept
 
 
 def evaluation(closure: Callable[[], float], members: list[Tensor]) -> Evaluate:

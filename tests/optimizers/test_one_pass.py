@@ -1,0 +1,70 @@
+"""The compiled step of `build`: the same optimizer, one pass over memory, whatever the sizes of the tensors."""
+
+import pytest
+import torch
+
+from tuner.optimizers import build, one_pass
+
+needs_compiler = pytest.mark.skipif(not one_pass.has_compiler(), reason="there is no C++ compiler")
+SHAPES = [(300, 200), (7,), (1,), (40_000,), (3, 5, 2, 2)]
+
+
+def leaves():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in SHAPES]
+
+
+def train(optimizer, params, steps, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        for param in params:
+            param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float64)
+        optimizer.step()
+
+
+@needs_compiler
+def test_it_is_torchs_adamw():
+    own, peer = leaves(), leaves()
+    train(build("adamw", own, lr=0.01, weight_decay=0.1, compiled=True), own, 20)
+    train(torch.optim.AdamW(peer, lr=0.01, weight_decay=0.1), peer, 20)
+    for left, right in zip(own, peer, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+
+
+@needs_compiler
+def test_a_state_moves_between_compiled_and_eager():
+    params = leaves()
+    straight = build("adamw", params, lr=0.01, compiled=True)
+    train(straight, params, 3)
+    copies = [param.detach().clone().requires_grad_() for param in params]
+    resumed = build("adamw", copies, lr=0.01, compiled=False)
+    resumed.load_state_dict(straight.state_dict())
+    train(straight, params, 3, seed=2)
+    train(resumed, copies, 3, seed=2)
+    for left, right in zip(params, copies, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+
+
+def test_small_models_wait_for_no_compiler(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(one_pass, "_program", refuse)
+    params = leaves()
+    train(build("adamw", params), params, 1)
+    with pytest.raises(AssertionError, match="compiled"):
+        train(build("adamw", params, compiled=True), params, 1)
+
+
+@needs_compiler
+def test_large_models_are_compiled_unless_told_otherwise(monkeypatch):
+    asked = []
+    monkeypatch.setattr(one_pass, "_program", lambda *arguments: lambda *tensors: asked.append(len(tensors)))
+    monkeypatch.setattr("tuner.optimizers.build.WORTHWHILE", 50_000)
+    params = leaves()
+    train(build("adamw", params, compiled=False), params, 1)
+    train(build("adamw", params, clip_norm=1.0), params, 1)
+    train(build("muon", params), params, 1)
+    assert not asked
+    train(build("adamw", params), params, 1)
+    assert asked == [5, 5, 5]  # two large tensors, and all small ones joined

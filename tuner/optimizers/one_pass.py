@@ -1,0 +1,98 @@
+"""An elementwise rule's step as one compiled pass over memory: each number is read once and written once.
+
+Operation by operation, AdamW passes over memory some fifteen times; what a step costs is traffic. One program per rule,
+type and device serves tensors of every size. Small tensors are joined first, so that a model's many vectors cost one
+call. Rounding differs from eager's (square roots, fused kernels), so one optimizer never mixes the two for a tensor.
+"""
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from tuner.optimizers.rule import ElementwiseRule
+
+WORTHWHILE = 2**22
+"""Elements from which on compiling (seconds, once) is soon paid back."""
+SMALL = 2**15
+"""Tensors up to this size are joined: copying them costs less than a call each."""
+
+Program = Callable[..., None]
+
+
+def has_compiler() -> bool:
+    """Whether there is the C++ compiler that Inductor would call: the one that CXX names, else g++."""
+    return shutil.which(os.environ.get("CXX") or "g++") is not None
+
+
+def step_all(
+    rule: ElementwiseRule,
+    grads: Sequence[Tensor],
+    params: Sequence[Tensor],
+    buffers: Sequence[Sequence[Tensor]],
+    step: Tensor,
+    hp: dict[str, Tensor],
+) -> None:
+    """Step one trial's contiguous tensors in place; `grads` are left as they are.
+
+    Args:
+        rule: without treatment.
+        grads: one per parameter, of its shape.
+        params: of any shape.
+        buffers: for each name in `rule.buffers("vector")`, one tensor per parameter.
+        step: number of this update, float64 [1], 1 for the first.
+        hp: the rule's own hyperparameters, float64 [1].
+    """
+    found = rule.scalars(step, hp)
+    scalars = torch.stack(list(found.values()), 1).to(params[0].dtype)
+    run = _program(type(rule), tuple(rule.structure.items()), tuple(found))
+    small = [index for index, param in enumerate(params) if param.numel() <= SMALL]
+    for index, param in enumerate(params):
+        if param.numel() > SMALL:
+            run(_row(grads[index]), _row(param), scalars, *(_row(buffer[index]) for buffer in buffers))
+    if small:
+        _step_joined(run, scalars, small, [grads, params, *buffers])
+
+
+def _step_joined(run: Program, scalars: Tensor, members: list[int], tensors: Sequence[Sequence[Tensor]]) -> None:
+    own = [[group[index].view(-1) for index in members] for group in tensors]
+    grad, *changing = [torch.cat(group).view(1, -1) for group in own]
+    run(grad, changing[0], scalars, *changing[1:])
+    sizes = [part.numel() for part in own[0]]
+    for parts, joined in zip(own[1:], changing, strict=True):
+        torch._foreach_copy_(parts, torch.split(joined.view(-1), sizes))
+
+
+def _row(tensor: Tensor) -> Tensor:
+    return tensor.view(1, -1)
+
+
+@cache
+def _program(
+    kind: type[ElementwiseRule], structure: tuple[tuple[str, object], ...], scalar_names: tuple[str, ...]
+) -> Program:
+    rule = kind({"": "vector"}, dict(structure))  # type: ignore[arg-type]
+    names = rule.buffers("vector")
+
+    def update(grad: Tensor, param: Tensor, scalars: Tensor, *buffers: Tensor) -> None:
+        columns = dict(zip(scalar_names, scalars.unbind(1), strict=True))
+        rule.step_elements(grad, param, dict(zip(names, buffers, strict=True)), columns)
+
+    compiled: Program = torch.compile(update, fullgraph=True, dynamic=True)
+    seen: set[tuple[torch.dtype, torch.device]] = set()
+
+    def run(grad: Tensor, param: Tensor, *others: Tensor) -> None:
+        kind = param.dtype, param.device
+        if kind in seen:
+            compiled(grad, param, *others)
+            return
+        with warnings.catch_warnings():  # the compiler's own use of deprecated functions
+            warnings.simplefilter("ignore")
+            compiled(grad, param, *others)
+        seen.add(kind)
+
+    return run
