@@ -1,5 +1,7 @@
 """The compiled step of `build`: the same optimizer, one pass over memory, whatever the sizes of the tensors."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -60,7 +62,7 @@ def test_small_models_wait_for_no_compiler(monkeypatch):
 def test_large_models_are_compiled_unless_told_otherwise(monkeypatch):
     asked = []
     monkeypatch.setattr(one_pass, "_program", lambda *arguments: lambda *tensors: asked.append(len(tensors)))
-    monkeypatch.setattr("tuner.optimizers.build.WORTHWHILE", 50_000)
+    monkeypatch.setattr(importlib.import_module("tuner.optimizers.build"), "WORTHWHILE", 50_000)
     params = leaves()
     train(build("adamw", params, compiled=False), params, 1)
     train(build("adamw", params, clip_norm=1.0), params, 1)
