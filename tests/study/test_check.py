@@ -142,3 +142,21 @@ def test_no_value_makes_the_check_itself_fail(key: str, value: Any) -> None:
         assert all(fault.message for fault in error.faults)
     else:
         assert families(spec, CATALOGUE)
+
+
+def test_an_optimizer_may_have_batch_sizes_and_schedules_of_its_own() -> None:
+    own = {"name": "sgd", "batch_size": 256, "schedule": {"values": ["constant", "step"]}}
+    parameters = {"batch_size": {"values": [32, 64]}, "schedule": "cosine", "gamma": {"values": [0.1, 0.5]}}
+    spec = parse(optimizers=[{"name": "adamw", "clip_norm": 1.0}, own], parameters=parameters)
+    assert spec.batch_sizes() == [32, 64, 256] and spec.micro_batch_size() == 8
+    adamw, sgd = families(spec, CATALOGUE)
+    assert adamw.domains["batch_size"] == Choices((32, 64)) and adamw.domains["schedule"] == Fixed("cosine")
+    assert sgd.domains["batch_size"] == Fixed(256) and sgd.domains["schedule"] == Choices(("constant", "step"))
+    assert "gamma" in sgd.domains and "gamma" not in adamw.domains
+    assert adamw.domains["clip_norm"] == Fixed(1.0) and "clip_norm" not in sgd.domains
+
+
+def test_an_optimizers_own_batch_sizes_and_schedules_are_checked() -> None:
+    found = faults(optimizers=[{"name": "sgd", "batch_size": 2.5, "schedule": "cosin"}])
+    assert "2.5" in found["optimizers[0].batch_size"]
+    assert "unknown schedule 'cosin'" in found["optimizers[0].schedule"]

@@ -23,6 +23,7 @@ DecayMode = Literal["l2", "decoupled", "independent"]
 CLIPPING = (
     Hyperparameter(
         name="clip_value",
+        treatment=True,
         default=0.0,
         description="every element of the gradient is cut to this size; 0 cuts nothing",
         low=0.0,
@@ -30,6 +31,7 @@ CLIPPING = (
     ),
     Hyperparameter(
         name="clip_norm",
+        treatment=True,
         default=0.0,
         description="gradients of a larger norm over all parameters of the trial are scaled down to it; 0: none are",
         low=0.0,
@@ -44,6 +46,7 @@ MOMENT_WARMUP = Hyperparameter(
     description="first steps with lr 0, in which only the moments gather",
     low=0.0,
     integer=True,
+    treatment=True,
     search=Search(min=0.0, max=100.0, swept=False, source="ours"),
 )
 DECAY_ROLES: dict[str, tuple[Role, ...]] = {
@@ -58,6 +61,7 @@ def decay_hyperparameters(own: str) -> tuple[Hyperparameter, ...]:
     return (
         Hyperparameter(
             name="weight_decay_mode",
+            treatment=True,
             default=own,
             description=(
                 "l2: weight_decay · p joins the gradient; decoupled: p ← p · (1 - lr · weight_decay); "
@@ -67,6 +71,7 @@ def decay_hyperparameters(own: str) -> tuple[Hyperparameter, ...]:
         ),
         Hyperparameter(
             name="weight_decay_roles",
+            treatment=True,
             default="all",
             description="what decays: all, no_vectors (not biases and gains), or hidden (matrices, convolutions)",
             choices=tuple(DECAY_ROLES),

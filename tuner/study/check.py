@@ -18,6 +18,9 @@ from tuner.study.hyperparameter import Hyperparameter
 from tuner.study.space import Choices, Domain, Fixed, Range
 from tuner.study.spec import OptimizerChoice, ParameterSpec, StudySpec
 
+OWN = ("batch_size", "schedule")
+"""What every trial has beside its optimizer's hyperparameters; a study or one of its optimizers says where to look."""
+
 
 def parse_study(document: Mapping[str, Any], catalogue: Catalogue, workloads: Collection[str]) -> StudySpec:
     """Read a study document.
@@ -123,7 +126,7 @@ def _checks(
     names = [choice.name for choice in optimizers if choice is not None]
     for key, parameter in fields.get("parameters", {}).items():
         yield from _parameter_faults(key, parameter, names, catalogue)
-    if {"parameters", "budget", "micro_batch"} <= set(fields):
+    if {"parameters", "budget", "micro_batch"} <= set(fields) and optimizers and None not in optimizers:
         yield from _batch_faults(spec)
 
 
@@ -141,6 +144,9 @@ def _optimizer_faults(choices: list[OptimizerChoice | None], catalogue: Catalogu
             yield Fault(path, f"{choice.name!r} is listed twice; each optimizer is one family")
         seen.add(choice.name)
         for name, parameter in choice.overrides.items():
+            if name in OWN:
+                yield from _own_faults(f"{path}.{name}", name, parameter, catalogue)
+                continue
             hyperparameter = info.hyperparameter(name)
             if hyperparameter is None:
                 known = ", ".join(h.name for h in info.hyperparameters)
@@ -162,8 +168,8 @@ def _parameter_faults(key: str, parameter: ParameterSpec, names: list[str], cata
             yield Fault(
                 f"{path}.when.schedule", f"unknown schedule {name!r}; known are {', '.join(catalogue.schedules)}"
             )
-    if key in ("batch_size", "schedule"):
-        yield from _own_faults(key, parameter, catalogue)
+    if key in OWN:
+        yield from _own_faults(path, key, parameter, catalogue)
         return
     shared = schedule_parameters(catalogue).get(key)
     if shared is not None:
@@ -183,11 +189,10 @@ def _parameter_faults(key: str, parameter: ParameterSpec, names: list[str], cata
                 yield Fault(fault.field, f"{fault.message} (for {name})")
 
 
-def _own_faults(key: str, parameter: ParameterSpec, catalogue: Catalogue) -> Iterator[Fault]:
-    path = f"parameters.{key}"
+def _own_faults(path: str, key: str, parameter: ParameterSpec, catalogue: Catalogue) -> Iterator[Fault]:
     domain = parameter.domain
     if parameter.when:
-        yield Fault(f"{path}.when", f"{key} holds for every trial of a study; it takes no condition")
+        yield Fault(f"{path}.when", f"{key} takes no condition; give an optimizer its own: {{name: ..., {key}: ...}}")
     if isinstance(domain, Range):
         yield Fault(path, "a range is not possible here; give `values: [...]`")
         return
@@ -213,8 +218,8 @@ def _domain_faults(path: str, hyperparameter: Hyperparameter, domain: Domain) ->
 
 
 def _batch_faults(spec: StudySpec) -> Iterator[Fault]:
-    parameter = spec.parameters.get("batch_size")
-    if parameter is not None and (parameter.min is not None or not _whole_and_positive(parameter)):
+    given = [spec.parameters.get("batch_size"), *(choice.overrides.get("batch_size") for choice in spec.optimizers)]
+    if any(p is not None and (p.min is not None or not _whole_and_positive(p)) for p in given):
         return
     sizes = spec.batch_sizes()
     if spec.micro_batch is not None:

@@ -3,7 +3,7 @@
 from tuner.study.catalogue import Catalogue
 from tuner.study.hyperparameter import Hyperparameter
 from tuner.study.space import Choices, Domain, FamilySpace, Fixed, Range
-from tuner.study.spec import DEFAULT_BATCH_SIZE, ParameterSpec, StudySpec
+from tuner.study.spec import ParameterSpec, StudySpec
 
 
 def schedule_parameters(catalogue: Catalogue) -> dict[str, Hyperparameter]:
@@ -32,10 +32,11 @@ def _family(spec: StudySpec, catalogue: Catalogue, index: int) -> FamilySpace:
             domains[name] = shared.domain
             if "schedule" in shared.when:
                 schedules_of[name] = frozenset(shared.when["schedule"])
-        else:
+        elif not hyperparameter.treatment:
             domains[name] = _default(hyperparameter)
-    domains["batch_size"] = _batch_size(spec)
-    schedule = spec.parameters["schedule"].domain if "schedule" in spec.parameters else Fixed("constant")
+    domains["batch_size"] = _batch_size(spec.batch_sizes_of(choice))
+    given = choice.overrides.get("schedule", spec.parameters.get("schedule"))
+    schedule = Fixed("constant") if given is None else given.domain
     domains["schedule"] = schedule
     chosen = {str(v) for v in (schedule.values if isinstance(schedule, Choices) else [getattr(schedule, "value", "")])}
     for name in schedule_parameters(catalogue):
@@ -62,8 +63,5 @@ def _default(hyperparameter: Hyperparameter) -> Domain:
     return Range(search.min, search.max, search.scaling, hyperparameter.integer)
 
 
-def _batch_size(spec: StudySpec) -> Domain:
-    if "batch_size" not in spec.parameters:
-        return Fixed(DEFAULT_BATCH_SIZE)
-    sizes = spec.batch_sizes()
+def _batch_size(sizes: list[int]) -> Domain:
     return Fixed(sizes[0]) if len(sizes) == 1 else Choices(tuple(sizes))

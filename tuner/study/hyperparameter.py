@@ -44,6 +44,8 @@ class Hyperparameter:
     integer: bool = False
     choices: tuple[str, ...] = ()
     structural: bool = False
+    treatment: bool = False
+    """Of what may be done around any rule, such as clipping: left out of a configuration unless the study names it."""
     search: Search | None = None
 
     @property

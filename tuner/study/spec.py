@@ -124,7 +124,10 @@ class ParameterSpec(Section):
 
 
 class OptimizerChoice(Section):
-    """An optimizer to try; `overrides` replace its default ranges, e.g. `{name: muon, lr: {min: 0.001, max: 0.1}}`."""
+    """An optimizer to try; `overrides` replace its default ranges, e.g. `{name: muon, lr: {min: 0.001, max: 0.1}}`.
+
+    They may also give it batch sizes and schedules of its own, e.g. `{name: lbfgs, batch_size: 1024}`.
+    """
 
     name: str
     overrides: dict[str, ParameterSpec] = Field(default_factory=dict)
@@ -173,7 +176,11 @@ class StudySpec(Section):
 
     def batch_sizes(self) -> list[int]:
         """Every batch size that a trial of this study may have."""
-        parameter = self.parameters.get("batch_size")
+        return sorted({size for choice in self.optimizers for size in self.batch_sizes_of(choice)})
+
+    def batch_sizes_of(self, choice: OptimizerChoice) -> list[int]:
+        """Every batch size that a trial of one family may have: its own, else the study's."""
+        parameter = choice.overrides.get("batch_size", self.parameters.get("batch_size"))
         if parameter is None:
             return [DEFAULT_BATCH_SIZE]
         values = parameter.values if parameter.values is not None else [parameter.value]
