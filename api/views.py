@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from api.conductor.specs import Plan
-from storage import attempts, trials, workers
+from storage import attempts, programs, trials, workers
 from storage.attempts import AttemptRecord
 from storage.studies import Progress, StudyRecord
 from storage.trials import TrialRecord
 from storage.workers import WorkerRecord
-from tuner.study.states import TrialState
+from tuner.study.program import fingerprint
+from tuner.study.states import StudyState, TrialState
 from tuner.wire.sync import DeviceInfo
 from tuner.wire.views import StudyDetail, StudyView, TrialView, WorkerView
 
@@ -52,6 +53,8 @@ def _trial_view(
         total_examples=record.total_examples,
         attempt=record.attempt,
         worker=names[attempt.worker_id].name if attempt else None,
+        program=attempt.program if attempt else None,
+        fingerprint=attempt.fingerprint if attempt else None,
         error=attempt.error if attempt else None,
         created_at=record.created_at,
         started_at=record.started_at,
@@ -92,12 +95,29 @@ def _study_fields(
         "examples_per_trial": spec.budget.examples_per_trial,
         "counts": {TrialState(k): n for k, n in (progress.counts if progress else {}).items()},
         "examples_done": progress.examples if progress else 0,
+        "slot_utilisation": progress.slot_utilisation if progress else None,
+        "reproducible": spec.reproducible,
+        "program": study.program,
+        "fingerprint": fingerprint(study.program) if study.program else None,
+        "waits_for": _waits_for(session, study, progress) if spec.reproducible else None,
         "best": trial_view(session, study, best) if best else None,
         "revision": study.revision,
         "created_at": study.created_at,
         "started_at": study.started_at,
         "finished_at": study.finished_at,
     }
+
+
+def _waits_for(session: Session, study: StudyRecord, progress: Progress | None) -> str | None:
+    """Say what a reproducible study waits for while it has trials to run and nobody runs any."""
+    counts = progress.counts if progress else {}
+    stuck = counts.get(TrialState.QUEUED, 0) > 0 and counts.get(TrialState.RUNNING, 0) == 0
+    if study.state != StudyState.RUNNING or study.program is None or not stuck:
+        return None
+    pinned = ", ".join(f"{name} {value}" for name, value in study.program.items())
+    declined = programs.last_decline(session, study_id=study.id)
+    offered = f"; {declined[0]}: {declined[1]}" if declined else ""
+    return f"a worker that runs program {fingerprint(study.program)} ({pinned}){offered}"
 
 
 def worker_view(worker: WorkerRecord, *, held: int, now: datetime, lease_s: float) -> WorkerView:

@@ -1,6 +1,6 @@
 """Queries on attempts. While an attempt's outcome is null it is a lease: its worker may report on it and finish it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +9,8 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from storage import tables as t
+from tuner.study.hyperparameter import Scalar
+from tuner.study.program import fingerprint
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class AttemptRecord:
     outcome: str | None
     resumed_from: int
     program: dict[str, Any] | None
+    fingerprint: str | None
     error: str | None
     started_at: datetime
     ended_at: datetime | None
@@ -97,16 +100,29 @@ def end(
     outcome: str,
     now: datetime,
     error: str | None = None,
-    program: dict[str, Any] | None = None,
 ) -> bool:
     """End a live attempt; False when it had ended before."""
     moved = session.execute(
         update(t.Attempt)
         .where(t.Attempt.trial_id == trial_id, t.Attempt.attempt == attempt, t.Attempt.outcome.is_(None))
-        .values(outcome=outcome, ended_at=now, error=error, program=program)
+        .values(outcome=outcome, ended_at=now, error=error)
         .returning(t.Attempt.attempt)
     ).one_or_none()
     return moved is not None
+
+
+def note_program(session: Session, *, trial_id: int, attempt: int, program: Mapping[str, Scalar | None]) -> None:
+    """Store what a live attempt runs, with its fingerprint. It never changes: a second word is not heard."""
+    session.execute(
+        update(t.Attempt)
+        .where(
+            t.Attempt.trial_id == trial_id,
+            t.Attempt.attempt == attempt,
+            t.Attempt.outcome.is_(None),
+            t.Attempt.fingerprint.is_(None),
+        )
+        .values(program=dict(program), fingerprint=fingerprint(program))
+    )
 
 
 def restart(session: Session, *, trial_id: int, attempt: int) -> bool:

@@ -1,7 +1,7 @@
 """Queries on studies. A study's counters are only moved by guarded updates, so that no race passes `run_cap`."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ class StudyRecord:
     stack: str
     run_cap: int
     parallel: int
+    program: dict[str, Any] | None
     trials_created: int
     revision: int
     idempotency_key: str | None
@@ -156,17 +157,35 @@ class Progress:
 
     counts: dict[str, int]
     examples: int
+    busy: int = 0
+    """Slot-ticks in which a trial of the study was in the slot."""
+    offered: int = 0
+    """Slot-ticks in which one was, or could have been."""
+
+    @property
+    def slot_utilisation(self) -> float | None:
+        """The share of offered slot-ticks that was used; None before any was."""
+        return self.busy / self.offered if self.offered else None
 
 
 def progress(session: Session, *, study_ids: Iterable[int]) -> dict[int, Progress]:
-    """Count trials by state and examples done, per study."""
+    """Count trials by state, examples done and slot-ticks, per study."""
+    study_ids = list(study_ids)
     rows = session.execute(
         select(t.Trial.study_id, t.Trial.state, func.count(), func.sum(t.Trial.examples))
-        .where(t.Trial.study_id.in_(list(study_ids)))
+        .where(t.Trial.study_id.in_(study_ids))
         .group_by(t.Trial.study_id, t.Trial.state)
     )
     found: dict[int, Progress] = {}
     for study_id, state, count, examples in rows:
         before = found.get(study_id, Progress({}, 0))
         found[study_id] = Progress({**before.counts, state: count}, before.examples + int(examples or 0))
+    slots = session.execute(
+        select(t.SlotUse.study_id, func.sum(t.SlotUse.busy), func.sum(t.SlotUse.offered))
+        .where(t.SlotUse.study_id.in_(study_ids))
+        .group_by(t.SlotUse.study_id)
+    )
+    for study_id, busy, offered in slots:
+        before = found.get(study_id, Progress({}, 0))
+        found[study_id] = replace(before, busy=int(busy), offered=int(offered))
     return found

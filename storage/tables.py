@@ -60,6 +60,9 @@ class Study(Base):
     stack: Mapped[str] = mapped_column(String(64), doc="trials with equal keys share a stack")
     run_cap: Mapped[int]
     parallel: Mapped[int]
+    program: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON(none_as_null=True), doc="what every attempt of a reproducible study runs; null before its first"
+    )
     trials_created: Mapped[int] = mapped_column(default=0)
     revision: Mapped[int] = mapped_column(BigInteger, default=0)
     idempotency_key: Mapped[str | None] = mapped_column(String(200), unique=True)
@@ -148,9 +151,23 @@ class Attempt(Base):
     outcome: Mapped[str | None] = mapped_column(String(16))
     resumed_from: Mapped[int] = mapped_column(BigInteger, default=0, doc="step at which this attempt began")
     program: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    fingerprint: Mapped[str | None] = mapped_column(String(16), doc="short hash of the program")
     error: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(UtcTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
+
+
+class SlotUse(Base):
+    """Slot-ticks of one device that a study used and was offered, counted up since its worker's start."""
+
+    __tablename__ = "slot_use"
+    __table_args__ = (CheckConstraint("busy <= offered", name="busy_within_offered"),)
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
+    worker_id: Mapped[int] = mapped_column(ForeignKey("workers.id"), primary_key=True)
+    device: Mapped[str] = mapped_column(String(64), primary_key=True)
+    busy: Mapped[int] = mapped_column(BigInteger, default=0)
+    offered: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class Report(Base):

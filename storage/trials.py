@@ -149,8 +149,13 @@ def count_in_flight(session: Session, *, study_id: int) -> int:
     return session.execute(query).scalar_one()
 
 
-def queued(session: Session, *, workloads: Sequence[str], limit: int, stack: str | None) -> list[tuple[int, str]]:
-    """List (trial id, stack key) of queued trials, oldest study first, that a worker with these workloads can run."""
+def queued(
+    session: Session, *, workloads: Sequence[str], limit: int, stack: str | None, not_of: Sequence[int] = ()
+) -> list[tuple[int, str]]:
+    """List (trial id, stack key) of queued trials, oldest study first, that a worker with these workloads can run.
+
+    `not_of` are ids of studies to leave out.
+    """
     query = (
         select(t.Trial.id, t.Study.stack)
         .join(t.Study, t.Study.id == t.Trial.study_id)
@@ -163,6 +168,8 @@ def queued(session: Session, *, workloads: Sequence[str], limit: int, stack: str
     )
     if stack is not None:
         query = query.where(t.Study.stack == stack)
+    if not_of:
+        query = query.where(t.Study.id.not_in(not_of))
     if session.get_bind().dialect.name == "postgresql":
         query = query.with_for_update(skip_locked=True, of=t.Trial)
     return [(trial_id, key) for trial_id, key in session.execute(query)]

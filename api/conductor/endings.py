@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from api.conductor import resuming
 from api.conductor.specs import Plan
-from storage import attempts, reports, trials
+from storage import attempts, programs, reports, trials
 from storage.events import Change
 from storage.trials import TrialRecord
 from tuner.search.ranking import value_of_curve
@@ -22,14 +22,10 @@ CHARGED = ("lost", "crashed", "error")
 
 def finish(session: Session, *, trial: TrialRecord, plan: Plan, word: Finish, now: datetime) -> list[Change]:
     """Apply a worker's last word on an attempt; nothing happens when the attempt had ended before."""
+    if word.program:
+        attempts.note_program(session, trial_id=trial.id, attempt=word.attempt, program=word.program)
     ended = attempts.end(
-        session,
-        trial_id=trial.id,
-        attempt=word.attempt,
-        outcome=word.outcome,
-        now=now,
-        error=word.error,
-        program=dict(word.program) or None,
+        session, trial_id=trial.id, attempt=word.attempt, outcome=word.outcome, now=now, error=word.error
     )
     if not ended or word.attempt != trial.attempt:
         return []
@@ -37,7 +33,8 @@ def finish(session: Session, *, trial: TrialRecord, plan: Plan, word: Finish, no
     if word.weights is not None:
         resuming.keep(session, trial=trial, attempt=word.attempt, step=word.step, file=word.weights, now=now)
     if word.outcome != "finished":
-        return give_back(session, trial=trial, plan=plan, outcome=word.outcome, now=now)
+        why = word.error if word.outcome == "displaced" else None
+        return give_back(session, trial=trial, plan=plan, outcome=word.outcome, now=now, why=why)
     if word.infeasible is not None:
         return _end(session, trial, TrialState.INFEASIBLE, word.infeasible, now=now)
     value = word.value if word.value is not None else _value(session, trial, plan)
@@ -46,7 +43,9 @@ def finish(session: Session, *, trial: TrialRecord, plan: Plan, word: Finish, no
     return _end(session, trial, TrialState.COMPLETED, now=now, value=value)
 
 
-def give_back(session: Session, *, trial: TrialRecord, plan: Plan, outcome: str, now: datetime) -> list[Change]:
+def give_back(
+    session: Session, *, trial: TrialRecord, plan: Plan, outcome: str, now: datetime, why: str | None = None
+) -> list[Change]:
     """Decide what becomes of a trial whose attempt ended early: cancelled, queued again, or failed."""
     if trial.stop_why is not None:
         return _end(session, trial, TrialState.CANCELLED, trial.stop_why, now=now)
@@ -59,8 +58,11 @@ def give_back(session: Session, *, trial: TrialRecord, plan: Plan, outcome: str,
     examples = resuming.examples_at(trial, step)
     if not trials.requeue(session, trial_id=trial.id, charge=charge, step=step, examples=examples):
         return []
-    data = {"outcome": outcome, "attempt": trial.attempt, "step": step}
-    return [Change(trial.study_id, "trial.requeued", trial.number, data)]
+    data = {"outcome": outcome, "attempt": trial.attempt, "step": step, **({} if why is None else {"why": why})}
+    changes = [Change(trial.study_id, "trial.requeued", trial.number, data)]
+    if outcome == "displaced" and plan.spec.reproducible and programs.unpin(session, study_id=trial.study_id):
+        changes.append(Change(trial.study_id, "study.unpinned", None, {"why": why}))
+    return changes
 
 
 def _end(

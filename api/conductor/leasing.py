@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from api.conductor import endings, resuming
+from api.conductor import endings, resuming, slots
 from api.conductor.specs import Plan, Plans
-from storage import attempts, events, reports, studies, trials, workers
+from storage import attempts, events, programs, reports, studies, trials, workers
 from storage.attempts import AttemptRecord
 from storage.events import Change
 from storage.reports import Noise, ReportRow
@@ -61,6 +61,9 @@ class Leasing:
         newer = workers.seen(session, worker_id=worker_id, seq=request.seq, now=now)
         newer = newer or (again and worker.seq == request.seq)
         attempts.renew(session, worker_id=worker_id, lease_expires=now + timedelta(seconds=self._lease_s))
+        if request.started:
+            outcome.changes += slots.apply_starts(session, plans=self._plans, worker_id=worker_id, request=request)
+        slots.apply_counts(session, worker_id=worker_id, request=request)
         self._apply_restarts(session, worker_id, request, outcome)
         self._apply_reports(session, worker_id, request, outcome)
         self._apply_checkpoints(session, worker_id, request, outcome, now)
@@ -151,17 +154,23 @@ class Leasing:
         if free <= 0:
             return
         names = [workload["name"] for workload in worker.workloads]
-        for trial_id, stack in trials.queued(session, workloads=names, limit=free, stack=key):
+        limits = programs.on_trial(session, worker_id=worker.id, device=capacity.device, declines=capacity.declines)
+        barred = [study_id for study_id, most in limits.items() if most == 0]
+        for trial_id, stack in trials.queued(session, workloads=names, limit=free, stack=key, not_of=barred):
             key = key or stack
             if stack != key:
                 continue
             trial = trials.by_ids(session, ids=[trial_id])[trial_id]
+            if limits.get(trial.study_id, 1) <= 0:
+                continue
             found = resuming.resumable(session, trial_id=trial_id, device=device)
             step = found.step if found is not None else 0
             examples = resuming.examples_at(trial, step)
             attempt = trials.start(session, trial_id=trial_id, now=now, step=step, examples=examples)
             if attempt is None:
                 continue
+            if trial.study_id in limits:
+                limits[trial.study_id] -= 1
             attempts.begin(
                 session,
                 trial_id=trial_id,
@@ -209,7 +218,8 @@ class Leasing:
             study = cache[trial.study_id]
             resume = resuming.resume_of(session, trial, attempt)
             assign.append(assignment(study, self._plans.of(study), trial, attempt, resume))
-        return SyncReply(assign=assign, stop=stop, lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S)
+        wanted = slots.demand(session, worker_id=worker_id)
+        return SyncReply(assign=assign, stop=stop, demand=wanted, lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S)
 
 
 def assignment(
@@ -224,6 +234,7 @@ def assignment(
         device=attempt.device,
         stack=study.stack,
         study=study.name,
+        study_id=study.id,
         number=trial.number,
         workload=spec.workload.name,
         workload_params=dict(spec.workload.params),
@@ -234,5 +245,7 @@ def assignment(
         rungs=sorted({max(1, examples * i // spec.evaluations) for i in range(1, spec.evaluations + 1)}),
         report_every=max(1, examples // spec.report_points),
         divergence_factor=spec.divergence_factor,
+        reproducible=spec.reproducible,
+        program=study.program,
         resume=resume,
     )

@@ -29,8 +29,12 @@ class Plan:
 
 
 def stack_key(spec: StudySpec) -> str:
-    """Name the stack that a study's trials belong to: workload, its parameters and the micro-batch."""
-    identity = json.dumps([spec.workload.model_dump(), spec.micro_batch_size()], sort_keys=True)
+    """Name the stack that a study's trials belong to: workload, its parameters and the micro-batch.
+
+    A reproducible study has a stack of its own: another study's may change its program between two trials.
+    """
+    own = [spec.name] if spec.reproducible else []
+    identity = json.dumps([spec.workload.model_dump(), spec.micro_batch_size(), *own], sort_keys=True)
     return f"{spec.workload.name[:40]}/{spec.micro_batch_size()}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 

@@ -19,6 +19,7 @@ def assignment(trial: int, attempt: int = 1, **changes: Any) -> Assignment:
         "device": "cpu",
         "stack": "digits",
         "study": "s",
+        "study_id": 1,
         "number": trial,
         "workload": "digits-mlp",
         "params": {"optimizer": "sgd", "lr": 0.1, "batch_size": 16},

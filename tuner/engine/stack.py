@@ -22,6 +22,7 @@ from tuner.engine.compiled import CompiledForward, compiled_forward
 from tuner.engine.evaluation import Evaluation
 from tuner.engine.feed import Feed
 from tuner.engine.forward import EagerForward, Forward, LoopForward, choose_path
+from tuner.engine.hardware import hardware
 from tuner.engine.ledger import Ledger
 from tuner.engine.progress import Progress
 from tuner.engine.reevaluation import Reevaluation
@@ -89,7 +90,8 @@ class Stack:
     def program(self) -> dict[str, Scalar]:
         """What fixes the floating-point result."""
         return {
-            "device": str(self.device),
+            "device": self.device.type,
+            "hardware": hardware(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
             "width": self.width,

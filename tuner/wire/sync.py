@@ -55,6 +55,18 @@ class Capacity(Message):
     device: str
     stack: str | None = None
     free: Number
+    declines: list[str] = Field(
+        default_factory=list, max_length=10_000, description="fingerprints of programs that it does not run"
+    )
+
+
+class SlotCount(Message):
+    """Slot-ticks of a study on one device, counted up since the session began."""
+
+    study: Count = Field(description="its id")
+    device: str
+    busy: Count = Field(description="with a trial of the study in the slot")
+    offered: Count = Field(description="those, and those of empty slots that the study had a trial for")
 
 
 class Held(Message):
@@ -73,6 +85,14 @@ class NoiseRow(Message):
     ss: float
     qq: float
     sq: float
+
+
+class Started(Message):
+    """An attempt entered a stack. Told before its reports."""
+
+    trial: Count
+    attempt: Number
+    program: dict[str, Scalar | None] = Field(description="what fixes the floating-point result")
 
 
 class Restarted(Message):
@@ -141,6 +161,8 @@ class SyncRequest(Message):
     seq: Count = Field(description="increases with every request of the session")
     capacity: list[Capacity] = Field(default_factory=list)
     held: list[Held] = Field(default_factory=list, max_length=100_000)
+    slots: list[SlotCount] = Field(default_factory=list, max_length=10_000)
+    started: list[Started] = Field(default_factory=list, max_length=10_000)
     restarted: list[Restarted] = Field(default_factory=list, max_length=10_000)
     reports: list[Report] = Field(default_factory=list, max_length=10_000)
     checkpointed: list[Checkpointed] = Field(default_factory=list, max_length=10_000)
@@ -156,6 +178,7 @@ class Assignment(Message):
     device: str
     stack: str = Field(description="trials with the same key share a stack")
     study: str
+    study_id: Count
     number: int
     workload: str
     workload_params: dict[str, Scalar] = Field(default_factory=dict)
@@ -166,6 +189,10 @@ class Assignment(Message):
     rungs: list[int] = Field(description="examples at which to evaluate; the end is always evaluated")
     report_every: int = Field(description="examples between report rows")
     divergence_factor: float
+    reproducible: bool = Field(default=False, description="every attempt of the study must run one program")
+    program: dict[str, Scalar | None] | None = Field(
+        default=None, description="the program of a reproducible study; null: this attempt's becomes the study's"
+    )
     resume: Resume | None = Field(default=None, description="null: begin from zero")
 
 
@@ -177,10 +204,21 @@ class Stop(Message):
     why: str
 
 
+class Demand(Message):
+    """What a study could put on a device, beside what the device holds: for counting idle slots."""
+
+    study: Count = Field(description="its id")
+    device: str
+    stack: str
+    most: Number = Field(description="trials that it may have there at a time: `parallel` less those elsewhere")
+    more: Number = Field(description="trials that no worker has begun yet, proposed or still to be proposed")
+
+
 class SyncReply(Message):
     """The whole wanted state: live leases not yet held, and held attempts that must end."""
 
     assign: list[Assignment] = Field(default_factory=list)
     stop: list[Stop] = Field(default_factory=list)
+    demand: list[Demand] = Field(default_factory=list, description="of every study with a lease of this session")
     lease_s: float
     next_sync_s: float

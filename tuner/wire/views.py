@@ -39,6 +39,10 @@ class TrialView(Message):
     total_examples: int
     attempt: int = Field(description="0 before the first lease")
     worker: str | None = None
+    program: dict[str, Scalar | None] | None = Field(
+        default=None, description="what fixes the floating-point result of the attempt; null before it began"
+    )
+    fingerprint: str | None = Field(default=None, description="short hash of the program")
     error: str | None = None
     created_at: datetime
     started_at: datetime | None = None
@@ -65,6 +69,13 @@ class StudyView(Message):
     examples_per_trial: int
     counts: dict[TrialState, int] = Field(description="trials by state; states without trials are left out")
     examples_done: int
+    slot_utilisation: float | None = Field(
+        default=None, description="share of the slot-ticks offered to the study that it used; null before any"
+    )
+    reproducible: bool = Field(default=False, description="every attempt runs one program")
+    program: dict[str, Scalar | None] | None = Field(default=None, description="that program; null before it is known")
+    fingerprint: str | None = Field(default=None, description="short hash of that program")
+    waits_for: str | None = Field(default=None, description="why a reproducible study does not go on")
     best: TrialView | None = None
     revision: int
     created_at: datetime

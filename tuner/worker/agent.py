@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import tuner
@@ -62,6 +62,7 @@ class Call:
     reply: SyncReply | None = None
     error: TunerError | None = None
     done: bool = False
+    begun_s: float = field(default_factory=time.monotonic)
 
 
 class Agent:
@@ -163,6 +164,8 @@ class Agent:
                 seq=self._seq,
                 capacity=[] if self._stopping else self.holdings.capacity(),
                 held=self.holdings.held(parcel.finished),
+                slots=self.holdings.slots(),
+                started=parcel.started,
                 restarted=parcel.restarted,
                 reports=parcel.reports,
                 checkpointed=parcel.checkpointed,
@@ -209,15 +212,11 @@ class Agent:
 
     def _apply(self, call: Call, reply: SyncReply) -> None:
         self._backoff_s = FIRST_BACKOFF_S
-        with self.holdings.lock:
-            self.holdings.outbox.acknowledge(call.parcel)
-            more = bool(len(self.holdings.outbox))
+        more = self.holdings.answered(call.parcel, call.request, time.monotonic() - call.begun_s)
         self.holdings.kept(call.parcel.checkpointed)
-        dropped = [self.holdings.drop(stop) for stop in reply.stop]
-        for assignment in reply.assign:
-            self.holdings.take(assignment)
+        freed = self.holdings.obey(reply)
         # What a stop freed, and what did not fit into this request, is told at once.
-        self._urgent = self._urgent or any(dropped) or (more and len(call.parcel.reports) > 0)
+        self._urgent = self._urgent or freed or (more and len(call.parcel.reports) > 0)
         pause_s = EMPTY_PAUSE_S if self.holdings.idle else reply.next_sync_s
         self._next_at = time.monotonic() + pause_s
 
@@ -236,8 +235,7 @@ class Agent:
             if call.reply is None:
                 log.warning("leaving without the server's word: %s", call.error, extra={"action": "drain"})
                 return
-            with self.holdings.lock:
-                self.holdings.outbox.acknowledge(call.parcel)
+            self.holdings.answered(call.parcel, call.request, time.monotonic() - call.begun_s)
             for assignment in call.reply.assign:
                 self.holdings.take(assignment)  # leased while we were leaving: goes straight back
             if self.holdings.idle:

@@ -5,8 +5,9 @@ back, whatever a late or repeated reply says.
 """
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.wire.sync import (
@@ -19,13 +20,19 @@ from tuner.wire.sync import (
     NoiseRow,
     Report,
     Restarted,
+    SlotCount,
+    Started,
     Stop,
+    SyncReply,
+    SyncRequest,
     Weights,
     WorkloadInfo,
 )
+from tuner.worker.ahead import Ahead
 from tuner.worker.channel import Json
 from tuner.worker.child import DeviceProcess
-from tuner.worker.outbox import Key, Outbox
+from tuner.worker.outbox import Key, Outbox, Parcel
+from tuner.worker.slot_totals import SlotTotals
 
 MOST_ERROR_TEXT = 20_000
 """Characters of a traceback that travel: its end, where the cause stands."""
@@ -42,6 +49,7 @@ class Attempt:
     step: int = 0
     examples: int = 0
     program: dict[str, Any] = field(default_factory=dict)
+    reproducible: bool = False
 
 
 @dataclass
@@ -49,24 +57,29 @@ class Board:
     """What a device process said of itself since it started."""
 
     width: int
+    ahead: Ahead
     ready: bool = False
     description: str = ""
     checkpoints: bool = False
     workloads: list[WorkloadInfo] = field(default_factory=list)
     stack: str | None = None
+    declines: set[str] = field(default_factory=set)
+    """Fingerprints of the programs that it was asked to run and does not."""
 
 
 class Holdings:
-    """Attempts and messages of all devices of a worker."""
+    """Attempts and messages of all devices of a worker. `clock` gives seconds."""
 
-    def __init__(self, devices: Sequence[DeviceProcess]) -> None:
+    def __init__(self, devices: Sequence[DeviceProcess], clock: Callable[[], float] = time.monotonic) -> None:
         self.devices = list(devices)
         self.outbox = Outbox()
         self.lock = threading.RLock()
         self._attempts: dict[Key, Attempt] = {}
         self._left: set[Key] = set()
         self._draining = False
-        self._boards = {device.device: Board(device.width) for device in devices}
+        self._boards = {device.device: Board(device.width, Ahead(clock)) for device in devices}
+        self._slots = SlotTotals()
+        self._wanted: dict[str, list[Json]] = {}
 
     @property
     def ready(self) -> bool:
@@ -78,7 +91,7 @@ class Holdings:
     def idle(self) -> bool:
         """Whether nothing is held and nothing is to be told."""
         with self.lock:
-            return not self._attempts and not len(self.outbox)
+            return not self._attempts and not len(self.outbox) and not self._slots.untold()
 
     def device_infos(self) -> list[DeviceInfo]:
         """Describe the devices, for registration."""
@@ -116,9 +129,37 @@ class Holdings:
             result = []
             for name, board in self._boards.items():
                 taken = sum(attempt.device.device == name for attempt in self._attempts.values())
-                most = board.width + max(1, board.width // 8) if board.ready else 0
-                result.append(Capacity(device=name, stack=board.stack, free=max(0, most - taken)))
+                most = board.width + board.ahead.count(board.width) if board.ready else 0
+                declines = sorted(board.declines)
+                result.append(Capacity(device=name, stack=board.stack, free=max(0, most - taken), declines=declines))
             return result
+
+    def slots(self) -> list[SlotCount]:
+        """Return the counts of slot-ticks that the server has not acknowledged."""
+        with self.lock:
+            return self._slots.untold()
+
+    def answered(self, parcel: Parcel, request: SyncRequest, seconds: float) -> bool:
+        """Forget what a request carried that the server answered after so long; say whether there is more to tell."""
+        with self.lock:
+            self.outbox.acknowledge(parcel)
+            self._slots.acknowledge(request.slots)
+            if not request.wait_s:  # else it lasted as long as there was no work
+                for board in self._boards.values():
+                    board.ahead.answered(seconds)
+            return bool(len(self.outbox))
+
+    def obey(self, reply: SyncReply) -> bool:
+        """Make come true what the server wants; say whether a stop freed a slot."""
+        dropped = [self.drop(stop) for stop in reply.stop]
+        for assignment in reply.assign:
+            self.take(assignment)
+        for device in self.devices:
+            wanted = [d.model_dump(exclude={"device"}) for d in reply.demand if d.device == device.device]
+            if self._boards[device.device].ready and wanted != self._wanted.get(device.device, []):
+                self._wanted[device.device] = wanted
+                device.send({"demand": wanted})
+        return any(dropped)
 
     def take(self, assignment: Assignment) -> None:
         """Start an assignment, unless it is or was here."""
@@ -133,7 +174,7 @@ class Holdings:
             if device is None or not self._boards[device.device].ready:
                 self._leave(key, "displaced", error=f"device {assignment.device} is not running")
                 return
-            self._attempts[key] = Attempt(device)
+            self._attempts[key] = Attempt(device, reproducible=assignment.reproducible)
             device.send({"assign": assignment.model_dump(mode="python")})
 
     def kept(self, told: Sequence[Checkpointed]) -> None:
@@ -152,6 +193,7 @@ class Holdings:
             if attempt is None:
                 return False
             self._left.add(key)
+            self._boards[attempt.device.device].ahead.ended()
             attempt.device.send({"stop": list(key)})
             return True
 
@@ -163,9 +205,12 @@ class Holdings:
                 self._report(message["row"])
                 return False
             if "started" in message:
-                attempt = self._attempts.get(_key(message["started"]))
-                if attempt is not None:
-                    attempt.started, attempt.program = True, message["program"]
+                return self._started(_key(message["started"]), message["program"])
+            if "slots" in message:
+                self._slots.count(device.device, message["slots"])
+                return False
+            if "declined" in message:
+                board.declines.add(message["declined"])
                 return False
             if "ended" in message:
                 return self._ended(message["ended"])
@@ -185,7 +230,9 @@ class Holdings:
                 board.checkpoints = hello.get("checkpoints", False)
                 board.workloads = [WorkloadInfo(**item) for item in hello["workloads"]]
             elif "died" in message:
-                self._boards[device.device] = replace(board, width=device.width, ready=False, stack=None)
+                self._boards[device.device] = Board(device.width, board.ahead)
+                self._slots.restart(device.device)
+                self._wanted.pop(device.device, None)
                 self._bury(device, message["died"], message.get("why"))
             else:
                 board.stack = message.get("stack", board.stack)
@@ -198,6 +245,14 @@ class Holdings:
             self._draining = True
             for key in list(self._attempts):
                 self._leave(key, "drained")
+
+    def _started(self, key: Key, program: dict[str, Any]) -> bool:
+        attempt = self._attempts.get(key)
+        if attempt is None:
+            return False
+        attempt.started, attempt.program = True, program
+        self.outbox.start(Started(trial=key[0], attempt=key[1], program=program))
+        return attempt.reproducible  # the server grants no more of its study before it knows the program
 
     def _report(self, row: Json) -> None:
         key = row["trial"], row["attempt"]
@@ -214,6 +269,7 @@ class Holdings:
             return False
         attempt = self._attempts[key]
         attempt.step, attempt.examples = ended["step"], ended["examples"]
+        self._boards[attempt.device.device].ahead.ended()
         weights = Weights(**ended["weights"]) if ended.get("weights") else None
         self._leave(key, ended["outcome"], infeasible=ended["infeasible"], error=ended["error"], weights=weights)
         return True

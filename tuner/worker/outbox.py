@@ -7,7 +7,7 @@ does a checkpoint, because a trial that resumes from it goes on with the rows be
 from collections import deque
 from dataclasses import dataclass, field
 
-from tuner.wire.sync import Checkpointed, Finish, Report, Restarted
+from tuner.wire.sync import Checkpointed, Finish, Report, Restarted, Started
 
 MOST_REPORTS = 10_000
 """In one request; more wait for the next one."""
@@ -24,6 +24,7 @@ class Parcel:
     reports: list[Report]
     checkpointed: list[Checkpointed]
     finished: list[Finish]
+    started: list[Started]
 
 
 @dataclass
@@ -34,9 +35,11 @@ class Outbox:
     _finished: dict[Key, Finish] = field(default_factory=dict)
     _restarted: dict[Key, Restarted] = field(default_factory=dict)
     _checkpointed: dict[str, Checkpointed] = field(default_factory=dict)
+    _started: dict[Key, Started] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self._reports) + len(self._finished) + len(self._restarted) + len(self._checkpointed)
+        others = self._finished, self._restarted, self._checkpointed, self._started
+        return len(self._reports) + sum(len(other) for other in others)
 
     def report(self, report: Report) -> None:
         """Add a row."""
@@ -45,6 +48,10 @@ class Outbox:
     def finish(self, finish: Finish) -> None:
         """Add a last word; the first one of an attempt stands."""
         self._finished.setdefault((finish.trial, finish.attempt), finish)
+
+    def start(self, started: Started) -> None:
+        """Add what an attempt runs."""
+        self._started[started.trial, started.attempt] = started
 
     def restart(self, restarted: Restarted) -> None:
         """Add that an attempt began from zero."""
@@ -65,7 +72,8 @@ class Outbox:
         finished = [finish for key, finish in self._finished.items() if key not in behind]
         checkpointed = [c for c in self._checkpointed.values() if (c.trial, c.attempt) not in behind]
         restarted = list(self._restarted.values())
-        return Parcel(restarted[:MOST_REPORTS], reports, checkpointed[:MOST_REPORTS], finished[:MOST_REPORTS])
+        most = slice(MOST_REPORTS)
+        return Parcel(restarted[most], reports, checkpointed[most], finished[most], list(self._started.values())[most])
 
     def acknowledge(self, parcel: Parcel) -> None:
         """Forget what a request carried that the server answered."""
@@ -74,6 +82,8 @@ class Outbox:
             self._reports.popleft()
         for finish in parcel.finished:
             self._finished.pop((finish.trial, finish.attempt), None)
+        for started in parcel.started:
+            self._started.pop((started.trial, started.attempt), None)
         for checkpointed in parcel.checkpointed:
             self._checkpointed.pop(checkpointed.path, None)
         for restarted in parcel.restarted:

@@ -12,6 +12,8 @@ Messages out (each a JSON object with one of these keys):
     row       a row of its curve
     ended     the last word on it
     stack     the key of the stack that runs now, null when there is none
+    slots     slot-ticks of each study so far: `study` (its id), `busy`, `offered` (see `slot_use.py`)
+    declined  fingerprint of the program of a reproducible study that this device does not run
     width     slots of the stack, after running out of memory made it narrower, or a probe's choice changed it
     restarted    a trial whose checkpoint could not be used begins from zero; told before anything else of it
     checkpointed  where a trial's state lies now
@@ -33,9 +35,12 @@ from tuner.engine import Ended, Event, Stack, TrialSpec
 from tuner.engine.probe import key, stored
 from tuner.errors import InvalidInput
 from tuner.store import Damaged
+from tuner.study.program import Program, fingerprint
 from tuner.worker.channel import Json
 from tuner.worker.checkpoints import Checkpoints
 from tuner.worker.child import DEFAULT_WIDTH
+from tuner.worker.pinned import OtherProgram, check, check_whole
+from tuner.worker.slot_use import SlotUse, Wish
 from tuner.worker.warming import Warming
 from tuner.workloads import Task
 
@@ -46,6 +51,9 @@ Key = tuple[int, int]
 
 Programs = tuple[str | None, int]
 """(stack key, width): what a compiled stack is compiled for."""
+
+SLOTS_EVERY_S = 0.5
+"""How often slot-ticks are told while trials run."""
 
 PAUSE_S = 0.05
 """How long an idle step waits for the writer of checkpoints."""
@@ -79,6 +87,10 @@ class Runner:
         self._stack_key: str | None = None
         self._announced: str | None = None
         self._tasks: dict[tuple[str, str], Task] = {}
+        self._use = SlotUse()
+        self._use_is_old = True
+        """Whether trials came or went since the slots were last looked at."""
+        self._slots_told: tuple[float, dict[int, tuple[int, int]]] = (0.0, {})
 
     @property
     def busy(self) -> bool:
@@ -89,6 +101,18 @@ class Runner:
     def assign(self, assignment: Json) -> None:
         """Queue an assignment (the fields of the wire's `Assignment`)."""
         self._backlog.append(assignment)
+        self._use.assign(_key(assignment), assignment["study_id"])
+        self._use_is_old = True
+
+    def demand(self, wanted: list[Json]) -> None:
+        """Take in what studies could put here (the fields of the wire's `Demand`)."""
+        self._use.demand({one["study"]: Wish(one["stack"], one["most"], one["more"]) for one in wanted})
+        self._use_is_old = True
+
+    def slept(self, seconds: float) -> None:
+        """Count a time in which there was nothing to do."""
+        self._look_at_slots()
+        self._use.slept(seconds)
 
     def stop(self, key: Key) -> None:
         """Drop a trial, wherever it is, without a last word."""
@@ -96,8 +120,7 @@ class Runner:
         slot = self._stack.slot_of(key) if self._stack is not None else None
         if self._stack is not None and slot is not None:
             self._stack.evict(slot)
-        if self._checkpoints is not None:
-            self._checkpoints.forget(key)
+        self._forget(key)
 
     def kept(self, key: Key) -> None:
         """Note that the server knows of a trial's latest checkpoint."""
@@ -117,13 +140,14 @@ class Runner:
             self._look_at_warming()
             self._refill()
             if self._stack is not None:
-                self._tell(self._stack.tick())
+                self._tick(self._stack)
         except torch.OutOfMemoryError:
             self._narrow()
         if self._checkpoints is not None:
             self._checkpoint(self._checkpoints)
         if not self.busy:
             self._announce(None)  # the stack stays, in case that more of its trials come
+        self._tell_slots()
 
     def close(self) -> None:
         """End the compiling process, if there is one."""
@@ -142,6 +166,37 @@ class Runner:
             self._draining = False
             self._stack = None  # the next assignment builds the compiled one
 
+    def _tick(self, stack: Stack) -> None:
+        self._look_at_slots()
+        begun = time.monotonic()
+        seated = stack.free < stack.width
+        events = stack.tick()
+        if seated:
+            self._use.tick(time.monotonic() - begun)
+        self._tell(events)
+
+    def _look_at_slots(self) -> None:
+        if self._use_is_old:
+            self._use_is_old = False
+            seated = [] if self._stack is None else cast(list[Key], self._stack.keys())
+            waiting = [_key(item) for item in self._backlog if item["stack"] == self._stack_key]
+            self._use.occupy(self._stack_key, self._width, seated, waiting)
+
+    def _tell_slots(self) -> None:
+        said_s, said = self._slots_told
+        now = time.monotonic()
+        if self.busy and now - said_s < SLOTS_EVERY_S:
+            return
+        totals = self._use.totals()
+        rows = [
+            {"study": study, "busy": busy, "offered": offered}
+            for study, (busy, offered) in totals.items()
+            if said.get(study) != (busy, offered)
+        ]
+        self._slots_told = now, totals
+        if rows:
+            self._send({"slots": rows})
+
     def _refill(self) -> None:
         while self._backlog and not self._draining:
             head = self._backlog[0]
@@ -155,9 +210,20 @@ class Runner:
                 self._admit(head, self._stack)
             except torch.OutOfMemoryError:
                 raise
+            except OtherProgram as error:
+                self._decline(head, str(error))
+                continue
             except Exception:  # the trial's boundary: the workload's own code runs here
                 self._end(_key(head), "error", error=traceback.format_exc())
             self._backlog.popleft()
+
+    def _decline(self, head: Json, why: str) -> None:
+        """Give back all trials of a study whose program this device does not run."""
+        self._send({"declined": fingerprint(head["program"])})
+        given_back = [item for item in self._backlog if item["study_id"] == head["study_id"]]
+        self._backlog = deque(item for item in self._backlog if item["study_id"] != head["study_id"])
+        for item in given_back:
+            self._end(_key(item), "displaced", error=why)
 
     def _build(self, head: Json) -> Stack:
         self._stack, self._stack_key = None, None  # its memory is needed
@@ -166,10 +232,22 @@ class Runner:
         if address not in self._tasks:
             self._tasks = {address: workloads.load(name, params)}
         task, size = self._tasks[address], head["micro_batch"]
-        path = self._path(head)
+        pinned = head["program"]
+        path = self._path(head) if pinned is None else self._pinned_path(pinned)
         stack = Stack(task, width=self._width, micro_batch=size, device=self._device, path=path)
+        if pinned is not None:
+            check_whole(pinned, stack.program)
         stack.keep_weights = self._checkpoints is not None
         return stack
+
+    def _pinned_path(self, pinned: Program) -> str:
+        """Prepare for the program of a reproducible study: its width, where that is free, and its path."""
+        own: Program = {"device": torch.device(self._device).type, "threads": torch.get_num_threads()}
+        check(pinned, own if self._width_is_free else {**own, "width": self._width})
+        if pinned["width"] != self._width:
+            self._width = int(pinned["width"] or 1)
+            self._send({"width": self._width})
+        return str(pinned["path"])
 
     def _path(self, head: Json) -> str:
         """Take over what a probe chose for this stack: its width where that is free, and its path."""
@@ -181,8 +259,8 @@ class Runner:
             self._width = choice.best.width
             self._send({"width": self._width})
         path = choice.path_at(self._width)
-        if path != "compiled":
-            return path
+        if path != "compiled" or head["reproducible"]:
+            return path  # a reproducible study waits for the compiler here: it cannot change its program later
         programs = head["stack"], self._width
         if programs in self._compiled:
             return "compiled" if self._compiled[programs] else "auto"
@@ -197,6 +275,7 @@ class Runner:
 
     def _admit(self, head: Json, stack: Stack) -> None:
         self._send({"started": [head["trial"], head["attempt"]], "program": stack.program})
+        self._use_is_old = True
         spec = TrialSpec(
             key=_key(head),
             params=head["params"],
@@ -295,6 +374,11 @@ class Runner:
             self._checkpoints.keep_weights(key, ended, weights)
         else:
             self._send({"ended": ended})
+        self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        self._use.forget(key)
+        self._use_is_old = True
         if self._checkpoints is not None:
             self._checkpoints.forget(key)
 

@@ -1,0 +1,32 @@
+"""What fixes the floating-point result of an attempt, as plain values: its fingerprint, and how two of them differ.
+
+Equal programs give equal bits. A fingerprint stands for every key and value of a program, so that two attempts can be
+compared at a glance; the order of the keys does not count.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from tuner.study.hyperparameter import Scalar
+
+Program = Mapping[str, Scalar | None]
+"""E.g. `{"device": "cpu", "threads": 1, "width": 32, "path": "eager", ...}`: see `Stack.program`."""
+
+LENGTH = 12
+"""Hex digits of a fingerprint: 48 bits, so that two of a thousand programs collide once in 10^8 databases."""
+
+
+def fingerprint(program: Program) -> str:
+    """Return 12 hex digits that stand for a program."""
+    text = json.dumps(dict(program), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+
+def difference(wanted: Program, offered: Program) -> str:
+    """Say in words where two programs differ, among the keys that both have; empty where they do not.
+
+    E.g. `width 32 (offered: 8), threads 1 (offered: 2)`.
+    """
+    keys = [key for key in wanted if key in offered and wanted[key] != offered[key]]
+    return ", ".join(f"{key} {wanted[key]} (offered: {offered[key]})" for key in keys)
