@@ -11,16 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from engine_worker import TickedDevice
 from worker_doubles import assignment
 
 from tuner.engine import Stack
 from tuner.wire.sync import Assignment, Demand, SyncReply, SyncRequest
 from tuner.worker.ahead import Ahead
-from tuner.worker.channel import Json
-from tuner.worker.child import DeviceProcess, Listener
 from tuner.worker.holdings import Holdings
 from tuner.worker.outbox import Parcel
-from tuner.worker.runner import Runner
 
 WIDTH = 8
 
@@ -32,26 +30,6 @@ def one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     yield
     torch.set_num_threads(before)
-
-
-class TickedDevice(DeviceProcess):
-    """A device whose ticks the test makes; `now_s` is the number of ticks made."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__("cpu", width, 1, [])
-        self.now_s = 0.0
-        self.listen: Listener = lambda device, message: None
-        self.runner = Runner(lambda message: self.listen(self, message), "cpu", width)
-
-    def send(self, message: Json) -> None:
-        if "assign" in message:
-            self.runner.assign(message["assign"])
-        elif "demand" in message:
-            self.runner.demand(message["demand"])
-
-    def tick(self) -> None:
-        self.now_s += 1.0
-        self.runner.step() if self.runner.busy else self.runner.slept(1.0)
 
 
 class SlowServer:
@@ -79,7 +57,7 @@ def run_study(work: list[Assignment], *, parallel: int, round_trip: int) -> tupl
     """Train all of it with syncs that last `round_trip` ticks, one at a time; return utilisation and ticks."""
     device, server = TickedDevice(WIDTH), SlowServer(work, parallel)
     holdings = Holdings([device], clock=lambda: device.now_s)
-    device.listen = lambda device, message: holdings.listen(device, message) and None
+    device.listen = holdings.listen  # type: ignore[assignment]
     holdings.listen(device, {"hello": {"workloads": [], "description": ""}})
     under_way: tuple[Parcel, SyncRequest, SyncReply, float] | None = None
     while server.waiting or server.live or not holdings.idle:
