@@ -10,7 +10,9 @@ from starlette.middleware.gzip import GZipMiddleware
 
 import tuner
 from api import problems
+from api.metrics import Metrics, Watcher
 from api.routes import catalogue, dashboard, events, results, session, studies, trials, workers
+from api.routes import metrics as metrics_route
 from api.security import Gate
 from api.settings import Settings
 from api.state import build_server
@@ -34,11 +36,13 @@ def open_database(settings: Settings) -> Database:
 
 def create_app(settings: Settings, database: Database) -> FastAPI:
     """Build the app; it closes the database when it ends."""
+    streams: list[object] = []
+    metrics = Metrics(database, lease_s=settings.lease_s, event_streams=lambda: len(streams))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        server = build_server(settings, database)
-        app.state.server, app.state.streams = server, []
+        server = build_server(settings, database, metrics)
+        app.state.server, app.state.streams = server, streams
         server.hub.bind(asyncio.get_running_loop())
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         conducting = app.state.conducting = asyncio.create_task(server.conductor.run())
@@ -60,9 +64,11 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     )
     app.add_middleware(GZipMiddleware, minimum_size=1024)
     app.add_middleware(Gate, settings=settings)
+    app.add_middleware(Watcher, metrics=metrics, prefix=API)
     problems.install(app)
     for module in (studies, trials, results, events, workers, catalogue):
         app.include_router(module.router, prefix=API)
     app.include_router(session.router)
+    app.include_router(metrics_route.router)
     dashboard.install(app)
     return app

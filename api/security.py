@@ -2,7 +2,7 @@
 
 - Host must be one of ours: another name pointing at 127.0.0.1 is a rebinding page.
 - Unsafe methods must not come from a page of another origin (Origin, Sec-Fetch-Site).
-- With a token set, the API answers only its bearer, or the cookie that the login page gave for it.
+- With a token set, the API and /metrics answer only its bearer, or the cookie that the login page gave for it.
 - Bodies are bounded; every answer carries the content security policy.
 
 Plain ASGI, because a streaming response must pass through unbuffered.
@@ -24,6 +24,7 @@ CSP = (
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+GUARDED = ("/api/", "/metrics")
 PUBLIC = ("/healthz", "/readyz", "/api/v1/login")
 
 
@@ -68,7 +69,7 @@ class Gate:
         if length.isdigit() and int(length) > self._settings.max_body_bytes:
             return 413, f"the body has {length} bytes; at most {self._settings.max_body_bytes} are allowed"
         path = scope["path"]
-        if self._token is not None and path.startswith("/api/") and path not in PUBLIC:
+        if self._token is not None and path.startswith(GUARDED) and path not in PUBLIC:
             if not self._authorised(headers):
                 return 401, "a token is needed: `Authorization: Bearer TOKEN`, or log in on the dashboard"
         return None

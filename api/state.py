@@ -12,6 +12,7 @@ from api.conductor.leasing import Leasing
 from api.conductor.retention import Retention
 from api.conductor.specs import Plans
 from api.conductor.use_cases import UseCases
+from api.metrics import Metrics
 from api.settings import Settings
 from storage.database import Database
 from tuner.store import Store
@@ -32,11 +33,13 @@ class Server:
     leasing: Leasing
     use_cases: UseCases
     conductor: Conductor
+    metrics: Metrics
 
 
-def build_server(settings: Settings, database: Database) -> Server:
+def build_server(settings: Settings, database: Database, metrics: Metrics) -> Server:
     """Wire the control plane together."""
-    hub, plans, asker = Hub(), Plans(), Asker()
+    hub, plans = Hub(), Plans()
+    asker = Asker(lambda method, seconds: metrics.ask.labels(method).observe(seconds))
     store = Store(settings.store_root)
     retention = Retention(database, plans, store)
     return Server(
@@ -51,6 +54,7 @@ def build_server(settings: Settings, database: Database) -> Server:
         leasing=Leasing(plans, settings.lease_s),
         use_cases=UseCases(database, plans, hub, retention),
         conductor=Conductor(database, plans, hub, asker, settings.lease_s, retention),
+        metrics=metrics,
     )
 
 

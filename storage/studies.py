@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from storage import tables as t
 from tuner.errors import NameTaken, NotFound
-from tuner.study.states import StudyState, check_study
+from tuner.study.states import StudyState, TrialState, check_study
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,23 @@ def ids_with_work(session: Session) -> list[int]:
     live = select(t.Trial.study_id).where(t.Trial.state.in_(("queued", "running"))).distinct()
     query = select(t.Study.id).where((t.Study.state == StudyState.RUNNING) | t.Study.id.in_(live)).order_by(t.Study.id)
     return list(session.scalars(query))
+
+
+def count_by_state(session: Session) -> dict[str, int]:
+    """Count all studies."""
+    query = select(t.Study.state, func.count()).group_by(t.Study.state)
+    return {state: count for state, count in session.execute(query)}
+
+
+def count_queued(session: Session) -> int:
+    """Count the trials of all studies that wait for a worker."""
+    return session.execute(select(func.count()).where(t.Trial.state == TrialState.QUEUED)).scalar_one()
+
+
+def live_or_ended_since(session: Session, *, since: datetime) -> dict[int, str]:
+    """Name the studies that have not ended, or not before a time, by id."""
+    query = select(t.Study.id, t.Study.name).where(t.Study.finished_at.is_(None) | (t.Study.finished_at >= since))
+    return {study_id: name for study_id, name in session.execute(query.order_by(t.Study.id))}
 
 
 def set_state(

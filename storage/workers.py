@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from storage import tables as t
@@ -83,6 +83,11 @@ def by_ids(session: Session, *, ids: set[int]) -> dict[int, WorkerRecord]:
 def recent(session: Session, *, limit: int = 200) -> list[WorkerRecord]:
     """List worker sessions, the latest seen first."""
     return [_record(row) for row in session.scalars(select(t.Worker).order_by(t.Worker.last_seen.desc()).limit(limit))]
+
+
+def count_seen_since(session: Session, *, since: datetime) -> int:
+    """Count the worker sessions that were heard after a time."""
+    return session.execute(select(func.count()).where(t.Worker.last_seen >= since)).scalar_one()
 
 
 def workload_names(session: Session) -> dict[str, str]:

@@ -6,6 +6,8 @@ import logging
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 
 from tuner.errors import TunerError
 from tuner.search.ask import AskRequest, to_json
@@ -21,7 +23,9 @@ class SamplerFailed(TunerError):
 class Asker:
     """Asks the sampler process for configurations. Thread-safe; one request at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, timed: Callable[[str, float], None] = lambda method, seconds: None) -> None:
+        """`timed` hears of each answer: the method and the seconds it took, the wait for its turn left out."""
+        self._timed = timed
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._closed = False
@@ -34,7 +38,9 @@ class Asker:
         """
         line = json.dumps(to_json(request)) + "\n"
         with self._lock:
+            begun = time.perf_counter()
             answer = self._exchange(line) or self._exchange(line)
+            self._timed(request.method, time.perf_counter() - begun)
         if not answer:
             raise SamplerFailed(f"the sampler process died while asked for a configuration of {request.family}")
         data = json.loads(answer)

@@ -53,6 +53,8 @@ def list_workers(server: Srv) -> Page[WorkerView]:
 @router.post("/{worker}/sync")
 async def sync(server: Srv, worker: Count, request: SyncRequest) -> SyncReply:
     """Tell the server what is, and hear what is wanted."""
+    server.metrics.syncs.inc()
+    server.metrics.reports.inc(len(request.reports))
     newer = server.waiting.take(request.session)
     wait_s = max(request.wait_s, REFILL_WAIT_S if request.finished else 0.0)
     until, again = time.monotonic() + wait_s, False

@@ -46,6 +46,7 @@ def test_progress_moves_without_a_reload(page: Page, submit) -> None:  # type: i
         expect(fact(page, "finished")).not_to_have_text(seen[-1], timeout=PATIENT_MS)
     expect(page.locator("h1 .badge")).to_have_text("completed", timeout=PATIENT_MS)
     expect(fact(page, "finished")).to_have_text("6 / 6")
+    expect(fact(page, "slots used")).to_have_text(re.compile(r"^(100|[1-9]?\d) %$"))
     expect(page.locator(".headline .value")).to_have_text(re.compile(r"^\d"))
     expect(page.locator("table.trials tbody tr")).to_have_count(6)
     assert page.evaluate("window.sameDocument")
@@ -110,6 +111,9 @@ def test_trials_are_sorted_filtered_and_linked(page: Page, finished: str) -> Non
 def test_a_trial_shows_its_configuration_and_curves(page: Page, finished: str) -> None:
     page.goto(f"{finished}/trials/0")
     expect(page.locator("h1")).to_contain_text("Trial 0")
+    program = page.locator("dl.pairs div", has_text="program").locator("dd span")
+    expect(program).to_have_text(re.compile(r"^[0-9a-f]{12}$"))
+    expect(program).to_have_attribute("title", re.compile(r"^path: eager$", re.MULTILINE))
     expect(page.locator(".settings dt").first).to_have_text("lr")
     expect(page.locator('[data-metric="valid_loss"] path.js-line')).to_have_count(1)
     assert page.locator("[data-metric]").count() >= 2

@@ -40,6 +40,7 @@ def test_intervals_and_ranges() -> None:
     assert formats.batch_range(BatchRange(low=8, high=8)) == "8"
     assert formats.batch_range(None) == "-"
     assert formats.count(20000.0) == "20,000"
+    assert [formats.percent(share) for share in (None, 0.0, 0.9999, 1.0)] == ["-", "0 %", "99 %", "100 %"]
 
 
 def test_a_configuration_shows_what_matters_first() -> None:

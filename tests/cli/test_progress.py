@@ -71,6 +71,22 @@ def test_a_missing_worker_is_mentioned_after_a_while() -> None:
     assert not pace.has_no_worker()
 
 
+def test_what_a_reproducible_study_waits_for_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "LINE_EVERY_S", 0.0)
+    waiting = view(2, running=0, slot_utilisation=0.949, waits_for="a worker that runs program abc; b: width 8")
+    out = Console(file=io.StringIO(), width=80)
+    with Progress(out, "http://x") as progress:
+        progress.follow([view(2), waiting, waiting])
+    lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [("waits for a worker that runs program abc" in line) for line in lines] == [False, True]
+    assert "94 % of the slots used" in lines[1]
+    on_screen = Progress(terminal(), "http://x")
+    with on_screen:
+        on_screen.follow([waiting])
+        text = drawn(on_screen)
+    assert text.count("waits for a worker that runs program abc; b: width 8") == 1 and "94 % of the slots used" in text
+
+
 def drawn(progress: Progress, width: int = 80) -> str:
     out = Console(file=io.StringIO(), width=width, legacy_windows=False)
     out.print(progress.render())

@@ -62,7 +62,7 @@ WORKER = {
     **{"held": 12, "version": "0.1.0", "first_seen": AT, "last_seen": AT},
 }
 READS: list[tuple[list[str], str, dict[str, Any]]] = [
-    (["studies"], "/api/v1/studies", {"items": [study_view()], "next_cursor": None}),
+    (["studies"], "/api/v1/studies", {"items": [study_view(slot_utilisation=0.957)], "next_cursor": None}),
     (["trials", "demo"], "/api/v1/studies/demo/trials", {"items": [trial(value="NaN")], "next_cursor": None}),
     (["best", "demo"], "/api/v1/studies/demo/best", BEST),
     (["leaderboard", "demo"], "/api/v1/studies/demo/leaderboard", BOARD),
@@ -109,6 +109,10 @@ def test_output_fits_in_80_columns_and_holds_no_control_codes(
     lines = result.stdout.splitlines()
     snippet = BEST["snippet"].splitlines()
     assert max(len(line.rstrip()) for line in lines if line not in snippet) <= 80
+
+
+def test_studies_show_how_well_their_slots_were_used(tuner: Run) -> None:
+    assert "95 %" in tuner("studies").stdout
 
 
 def test_best_shows_evidence_and_ends_with_the_snippet(tuner: Run) -> None:

@@ -38,6 +38,11 @@ def count(value: float) -> str:
     return f"{round(value):,}" if math.isfinite(value) else str(value)
 
 
+def percent(share: float | None) -> str:
+    """Write a share in [0, 1], rounded down, e.g. `94 %`; a dash when there is none."""
+    return "-" if share is None else f"{math.floor(100 * share)} %"
+
+
 def interval(low: float, high: float, digits: int = 4) -> str:
     """Write an interval, e.g. `0.081 to 0.093`, `at least 120`, `at most 120`."""
     if math.isinf(high) and math.isinf(low):

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.study.states import StudyState, TrialState
-from tuner.terminal.formats import configuration, duration, number
+from tuner.terminal.formats import configuration, duration, number, percent
 from tuner.terminal.tables import finished, state
 from tuner.wire.views import StudyView
 
@@ -136,6 +136,8 @@ class Progress:
         lines.append(Text(self._url, "dim"))
         if self._away is not None:
             lines.append(Text(f"{self._away} (trying again)", "yellow"))
+        elif view.waits_for:
+            lines.append(Text(f"waits for {view.waits_for}", "yellow"))
         elif self._pace.has_no_worker():
             lines.append(Text("nothing runs: is there a worker? Start one with 'tuner worker'", "yellow"))
         return Group(*lines)
@@ -148,7 +150,7 @@ class Progress:
         if view.best is not None:
             text += f"; {self._best(view)}"
         now = time.monotonic()
-        key = f"{finished(view)} {view.state}"
+        key = f"{finished(view)} {view.state} {view.waits_for}"
         if key != self._last_line[1] and (last or now - self._last_line[0] >= LINE_EVERY_S):
             self._last_line = (now, key)
             self._out.print(Text(text), soft_wrap=True)
@@ -157,6 +159,8 @@ class Progress:
         facts = [f"{finished(view)}/{view.run_cap} trials"]
         if running := view.counts.get(TrialState.RUNNING, 0):
             facts.append(f"{running} running")
+        if view.slot_utilisation is not None:
+            facts.append(f"{percent(view.slot_utilisation)} of the slots used")
         if rate := self._pace.trials_per_second():
             facts.append(f"{number(rate, 3)} trials/s")
         remaining = self._pace.remaining_s()
@@ -164,6 +168,8 @@ class Progress:
             facts.append(f"{duration(remaining)} left")
         if view.reason:
             facts.append(view.reason)
+        if view.waits_for and not self._out.is_terminal:
+            facts.append(f"waits for {view.waits_for}")
         return ", ".join(facts)
 
     def _best(self, view: StudyView) -> str:

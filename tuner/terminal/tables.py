@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.study.states import TERMINAL
-from tuner.terminal.formats import configuration, count, duration, number
+from tuner.terminal.formats import configuration, count, duration, number, percent
 from tuner.wire.views import Leaderboard, StudyView, TrialView, WorkerView
 
 STATE_STYLES = {
@@ -55,13 +55,16 @@ def studies_table(views: Sequence[StudyView]) -> RenderableType:
     if not views:
         return Text("no studies; submit one with 'tuner submit FILE', or try 'tuner demo'")
     table = plain_table(
-        "study", "state", "trials", "best", "metric", "workload", right=("trials", "best"), fold=("study",)
+        *("study", "state", "trials", "slots", "best", "metric", "workload"),
+        right=("trials", "slots", "best"),
+        fold=("study",),
     )
     for view in views:
         best = number(view.best.value) if view.best else "-"
         trials = f"{finished(view)}/{view.run_cap}"
         table.add_row(
-            Text(view.name), state(view.state), trials, best, Text(view.metric, overflow="fold"), Text(view.workload)
+            *(Text(view.name), state(view.state), trials, percent(view.slot_utilisation), best),
+            *(Text(view.metric, overflow="fold"), Text(view.workload)),
         )
     return table
 

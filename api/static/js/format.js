@@ -50,6 +50,16 @@ export function count(value) {
 }
 
 /**
+ * A share in [0, 1] as a whole percentage.
+ *
+ * @param {number | null | undefined} value
+ */
+export function percent(value) {
+  const x = numeric(value);
+  return Number.isFinite(x) ? `${Math.floor(100 * x)} %` : "–";
+}
+
+/**
  * A range such as "16 to 64", or one number when both ends are the same.
  *
  * @param {number | string} low

@@ -17,8 +17,9 @@ export function heading(study, actions) {
     `${study.metric} (${study.goal})`,
     study.method,
     `${study.examples_per_trial.toLocaleString("en")} examples per trial`,
+    study.reproducible && (study.fingerprint ? `reproducible: program ${study.fingerprint}` : "reproducible"),
     `created ${moment(study.created_at)}`,
-  ];
+  ].filter(Boolean);
   const live = study.state === "running" || study.state === "paused";
   return h(
     "div",
@@ -30,6 +31,7 @@ export function heading(study, actions) {
       study.title && study.title !== study.name && h("p", { class: "title" }, study.title),
       h("p", { class: "muted" }, facts.join(" · ")),
       study.reason && h("p", { class: "reason" }, study.reason),
+      study.waits_for && h("p", { class: "reason", role: "status" }, `Waits for ${study.waits_for}`),
     ),
     h(
       "div",

@@ -3,7 +3,7 @@
  */
 
 import { h } from "../dom.js";
-import { count, duration, number, progress } from "../format.js";
+import { count, duration, number, percent, progress } from "../format.js";
 import { colour } from "../palette.js";
 
 const SEGMENTS = ["completed", "pruned", "infeasible", "failed", "cancelled", "running"];
@@ -50,6 +50,7 @@ export function facts(study) {
     ["infeasible", study.counts.infeasible ? count(study.counts.infeasible) : null],
     ["failed", study.counts.failed ? count(study.counts.failed) : null],
     ["examples", count(study.examples_done)],
+    ["slots used", study.slot_utilisation === null ? null : percent(study.slot_utilisation)],
     ["trials/s", Number.isFinite(rate) ? number(rate, 3) : "–"],
     ["elapsed", duration(elapsed)],
     ["remaining", Number.isFinite(eta) ? `about ${duration(eta)}` : null],

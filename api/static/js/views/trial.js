@@ -129,9 +129,16 @@ function facts(trial) {
     ["steps", `${count(trial.step)} of ${count(trial.total_steps)}`],
     ["attempts", attempts],
     ["worker", trial.worker ?? "–"],
+    ["program", trial.fingerprint ? h("span", { title: program(trial.program) }, trial.fingerprint) : "–"],
     ["seed", `${trial.seed}${trial.replicate ? ` (replicate ${trial.replicate})` : ""}`],
     ["started", moment(trial.started_at)],
     ["time", trial.started_at ? duration(between(trial.started_at, trial.finished_at)) : "–"],
   ];
   return h("dl", { class: "pairs" }, entries.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}
+
+function program(parts) {
+  return Object.entries(parts ?? {})
+    .map(([name, value]) => `${name}: ${value}`)
+    .join("\n");
 }
