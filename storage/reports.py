@@ -7,9 +7,9 @@ a + 1 resumed, for every a; nothing reads reports past `effective_rows`.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import Table, and_, func, or_, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session, aliased
@@ -34,6 +34,14 @@ class Noise:
         return all(map(math.isfinite, (self.s, self.q, self.ss, self.qq, self.sq)))
 
 
+Key = tuple[int, int, int]
+"""(trial id, attempt, step)."""
+TABLE = cast(Table, t.Report.__table__)
+SUMS = ("n", "s", "q", "ss", "qq", "sq")
+MOST_SPANS = 100
+"""Attempts per query: databases limit how long a condition may be."""
+
+
 @dataclass(frozen=True)
 class ReportRow:
     """One row of a curve."""
@@ -47,24 +55,69 @@ class ReportRow:
     noise: Noise | None
 
 
-def add(session: Session, *, row: ReportRow) -> None:
-    """Store a row; a second report of the same (trial, attempt, step) adds its metrics to the first."""
-    noise = row.noise if row.noise is not None and row.noise.finite else None
-    sums = {f"noise_{k}": getattr(noise, k) if noise else None for k in ("n", "s", "q", "ss", "qq", "sq")}
-    before = session.get(t.Report, (row.trial_id, row.attempt, row.step))
-    metrics = {**before.metrics, **row.metrics} if before is not None else row.metrics
-    values = {
-        "trial_id": row.trial_id, "attempt": row.attempt, "step": row.step, "examples": row.examples,
-        "elapsed_s": row.elapsed_s, "metrics": metrics, **(sums if noise or before is None else {}),
-    }  # fmt: skip
-    insert = postgresql_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
-    statement = insert(t.Report).values(values)
-    keys = ["trial_id", "attempt", "step"]
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=keys, set_={k: statement.excluded[k] for k in values if k not in keys}
+def add(session: Session, *, rows: Sequence[ReportRow]) -> None:
+    """Store rows, in one statement; a second report of the same (trial, attempt, step) adds its metrics to the first.
+
+    Noise sums that are not finite are left out; those of a first report stay when the second has none.
+    """
+    merged: dict[Key, dict[str, Any]] = {}
+    for row in rows:
+        noise = row.noise if row.noise is not None and row.noise.finite else None
+        _merge(
+            merged,
+            {
+                "trial_id": row.trial_id,
+                "attempt": row.attempt,
+                "step": row.step,
+                "examples": row.examples,
+                "elapsed_s": row.elapsed_s,
+                "metrics": row.metrics,
+                **{f"noise_{k}": getattr(noise, k) if noise else None for k in SUMS},
+            },
         )
-    )
+    fresh = list(merged.values())
+    for before in _stored(session, fresh):
+        after = merged.pop((before["trial_id"], before["attempt"], before["step"]), None)
+        if after is not None:
+            _merge(merged, before)
+            _merge(merged, after)
+    if not merged:
+        return
+    insert = postgresql_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
+    statement = insert(TABLE)
+    changed = {c.name: statement.excluded[c.name] for c in TABLE.columns if not c.primary_key}
+    statement = statement.on_conflict_do_update(index_elements=list(TABLE.primary_key), set_=changed)
+    session.execute(statement, list(merged.values()))
+
+
+def _merge(known: dict[Key, dict[str, Any]], row: dict[str, Any]) -> None:
+    key = row["trial_id"], row["attempt"], row["step"]
+    before = known.get(key)
+    if before is None:
+        known[key] = row
+        return
+    without = {k for k in row if k.startswith("noise_")} if row["noise_n"] is None else set()
+    known[key] = {
+        **before,
+        **{k: v for k, v in row.items() if k not in without},
+        "metrics": {**before["metrics"], **row["metrics"]},
+    }
+
+
+def _stored(session: Session, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what is stored in the spans of steps that these rows cover."""
+    spans: dict[tuple[int, int], list[int]] = {}
+    for row in rows:
+        spans.setdefault((row["trial_id"], row["attempt"]), []).append(row["step"])
+    found: list[dict[str, Any]] = []
+    whole = list(spans.items())
+    for part in (whole[i : i + MOST_SPANS] for i in range(0, len(whole), MOST_SPANS)):
+        clauses = [
+            and_(t.Report.trial_id == trial, t.Report.attempt == attempt, t.Report.step.between(min(steps), max(steps)))
+            for (trial, attempt), steps in part
+        ]
+        found += [dict(row) for row in session.execute(select(TABLE).where(or_(*clauses))).mappings()]
+    return found
 
 
 NOISE = (t.Report.noise_n, t.Report.noise_s, t.Report.noise_q, t.Report.noise_ss, t.Report.noise_qq, t.Report.noise_sq)

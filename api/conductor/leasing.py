@@ -80,12 +80,8 @@ class Leasing:
         live = {(a.trial_id, a.attempt) for a in attempts.live_of_worker(session, worker_id=worker_id)}
         heard = [r for r in request.reports if (r.trial, r.attempt) in live]
         last: dict[tuple[int, int], Report] = {}
+        reports.add(session, rows=[_row(report) for report in heard])
         for report in heard:
-            noise = Noise(**report.noise.model_dump()) if report.noise is not None else None
-            row = ReportRow(
-                report.trial, report.attempt, report.step, report.examples, report.elapsed_s, report.metrics, noise
-            )
-            reports.add(session, row=row)
             key = (report.trial, report.attempt)
             if key not in last or last[key].step < report.step:
                 last[key] = report
@@ -220,6 +216,13 @@ class Leasing:
             assign.append(assignment(study, self._plans.of(study), trial, attempt, resume))
         wanted = slots.demand(session, worker_id=worker_id)
         return SyncReply(assign=assign, stop=stop, demand=wanted, lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S)
+
+
+def _row(report: Report) -> ReportRow:
+    noise = Noise(**report.noise.model_dump()) if report.noise is not None else None
+    return ReportRow(
+        report.trial, report.attempt, report.step, report.examples, report.elapsed_s, report.metrics, noise
+    )
 
 
 def assignment(

@@ -117,13 +117,13 @@ def test_the_effective_curve_joins_attempts_where_the_later_one_resumed(database
     trial, worker = running_trial(database)
     with database.write() as session:
         for step in (10, 20, 30):
-            reports.add(session, row=row(trial, 1, step, loss=1.0))
+            reports.add(session, rows=[row(trial, 1, step, loss=1.0)])
         attempts.end(session, trial_id=trial, attempt=1, outcome="lost", now=NOW)
         trials.requeue(session, trial_id=trial, charge=True)
         begin(database, session, trial, worker)
         session.get(reports.t.Attempt, (trial, 2)).resumed_from = 20  # type: ignore[union-attr]
         for step in (25, 30):
-            reports.add(session, row=row(trial, 2, step, loss=2.0))
+            reports.add(session, rows=[row(trial, 2, step, loss=2.0)])
     with database.read() as session:
         curve = reports.effective_rows(session, trial_ids=[trial])[trial]
     assert [(r.attempt, r.step) for r in curve] == [(1, 10), (1, 20), (2, 25), (2, 30)]
@@ -132,30 +132,54 @@ def test_the_effective_curve_joins_attempts_where_the_later_one_resumed(database
 def test_an_attempt_that_started_over_hides_the_one_before(database: Database) -> None:
     trial, worker = running_trial(database)
     with database.write() as session:
-        reports.add(session, row=row(trial, 1, 10, loss=1.0))
+        reports.add(session, rows=[row(trial, 1, 10, loss=1.0)])
         attempts.end(session, trial_id=trial, attempt=1, outcome="lost", now=NOW)
         trials.requeue(session, trial_id=trial, charge=True)
         begin(database, session, trial, worker)
-        reports.add(session, row=row(trial, 2, 5, loss=2.0))
+        reports.add(session, rows=[row(trial, 2, 5, loss=2.0)])
     with database.read() as session:
         curve = reports.effective_rows(session, trial_ids=[trial])[trial]
     assert [(r.attempt, r.step) for r in curve] == [(2, 5)]
 
 
-def test_reports_of_one_step_merge_and_non_finite_values_survive(database: Database) -> None:
+@pytest.mark.parametrize("together", [True, False])
+def test_reports_of_one_step_merge_and_non_finite_values_survive(database: Database, together: bool) -> None:
     trial, _ = running_trial(database)
     noise = Noise(4, 1.0, 2.0, 3.0, 4.0, 5.0)
     broken = Noise(4, math.nan, 2.0, 3.0, 4.0, 5.0)
     with database.write() as session:
-        reports.add(session, row=ReportRow(trial, 1, 10, 320, 1.0, {"loss": math.nan, "up": math.inf}, noise))
-        reports.add(session, row=ReportRow(trial, 1, 10, 320, 1.0, {"accuracy": 0.5, "down": -math.inf}, None))
-        reports.add(session, row=ReportRow(trial, 1, 20, 640, 1.0, {}, broken))
+        first = ReportRow(trial, 1, 10, 320, 1.0, {"loss": math.nan, "up": math.inf}, noise)
+        second = ReportRow(trial, 1, 10, 320, 1.0, {"accuracy": 0.5, "down": -math.inf}, None)
+        third = ReportRow(trial, 1, 20, 640, 1.0, {}, broken)
+        for batch in ([first, second, third],) if together else ([first], [second], [third]):
+            reports.add(session, rows=batch)
     with database.read() as session:
-        first, second = reports.effective_rows(session, trial_ids=[trial])[trial]
-    assert math.isnan(first.metrics.pop("loss"))
-    assert first.metrics == {"up": math.inf, "accuracy": 0.5, "down": -math.inf}
-    assert first.noise == noise
-    assert second.noise is None
+        one, other = reports.effective_rows(session, trial_ids=[trial])[trial]
+    assert math.isnan(one.metrics.pop("loss"))
+    assert one.metrics == {"up": math.inf, "accuracy": 0.5, "down": -math.inf}
+    assert one.noise == noise
+    assert other.noise is None
+
+
+def test_many_rows_of_many_attempts_are_stored_at_once_and_again(database: Database) -> None:
+    """More attempts than fit into one condition; the second time changes the rows and adds none."""
+    study = make_study(database, run_cap=250)
+    with database.write() as session:
+        worker = workers.register(
+            session, worker_session="x" * 16, name="w", devices=[], workloads=[], version="", now=NOW
+        )
+        ids = []
+        for number in range(230):
+            studies.reserve_number(session, study_id=study.id)
+            ids.append(trials.create(session, study_id=study.id, trial=new_trial(number), now=NOW))
+            begin(database, session, ids[-1], worker)
+    for loss in (1.0, 0.5):
+        with database.write() as session:
+            reports.add(session, rows=[row(trial, 1, step, loss=loss) for trial in ids for step in (1, 2, 3)])
+    with database.read() as session:
+        curves = reports.effective_rows(session, trial_ids=ids)
+    assert {tuple(r.metrics["loss"] for r in curve) for curve in curves.values()} == {(0.5, 0.5, 0.5)}
+    assert len(curves) == 230
 
 
 def test_events_are_numbered_by_their_study(database: Database) -> None:
