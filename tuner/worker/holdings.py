@@ -50,6 +50,8 @@ class Attempt:
     examples: int = 0
     program: dict[str, Any] = field(default_factory=dict)
     reproducible: bool = False
+    left: bool = False
+    """Its slot is free, its last word still to come."""
 
 
 @dataclass
@@ -128,7 +130,7 @@ class Holdings:
         with self.lock:
             result = []
             for name, board in self._boards.items():
-                taken = sum(attempt.device.device == name for attempt in self._attempts.values())
+                taken = sum(a.device.device == name and not a.left for a in self._attempts.values())
                 most = board.width + board.ahead.count(board.width) if board.ready else 0
                 declines = sorted(board.declines)
                 result.append(Capacity(device=name, stack=board.stack, free=max(0, most - taken), declines=declines))
@@ -206,6 +208,8 @@ class Holdings:
                 return False
             if "started" in message:
                 return self._started(_key(message["started"]), message["program"])
+            if "left" in message:
+                return self._leave_slot(_key(message["left"]))
             if "slots" in message:
                 self._slots.count(device.device, message["slots"])
                 return False
@@ -263,13 +267,21 @@ class Holdings:
         noise = NoiseRow(**row["noise"]) if row["noise"] else None
         self.outbox.report(Report(**{**row, "noise": noise}))
 
+    def _leave_slot(self, key: Key) -> bool:
+        attempt = self._attempts.get(key)
+        if attempt is None or attempt.left:
+            return False
+        attempt.left = True
+        self._boards[attempt.device.device].ahead.ended()
+        return True
+
     def _ended(self, ended: Json) -> bool:
         key = ended["trial"], ended["attempt"]
         if key not in self._attempts:
             return False
         attempt = self._attempts[key]
         attempt.step, attempt.examples = ended["step"], ended["examples"]
-        self._boards[attempt.device.device].ahead.ended()
+        self._leave_slot(key)
         weights = Weights(**ended["weights"]) if ended.get("weights") else None
         self._leave(key, ended["outcome"], infeasible=ended["infeasible"], error=ended["error"], weights=weights)
         return True

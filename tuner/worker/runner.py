@@ -10,6 +10,7 @@ Messages out (each a JSON object with one of these keys):
 
     started   [trial, attempt] and `program`: the trial is about to enter the stack
     row       a row of its curve
+    left      [trial, attempt]: its slot is free; the last word on it waits until its weights are stored
     ended     the last word on it
     stack     the key of the stack that runs now, null when there is none
     slots     slot-ticks of each study so far: `study` (its id), `busy`, `offered` (see `slot_use.py`)
@@ -371,6 +372,7 @@ class Runner:
         message = {"trial": key[0], "attempt": key[1], "outcome": outcome, "infeasible": infeasible}
         ended = {**message, "step": step, "examples": examples, "error": error}
         if self._checkpoints is not None and weights is not None and self._checkpoints.watches(key):
+            self._send({"left": list(key)})
             self._checkpoints.keep_weights(key, ended, weights)
         else:
             self._send({"ended": ended})
