@@ -1,6 +1,8 @@
-"""The name of the processor or GPU: equal kernels round equally only on equal hardware."""
+"""The names of the processor or GPU and of the compiler: equal kernels round equally only where these are equal."""
 
+import os
 import platform
+import subprocess
 from functools import cache
 
 import torch
@@ -24,3 +26,14 @@ def _processor() -> str:
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
+
+
+@cache
+def compiler() -> str:
+    """Return what the C++ compiler that Inductor would call says of its version; empty where there is none."""
+    try:
+        command = [os.environ.get("CXX") or "g++", "--version"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return said.stdout.partition("\n")[0].strip()

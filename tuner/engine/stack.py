@@ -22,7 +22,7 @@ from tuner.engine.compiled import CompiledForward, compiled_forward
 from tuner.engine.evaluation import Evaluation
 from tuner.engine.feed import Feed
 from tuner.engine.forward import EagerForward, Forward, LoopForward, choose_path
-from tuner.engine.hardware import hardware
+from tuner.engine.hardware import compiler, hardware
 from tuner.engine.ledger import Ledger
 from tuner.engine.progress import Progress
 from tuner.engine.reevaluation import Reevaluation
@@ -99,6 +99,7 @@ class Stack:
             "path": self.path,
             "torch": torch.__version__,
             "train_examples": self._examples,
+            **({"compiler": compiler()} if self.path == "compiled" else {}),
             **({} if self._architecture.task.digest is None else {"data": self._architecture.task.digest}),
         }
 

@@ -1,0 +1,171 @@
+"""Pinned programs and slot counts in the database, on SQLite and PostgreSQL."""
+
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from storage import attempts, programs, reports, slot_use, studies, trials, workers
+from storage.database import Database
+from storage.reports import ReportRow
+from storage.trials import NewTrial
+from tuner.study.program import fingerprint
+from tuner.study.states import TrialState
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+WIDE: dict[str, Any] = {"device": "cpu", "width": 8}
+
+
+class Scene:
+    """A reproducible study with six queued trials, and two workers."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        document = {"workload": {"name": "w"}, "reproducible": True}
+        with database.write() as session:
+            self.study = studies.create(
+                session, name="s", title="", document=document, stack="k", run_cap=9, parallel=4, idempotency_key=None,
+                now=NOW,
+            ).id  # fmt: skip
+            self.trials = []
+            for number in range(6):
+                studies.reserve_number(session, study_id=self.study)
+                trial = NewTrial(number, "sgd", {}, 0, TrialState.QUEUED, None, 0, 10, 320)
+                self.trials.append(trials.create(session, study_id=self.study, trial=trial, now=NOW))
+            self.one, self.other = (
+                workers.register(session, worker_session=name * 16, name=name, devices=[], workloads=[], version="",
+                                 now=NOW)
+                for name in "ab"
+            )  # fmt: skip
+
+    def lease(self, index: int, worker: int, device: str = "cpu") -> None:
+        with self.database.write() as session:
+            attempt = trials.start(session, trial_id=self.trials[index], now=NOW)
+            assert attempt is not None
+            attempts.begin(
+                session, trial_id=self.trials[index], attempt=attempt, worker_id=worker, device=device,
+                lease_expires=NOW, now=NOW,
+            )  # fmt: skip
+
+    def started(self, index: int, program: dict[str, Any]) -> None:
+        with self.database.write() as session:
+            attempts.note_program(session, trial_id=self.trials[index], attempt=1, program=program)
+            programs.pin(session, study_id=self.study, program=program)
+
+    def end(self, index: int, outcome: str, error: str | None = None) -> None:
+        with self.database.write() as session:
+            attempts.end(session, trial_id=self.trials[index], attempt=1, outcome=outcome, now=NOW, error=error)
+            trials.requeue(session, trial_id=self.trials[index], charge=False)
+
+    def most(self, worker: int, device: str = "cpu", declines: tuple[str, ...] = ()) -> int | None:
+        with self.database.write() as session:
+            found = programs.on_trial(session, worker_id=worker, device=device, declines=declines)
+        return found.get(self.study)
+
+    def unpin(self) -> bool:
+        with self.database.write() as session:
+            return programs.unpin(session, study_id=self.study)
+
+
+@pytest.fixture
+def scene(database: Database) -> Scene:
+    return Scene(database)
+
+
+def test_each_device_gets_one_lease_until_it_has_shown_its_program(scene: Scene) -> None:
+    assert (scene.most(scene.one), scene.most(scene.other)) == (1, 1)
+    scene.lease(0, scene.one)
+    assert (scene.most(scene.one), scene.most(scene.other)) == (0, 0)
+    scene.started(0, WIDE)
+    assert (scene.most(scene.one), scene.most(scene.one, "cuda:1"), scene.most(scene.other)) == (None, 1, 1)
+    assert scene.most(scene.other, declines=(fingerprint(WIDE),)) == 0
+    assert scene.most(scene.other, declines=("another",)) == 1
+    scene.lease(1, scene.other)
+    assert scene.most(scene.other) == 0
+    scene.end(1, "displaced", "width 8 is needed")
+    assert scene.most(scene.other) == 1
+    with scene.database.read() as session:
+        assert programs.last_decline(session, study_id=scene.study) == ("b", "width 8 is needed")
+    scene.end(0, "lost")
+    assert scene.most(scene.one) is None  # it has shown it, whatever became of the trial
+
+
+def test_a_program_is_pinned_once_and_given_up_only_while_nothing_was_learnt(scene: Scene) -> None:
+    assert not scene.unpin()
+    scene.lease(0, scene.one)
+    scene.started(0, WIDE)
+    with scene.database.write() as session:
+        assert not programs.pin(session, study_id=scene.study, program={"width": 1})
+        assert studies.get(session, scene.study).program == WIDE
+    assert not scene.unpin()  # it runs
+    scene.end(0, "displaced")
+    assert scene.unpin() and not scene.unpin()
+    scene.lease(1, scene.one)
+    scene.started(1, WIDE)
+    with scene.database.write() as session:
+        reports.add(session, rows=[ReportRow(scene.trials[1], 1, 5, 160, 1.0, {}, None)])
+    scene.end(1, "displaced")
+    assert not scene.unpin()
+
+
+def test_what_an_attempt_runs_is_noted_once_and_only_while_it_lives(scene: Scene) -> None:
+    scene.lease(0, scene.one)
+    with scene.database.write() as session:
+        for program in (WIDE, {"width": 1}):
+            attempts.note_program(session, trial_id=scene.trials[0], attempt=1, program=program)
+        (found,) = attempts.of_trial(session, trial_id=scene.trials[0])
+    assert (found.program, found.fingerprint) == (WIDE, fingerprint(WIDE))
+    scene.lease(1, scene.one)
+    scene.end(1, "lost")
+    with scene.database.write() as session:
+        attempts.note_program(session, trial_id=scene.trials[1], attempt=1, program=WIDE)
+        (found,) = attempts.of_trial(session, trial_id=scene.trials[1])
+    assert (found.program, found.fingerprint) == (None, None)
+
+
+def test_two_workers_that_ask_at_once_get_one_lease_of_an_unpinned_study(scene: Scene) -> None:
+    """On PostgreSQL their transactions run side by side."""
+    ready, granted = threading.Barrier(2), []
+
+    def ask(worker: int) -> None:
+        ready.wait()
+        with scene.database.write() as session:
+            if programs.on_trial(session, worker_id=worker, device="cpu")[scene.study] < 1:
+                return
+            ((trial_id, _),) = trials.queued(session, workloads=["w"], limit=1, stack=None)
+            attempt = trials.start(session, trial_id=trial_id, now=NOW)
+            attempts.begin(
+                session, trial_id=trial_id, attempt=attempt or 0, worker_id=worker, device="cpu", lease_expires=NOW,
+                now=NOW,
+            )  # fmt: skip
+        granted.append(worker)
+
+    threads = [threading.Thread(target=ask, args=(worker,)) for worker in (scene.one, scene.other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(granted) == 1
+
+
+def counts(session: Session, scene: Scene) -> tuple[int, int]:
+    found = studies.progress(session, study_ids=[scene.study])[scene.study]
+    return found.busy, found.offered
+
+
+def test_the_largest_count_of_slot_ticks_stands(scene: Scene) -> None:
+    scene.lease(0, scene.one)
+    with scene.database.write() as session:
+        for busy, offered in ((5, 8), (9, 12), (9, 12), (7, 10)):
+            slot_use.note(session, study_id=scene.study, worker_id=scene.one, device="cpu", busy=busy, offered=offered)
+        slot_use.note(session, study_id=scene.study, worker_id=scene.one, device="cuda:0", busy=1, offered=8)
+        slot_use.note(session, study_id=scene.study, worker_id=scene.other, device="cpu", busy=1, offered=1)
+        assert counts(session, scene) == (10, 20)
+    with scene.database.read() as session:
+        assert studies.progress(session, study_ids=[scene.study])[scene.study].slot_utilisation == 0.5
+    with scene.database.write() as session:
+        studies.delete_study(session, study_id=scene.study)
+    with scene.database.read() as session:
+        assert studies.progress(session, study_ids=[scene.study]) == {}
