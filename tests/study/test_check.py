@@ -35,6 +35,11 @@ def test_defaults_are_filled_in() -> None:
     assert spec.seed == 0
 
 
+def test_a_study_is_reproducible_when_it_says_so() -> None:
+    assert not parse().reproducible and parse(reproducible=True).reproducible
+    assert "'perhaps' given" in faults(reproducible="perhaps")["reproducible"]
+
+
 def test_every_fault_is_named_at_once_with_its_field_and_the_value() -> None:
     found = faults(
         name="123",

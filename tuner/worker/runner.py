@@ -53,9 +53,6 @@ Key = tuple[int, int]
 Programs = tuple[str | None, int]
 """(stack key, width): what a compiled stack is compiled for."""
 
-SLOTS_EVERY_S = 0.5
-"""How often slot-ticks are told while trials run."""
-
 PAUSE_S = 0.05
 """How long an idle step waits for the writer of checkpoints."""
 
@@ -89,9 +86,6 @@ class Runner:
         self._announced: str | None = None
         self._tasks: dict[tuple[str, str], Task] = {}
         self._use = SlotUse()
-        self._use_is_old = True
-        """Whether trials came or went since the slots were last looked at."""
-        self._slots_told: tuple[float, dict[int, tuple[int, int]]] = (0.0, {})
 
     @property
     def busy(self) -> bool:
@@ -103,12 +97,10 @@ class Runner:
         """Queue an assignment (the fields of the wire's `Assignment`)."""
         self._backlog.append(assignment)
         self._use.assign(_key(assignment), assignment["study_id"])
-        self._use_is_old = True
 
     def demand(self, wanted: list[Json]) -> None:
         """Take in what studies could put here (the fields of the wire's `Demand`)."""
         self._use.demand({one["study"]: Wish(one["stack"], one["most"], one["more"]) for one in wanted})
-        self._use_is_old = True
 
     def slept(self, seconds: float) -> None:
         """Count a time in which there was nothing to do."""
@@ -148,7 +140,8 @@ class Runner:
             self._checkpoint(self._checkpoints)
         if not self.busy:
             self._announce(None)  # the stack stays, in case that more of its trials come
-        self._tell_slots()
+        if rows := self._use.news(now_s=time.monotonic(), busy=self.busy):
+            self._send({"slots": rows})
 
     def close(self) -> None:
         """End the compiling process, if there is one."""
@@ -177,26 +170,10 @@ class Runner:
         self._tell(events)
 
     def _look_at_slots(self) -> None:
-        if self._use_is_old:
-            self._use_is_old = False
+        if self._use.changed:
             seated = [] if self._stack is None else cast(list[Key], self._stack.keys())
             waiting = [_key(item) for item in self._backlog if item["stack"] == self._stack_key]
             self._use.occupy(self._stack_key, self._width, seated, waiting)
-
-    def _tell_slots(self) -> None:
-        said_s, said = self._slots_told
-        now = time.monotonic()
-        if self.busy and now - said_s < SLOTS_EVERY_S:
-            return
-        totals = self._use.totals()
-        rows = [
-            {"study": study, "busy": busy, "offered": offered}
-            for study, (busy, offered) in totals.items()
-            if said.get(study) != (busy, offered)
-        ]
-        self._slots_told = now, totals
-        if rows:
-            self._send({"slots": rows})
 
     def _refill(self) -> None:
         while self._backlog and not self._draining:
@@ -254,11 +231,12 @@ class Runner:
         """Take over what a probe chose for this stack: its width where that is free, and its path."""
         name, params, size = head["workload"], head["workload_params"], head["micro_batch"]
         choice = stored(key(name, params, size, self._device))
+        width = DEFAULT_WIDTH if choice is None else choice.best.width
+        if self._width_is_free and width != self._width:
+            self._width = width
+            self._send({"width": self._width})
         if choice is None:
             return "auto"
-        if self._width_is_free and choice.best.width != self._width:
-            self._width = choice.best.width
-            self._send({"width": self._width})
         path = choice.path_at(self._width)
         if path != "compiled" or head["reproducible"]:
             return path  # a reproducible study waits for the compiler here: it cannot change its program later
@@ -276,7 +254,7 @@ class Runner:
 
     def _admit(self, head: Json, stack: Stack) -> None:
         self._send({"started": [head["trial"], head["attempt"]], "program": stack.program})
-        self._use_is_old = True
+        self._use.changed = True
         spec = TrialSpec(
             key=_key(head),
             params=head["params"],
@@ -380,7 +358,6 @@ class Runner:
 
     def _forget(self, key: Key) -> None:
         self._use.forget(key)
-        self._use_is_old = True
         if self._checkpoints is not None:
             self._checkpoints.forget(key)
 

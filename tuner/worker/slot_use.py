@@ -16,6 +16,7 @@ from dataclasses import dataclass
 Key = tuple[int, int]
 """(trial, attempt)."""
 
+NEWS_EVERY_S = 0.5
 SMOOTHING = 0.05
 """Weight of the latest tick in the mean length of a tick."""
 
@@ -33,6 +34,10 @@ class SlotUse:
     """Counters by study id."""
 
     def __init__(self) -> None:
+        self.changed = True
+        """Whether attempts came or went, or demand changed, since `occupy`."""
+        self._told: dict[int, tuple[int, int]] = {}
+        self._told_s = 0.0
         self._study: dict[Key, int] = {}
         self._wishes: dict[int, Wish] = {}
         self._busy: Counter[int] = Counter()
@@ -42,18 +47,22 @@ class SlotUse:
 
     def assign(self, key: Key, study: int) -> None:
         """Note whose trial an attempt is."""
+        self.changed = True
         self._study[key] = study
 
     def forget(self, key: Key) -> None:
         """Note that an attempt has left this device."""
+        self.changed = True
         self._study.pop(key, None)
 
     def demand(self, wishes: dict[int, Wish]) -> None:
         """Take in what studies could put here; those that are not named want nothing."""
         self._wishes = dict(wishes)
+        self.changed = True
 
     def occupy(self, stack: str | None, width: int, seated: Iterable[Key], waiting: Iterable[Key]) -> None:
         """Say which attempts are in the slots from now on, and which wait here for this very stack."""
+        self.changed = False
         inside, outside = (
             Counter(self._study[key] for key in keys if key in self._study) for keys in (seated, waiting)
         )
@@ -79,6 +88,19 @@ class SlotUse:
         for study, busy, offered in self._rates:
             self._busy[study] += ticks * busy
             self._offered[study] += ticks * offered
+
+    def news(self, *, now_s: float, busy: bool) -> list[dict[str, int]]:
+        """Return what changed since the last news, at most every half second while trials run (`busy`)."""
+        if busy and now_s - self._told_s < NEWS_EVERY_S:
+            return []
+        totals = self.totals()
+        rows = [
+            {"study": study, "busy": used, "offered": offered}
+            for study, (used, offered) in totals.items()
+            if self._told.get(study) != (used, offered)
+        ]
+        self._told_s, self._told = now_s, totals
+        return rows
 
     def totals(self) -> dict[int, tuple[int, int]]:
         """Return (busy, offered) slot-ticks of each study since the start."""
