@@ -216,7 +216,7 @@ class Agent:
         self.holdings.kept(call.parcel.checkpointed)
         freed = self.holdings.obey(reply)
         # What a stop freed, and what did not fit into this request, is told at once.
-        self._urgent = self._urgent or freed or (more and len(call.parcel.reports) > 0)
+        self._urgent = self._urgent or freed or more
         pause_s = EMPTY_PAUSE_S if self.holdings.idle else reply.next_sync_s
         self._next_at = time.monotonic() + pause_s
 

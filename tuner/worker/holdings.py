@@ -31,7 +31,7 @@ from tuner.wire.sync import (
 from tuner.worker.ahead import Ahead
 from tuner.worker.channel import Json
 from tuner.worker.child import DeviceProcess
-from tuner.worker.outbox import Key, Outbox, Parcel
+from tuner.worker.outbox import MOST_REPORTS, Key, Outbox, Parcel
 from tuner.worker.slot_totals import SlotTotals
 
 MOST_ERROR_TEXT = 20_000
@@ -142,14 +142,14 @@ class Holdings:
             return self._slots.untold()
 
     def answered(self, parcel: Parcel, request: SyncRequest, seconds: float) -> bool:
-        """Forget what a request carried that the server answered after so long; say whether there is more to tell."""
+        """Forget what a request carried that the server answered after so long; say whether reports did not fit."""
         with self.lock:
             self.outbox.acknowledge(parcel)
             self._slots.acknowledge(request.slots)
             if not request.wait_s:  # else it lasted as long as there was no work
                 for board in self._boards.values():
                     board.ahead.answered(seconds)
-            return bool(len(self.outbox))
+            return len(parcel.reports) >= MOST_REPORTS
 
     def obey(self, reply: SyncReply) -> bool:
         """Make come true what the server wants; say whether a stop freed a slot."""
