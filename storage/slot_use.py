@@ -4,7 +4,9 @@ Workers count up from their start and repeat their counts, so a message that is 
 nothing: the largest count stands.
 """
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import exists, select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from storage import tables as t
@@ -17,23 +19,17 @@ def note(session: Session, *, study_id: int, worker_id: int, device: str, busy: 
     """
     if not _took_part(session, study_id=study_id, worker_id=worker_id):
         return
-    row = session.get(t.SlotUse, (study_id, worker_id, device))
-    if row is None:
-        session.add(t.SlotUse(study_id=study_id, worker_id=worker_id, device=device, busy=busy, offered=offered))
-        session.flush()
-        return
-    session.execute(
-        update(t.SlotUse)
-        .where(
-            t.SlotUse.study_id == study_id,
-            t.SlotUse.worker_id == worker_id,
-            t.SlotUse.device == device,
-            t.SlotUse.offered < offered,
-        )
-        .values(busy=busy, offered=offered)
-        .execution_options(synchronize_session=False)
+    insert = postgresql_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
+    statement = insert(t.SlotUse).values(
+        study_id=study_id, worker_id=worker_id, device=device, busy=busy, offered=offered
     )
-    session.expire(row)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["study_id", "worker_id", "device"],
+            set_={"busy": statement.excluded.busy, "offered": statement.excluded.offered},
+            where=t.SlotUse.offered < statement.excluded.offered,
+        )
+    )
 
 
 def _took_part(session: Session, *, study_id: int, worker_id: int) -> bool:

@@ -149,6 +149,21 @@ def count_in_flight(session: Session, *, study_id: int) -> int:
     return session.execute(query).scalar_one()
 
 
+def waiting_and_running(session: Session, *, study_ids: Iterable[int]) -> dict[int, tuple[int, int]]:
+    """Count the queued and the running trials of studies that have any."""
+    found: dict[int, tuple[int, int]] = {}
+    live = (TrialState.QUEUED, TrialState.RUNNING)
+    rows = session.execute(
+        select(t.Trial.study_id, t.Trial.state, func.count())
+        .where(t.Trial.study_id.in_(list(study_ids)), t.Trial.state.in_(live))
+        .group_by(t.Trial.study_id, t.Trial.state)
+    )
+    for study_id, state, count in rows:
+        queued, running = found.get(study_id, (0, 0))
+        found[study_id] = (count, running) if state == TrialState.QUEUED else (queued, count)
+    return found
+
+
 def queued(
     session: Session, *, workloads: Sequence[str], limit: int, stack: str | None, not_of: Sequence[int] = ()
 ) -> list[tuple[int, str]]:

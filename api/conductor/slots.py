@@ -49,12 +49,11 @@ def demand(session: Session, *, worker_id: int) -> list[Demand]:
     for attempt in live:
         here.setdefault((found[attempt.trial_id].study_id, attempt.device), []).append(attempt)
     result = []
-    counts = studies.progress(session, study_ids={study_id for study_id, _ in here})
+    counts = trials.waiting_and_running(session, study_ids={study_id for study_id, _ in here})
     for (study_id, device), held in sorted(here.items(), key=lambda item: item[0]):
-        study, states = studies.get(session, study_id), counts[study_id].counts
-        elsewhere = states.get("running", 0) - len(held)
+        study, (queued, running) = studies.get(session, study_id), counts.get(study_id, (0, 0))
         unborn = study.run_cap - study.trials_created if study.state == StudyState.RUNNING else 0
-        more = unborn + states.get("queued", 0)
-        most = max(len(held), study.parallel - elsewhere)
+        more = unborn + queued
+        most = max(len(held), study.parallel - (running - len(held)))
         result.append(Demand(study=study_id, device=device, stack=study.stack, most=most, more=more))
     return result

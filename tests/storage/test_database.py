@@ -161,15 +161,18 @@ def test_reports_of_one_step_merge_and_non_finite_values_survive(database: Datab
     assert other.noise is None
 
 
-def test_many_rows_of_many_attempts_are_stored_at_once_and_again(database: Database) -> None:
+def test_many_rows_of_many_attempts_are_stored_at_once_and_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More attempts than fit into one condition; the second time changes the rows and adds none."""
-    study = make_study(database, run_cap=250)
+    monkeypatch.setattr(reports, "MOST_SPANS", 7)
+    study = make_study(database)
     with database.write() as session:
         worker = workers.register(
             session, worker_session="x" * 16, name="w", devices=[], workloads=[], version="", now=NOW
         )
         ids = []
-        for number in range(230):
+        for number in range(20):
             studies.reserve_number(session, study_id=study.id)
             ids.append(trials.create(session, study_id=study.id, trial=new_trial(number), now=NOW))
             begin(database, session, ids[-1], worker)
@@ -179,7 +182,7 @@ def test_many_rows_of_many_attempts_are_stored_at_once_and_again(database: Datab
     with database.read() as session:
         curves = reports.effective_rows(session, trial_ids=ids)
     assert {tuple(r.metrics["loss"] for r in curve) for curve in curves.values()} == {(0.5, 0.5, 0.5)}
-    assert len(curves) == 230
+    assert len(curves) == 20
 
 
 def test_events_are_numbered_by_their_study(database: Database) -> None:
