@@ -16,6 +16,7 @@ from tuner.study.program import fingerprint
 
 WIDE = {"device": "cpu", "width": 8, "path": "eager"}
 NARROW = {**WIDE, "width": 4}
+SMALL = {"budget": {"examples_per_trial": 160}, "parameters": {"batch_size": 16}, "evaluations": 2, "report_points": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +144,7 @@ def test_two_workers_of_different_widths_run_one_program_and_a_second_run_gives_
 ) -> None:
     """The fixed width 3 declines; the free one takes over width 2. Without `reproducible` both widths are used."""
     monkeypatch.setattr("api.routes.workers.REFILL_WAIT_S", 0.0)
-    size = {"run_cap": 8, "parallel": 8, "budget": {"examples_per_trial": 320}, "parameters": {"batch_size": 16}}
+    size = {**SMALL, "run_cap": 8, "parallel": 8}
     submit(client, **size)
     one, other = EngineWorker(client, "one", 2), EngineWorker(client, "other", 3)
     free = EngineWorker(client, "free", 5, width_is_free=True)
