@@ -71,7 +71,7 @@ def transformation(name, hp):
 
 
 def slow_schedules(hp):
-    """The schedulers of AdEMAMix as the paper's appendix writes them; optax counts steps from 0."""
+    """The schedulers of AdEMAMix as the paper writes them; optax counts steps from 0."""
     import jax.numpy as jnp
 
     low, high, length = jnp.log(hp["beta1"]), jnp.log(hp["beta3"]), hp["slow_warmup"]
