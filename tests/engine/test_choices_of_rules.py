@@ -86,3 +86,9 @@ def test_each_is_its_own_run_with_torch_in_slots_that_change_hands() -> None:
                     )
                 checked.append(key)
     assert sorted(checked) == list(range(len(CASES)))
+
+
+def test_state_that_a_choice_does_not_need_takes_no_memory() -> None:
+    stack = Stack(small_task(), width=2, micro_batch=8, path="eager")
+    assert len(stack.snapshot(stack.admit(trial(0, examples=80))).slabs) == 2
+    assert len(stack.snapshot(stack.admit(trial(1, examples=80))).slabs) == 3

@@ -181,6 +181,15 @@ def test_the_slow_averages_half_life_grows_linearly_from_beta1s_to_beta3s():
     assert slow_beta(vector(0.5), vector(0.99), vector(0.9)).tolist() == [0.9], "never above beta3"
 
 
+def test_the_slow_averages_decay_does_not_depend_on_the_position():
+    """Nor on strides: the engine hands over columns of a table, where one row alone counts as contiguous."""
+    u = torch.rand((600, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    table = torch.stack([0.01 + 0.9 * u[:, 0], 0.5 + 0.48 * u[:, 1], 1 - 10 ** (-1 - 3 * u[:, 2])], 1)
+    everything = slow_beta(*table.unbind(1))
+    alone = torch.cat([slow_beta(*row.reshape(1, 3).unbind(1)) for row in table])
+    assert torch.equal(alone, everything)
+
+
 def test_ademamixs_slow_average_warms_up_to_its_full_weight_and_stays(start, gradient):
     """After the warm-up the slow average of a constant gradient g is g · (1 - ∏ beta3(t)), with weight alpha."""
     options = {"lr": 0.1, "beta1": 0.5, "beta3": 0.9, "alpha": 3.0, "eps": 0.0, "weight_decay": 0.0, "slow_warmup": 4}

@@ -1,7 +1,8 @@
 """Powers and other transcendental functions of per-trial vectors, the same bits wherever a trial stands in its batch.
 
-torch.pow, log and expm1 run one code in a kernel's vector body and another in its scalar tail; they differ in the last
-bit, so a trial's bias correction would depend on its position. Whole blocks have no tail.
+torch.pow runs one code in a kernel's vector body and another in its scalar tail; they differ in the last bit, so a
+trial's bias correction would depend on its position. Reductions have tails too, and other functions may on some
+processors. Whole blocks have none.
 """
 
 from collections.abc import Callable
