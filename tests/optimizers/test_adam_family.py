@@ -185,7 +185,8 @@ def test_the_slow_averages_decay_does_not_depend_on_the_position():
     """Nor on strides: the engine hands over columns of a table, where one row alone counts as contiguous."""
     u = torch.rand((600, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     table = torch.stack([0.01 + 0.9 * u[:, 0], 0.5 + 0.48 * u[:, 1], 1 - 10 ** (-1 - 3 * u[:, 2])], 1)
-    everything = slow_beta(*table.unbind(1))
+    everything = slow_beta(*(column.contiguous() for column in table.unbind(1)))
+    assert torch.equal(slow_beta(*table.unbind(1)), everything)
     alone = torch.cat([slow_beta(*row.reshape(1, 3).unbind(1)) for row in table])
     assert torch.equal(alone, everything)
 
