@@ -10,7 +10,7 @@ from torch import nn, optim
 from tuner.engine import Stack, TrialSpec
 from tuner.workloads import Task
 
-STEPS = 40
+STEPS = 20
 CENTERED = {"lr": 2e-3, "momentum": 0.7, "centered": "yes", "eps": 1e-3}
 Solo = Callable[[Any], optim.Optimizer]
 CASES: list[tuple[dict[str, Any], Solo]] = [

@@ -20,7 +20,7 @@ from tuner.errors import InvalidInput
 from tuner.optimizers import Stacked, build, catalogue
 from tuner.optimizers.catalogue import defaults, program_key, vector_names
 
-STEPS = 60
+STEPS = 30
 TRIALS_AT_LEAST = 2
 
 MAPPING = {**optim_db_first_order.MAPPING}
