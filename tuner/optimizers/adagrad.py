@@ -94,6 +94,7 @@ class Adagrad(ElementwiseRule):
         """See `ElementwiseRule.step_elements`."""
         state_sum = buffers["state_sum"]
         whole = penalised(grad, param, scalars["weight_decay"])
-        state_sum.add_(per_trial(scalars["initial"], param)).add_(whole * whole)
-        denominator = state_sum.sqrt().add_(per_trial(scalars["eps"], param))
+        squares = whole * whole
+        state_sum.add_(per_trial(scalars["initial"], param)).add_(squares)
+        denominator = torch.sqrt(state_sum, out=squares).add_(per_trial(scalars["eps"], param))
         param.sub_(whole.div_(denominator).mul_(per_trial(scalars["rate"], param)))

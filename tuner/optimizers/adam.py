@@ -82,13 +82,13 @@ class Adam(ElementwiseRule):
         """See `ElementwiseRule.step_elements`."""
         exp_avg, exp_avg_sq = buffers["exp_avg"], buffers["exp_avg_sq"]
         whole = penalised(grad, param, scalars["weight_decay"])
-        average(exp_avg, whole, scalars["beta1"], scalars["rest1"])
-        average_squares(exp_avg_sq, whole, scalars["beta2"], scalars["rest2"])
-        step = (exp_avg / self._denominator(exp_avg_sq, scalars)).mul_(per_trial(scalars["step_size"], param))
-        param.sub_(step)
+        scratch = average(exp_avg, whole, scalars["beta1"], scalars["rest1"])
+        average_squares(exp_avg_sq, whole, scalars["beta2"], scalars["rest2"], scratch)
+        step = torch.div(exp_avg, self._denominator(exp_avg_sq, scalars, scratch), out=scratch)
+        param.sub_(step.mul_(per_trial(scalars["step_size"], param)))
 
-    def _denominator(self, exp_avg_sq: Tensor, scalars: Tensors) -> Tensor:
+    def _denominator(self, exp_avg_sq: Tensor, scalars: Tensors, scratch: Tensor) -> Tensor:
         if self.structure["eps_placement"] == "inside":
-            corrected = exp_avg_sq / per_trial(scalars["correction"], exp_avg_sq)
+            corrected = torch.div(exp_avg_sq, per_trial(scalars["correction"], exp_avg_sq), out=scratch)
             return corrected.add_(per_trial(scalars["eps"], exp_avg_sq)).sqrt_()
-        return root(exp_avg_sq, scalars["correction"], scalars["eps"])
+        return root(exp_avg_sq, scalars["correction"], scalars["eps"], scratch)

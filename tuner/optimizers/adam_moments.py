@@ -49,25 +49,35 @@ def adam_scalars(
     )
 
 
-def average(buffer: Tensor, value: Tensor, beta: Tensor, rest: Tensor) -> None:
-    """Set buffer ← beta · buffer + rest · value in place; both [T, ...], beta and rest = 1 - beta [T]."""
-    buffer.mul_(per_trial(beta, buffer)).add_(value * per_trial(rest, buffer))
+def average(buffer: Tensor, value: Tensor, beta: Tensor, rest: Tensor, scratch: Tensor | None = None) -> Tensor:
+    """Set buffer ← beta · buffer + rest · value in place; both [T, ...], beta and rest = 1 - beta [T].
+
+    Returns:
+        The temporary tensor that it took, `scratch` if there is one: large ones cost more than a pass over them.
+    """
+    fresh = torch.mul(value, per_trial(rest, buffer), out=scratch)
+    buffer.mul_(per_trial(beta, buffer)).add_(fresh)
+    return fresh
 
 
-def average_squares(buffer: Tensor, value: Tensor, beta: Tensor, rest: Tensor) -> None:
-    """Set buffer ← beta · buffer + rest · value² in place; both [T, ...], beta and rest = 1 - beta [T]."""
-    buffer.mul_(per_trial(beta, buffer)).add_((value * value).mul_(per_trial(rest, buffer)))
+def average_squares(buffer: Tensor, value: Tensor, beta: Tensor, rest: Tensor, scratch: Tensor | None = None) -> Tensor:
+    """Set buffer ← beta · buffer + rest · value² in place; else as `average`."""
+    fresh = torch.mul(value, value, out=scratch).mul_(per_trial(rest, buffer))
+    buffer.mul_(per_trial(beta, buffer)).add_(fresh)
+    return fresh
 
 
-def root(exp_avg_sq: Tensor, correction2: Tensor, eps: Tensor) -> Tensor:
-    """Return sqrt(v) / correction2 + eps as a new tensor: Adam's denominator, with eps outside of the root.
+def root(exp_avg_sq: Tensor, correction2: Tensor, eps: Tensor, scratch: Tensor | None = None) -> Tensor:
+    """Return sqrt(v) / correction2 + eps, in `scratch` if there is one: Adam's denominator, with eps outside.
 
     Args:
         exp_avg_sq: v, [T, ...], e.g. (64, 256, 64); left as it is.
         correction2: sqrt(1 - beta2^t), [T].
         eps: [T].
+        scratch: like `exp_avg_sq`, overwritten.
     """
-    return exp_avg_sq.sqrt().div_(per_trial(correction2, exp_avg_sq)).add_(per_trial(eps, exp_avg_sq))
+    found = torch.sqrt(exp_avg_sq, out=scratch)
+    return found.div_(per_trial(correction2, found)).add_(per_trial(eps, found))
 
 
 def adamw_step(grad: Tensor, param: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, scalars: AdamScalars) -> None:
@@ -81,7 +91,7 @@ def adamw_step(grad: Tensor, param: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor,
         scalars: this update's coefficients.
     """
     param.mul_(per_trial(scalars.shrink, param))
-    average(exp_avg, grad, scalars.beta1, scalars.rest1)
-    average_squares(exp_avg_sq, grad, scalars.beta2, scalars.rest2)
-    denominator = root(exp_avg_sq, scalars.correction2, scalars.eps)
-    param.sub_((exp_avg / denominator).mul_(per_trial(scalars.step_size, param)))
+    scratch = average(exp_avg, grad, scalars.beta1, scalars.rest1)
+    average_squares(exp_avg_sq, grad, scalars.beta2, scalars.rest2, scratch)
+    denominator = root(exp_avg_sq, scalars.correction2, scalars.eps, scratch)
+    param.sub_(torch.div(exp_avg, denominator, out=scratch).mul_(per_trial(scalars.step_size, param)))

@@ -100,11 +100,12 @@ class AdEMAMix(ElementwiseRule):
     def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
         """See `ElementwiseRule.step_elements`."""
         fast, slow, exp_avg_sq = buffers["exp_avg"], buffers["exp_avg_slow"], buffers["exp_avg_sq"]
-        average(fast, grad, scalars["beta1"], scalars["rest1"])
-        average(slow, grad, scalars["beta3"], scalars["rest3"])
-        average_squares(exp_avg_sq, grad, scalars["beta2"], scalars["rest2"])
-        step = (fast * per_trial(scalars["step_size"], param)).add_(slow * per_trial(scalars["slow_step_size"], param))
-        step.div_(root(exp_avg_sq, scalars["correction2"], scalars["eps"]))
+        scratch = average(fast, grad, scalars["beta1"], scalars["rest1"])
+        average(slow, grad, scalars["beta3"], scalars["rest3"], scratch)
+        average_squares(exp_avg_sq, grad, scalars["beta2"], scalars["rest2"], scratch)
+        slow_step = torch.mul(slow, per_trial(scalars["slow_step_size"], param), out=scratch)
+        step = (fast * per_trial(scalars["step_size"], param)).add_(slow_step)
+        step.div_(root(exp_avg_sq, scalars["correction2"], scalars["eps"], scratch))
         param.mul_(per_trial(scalars["shrink"], param)).sub_(step)
 
 

@@ -52,8 +52,8 @@ class AMSGrad(ElementwiseRule):
         """See `ElementwiseRule.step_elements`."""
         exp_avg, exp_avg_sq, largest = buffers["exp_avg"], buffers["exp_avg_sq"], buffers["max_exp_avg_sq"]
         whole = penalised(grad, param, scalars["weight_decay"])
-        average(exp_avg, whole, scalars["beta1"], scalars["rest1"])
-        average_squares(exp_avg_sq, whole, scalars["beta2"], scalars["rest2"])
+        scratch = average(exp_avg, whole, scalars["beta1"], scalars["rest1"])
+        average_squares(exp_avg_sq, whole, scalars["beta2"], scalars["rest2"], scratch)
         torch.maximum(largest, exp_avg_sq, out=largest)
-        step = exp_avg / root(largest, scalars["correction2"], scalars["eps"])
+        step = torch.div(exp_avg, root(largest, scalars["correction2"], scalars["eps"], scratch), out=scratch)
         param.sub_(step.mul_(per_trial(scalars["step_size"], param)))

@@ -89,10 +89,11 @@ class NAdam(ElementwiseRule):
         """See `ElementwiseRule.step_elements`."""
         exp_avg, exp_avg_sq = buffers["exp_avg"], buffers["exp_avg_sq"]
         whole = penalised(grad, param, scalars["weight_decay"])
-        average(exp_avg, whole, scalars["beta1"], scalars["rest1"])
-        average_squares(exp_avg_sq, whole, scalars["beta2"], scalars["rest2"])
-        step = whole.mul_(per_trial(scalars["of_grad"], param)).add_(exp_avg * per_trial(scalars["of_moment"], param))
-        param.sub_(step.div_(root(exp_avg_sq, scalars["correction2"], scalars["eps"])))
+        scratch = average(exp_avg, whole, scalars["beta1"], scalars["rest1"])
+        average_squares(exp_avg_sq, whole, scalars["beta2"], scalars["rest2"], scratch)
+        ahead = torch.mul(exp_avg, per_trial(scalars["of_moment"], param), out=scratch)
+        step = whole.mul_(per_trial(scalars["of_grad"], param)).add_(ahead)
+        param.sub_(step.div_(root(exp_avg_sq, scalars["correction2"], scalars["eps"], scratch)))
 
 
 def momentum_product(step: Tensor, beta1: Tensor, momentum_decay: Tensor) -> Tensor:

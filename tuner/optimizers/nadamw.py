@@ -18,9 +18,10 @@ Used with: AdamW's learning rates and decay, and a larger beta1.
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from tuner.optimizers.adam_moments import adam_scalars, average_squares, root
+from tuner.optimizers.adam_moments import adam_scalars, average, average_squares, root
 from tuner.optimizers.adam_table import BETA1, BETA2, DECOUPLED_DECAY, EPS, LR
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
 from tuner.study.hyperparameter import Search
@@ -61,9 +62,8 @@ class NAdamW(ElementwiseRule):
     def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
         """See `ElementwiseRule.step_elements`."""
         exp_avg, exp_avg_sq = buffers["exp_avg"], buffers["exp_avg_sq"]
-        fresh = grad * per_trial(scalars["rest1"], param)
-        exp_avg.mul_(per_trial(scalars["beta1"], param)).add_(fresh)
-        average_squares(exp_avg_sq, grad, scalars["beta2"], scalars["rest2"])
-        ahead = fresh.add_(exp_avg * per_trial(scalars["beta1"], param))
-        step = ahead.div_(root(exp_avg_sq, scalars["correction2"], scalars["eps"]))
+        fresh = average(exp_avg, grad, scalars["beta1"], scalars["rest1"])
+        scratch = average_squares(exp_avg_sq, grad, scalars["beta2"], scalars["rest2"])
+        ahead = fresh.add_(torch.mul(exp_avg, per_trial(scalars["beta1"], param), out=scratch))
+        step = ahead.div_(root(exp_avg_sq, scalars["correction2"], scalars["eps"], scratch))
         param.mul_(per_trial(scalars["shrink"], param)).sub_(step.mul_(per_trial(scalars["step_size"], param)))

@@ -20,10 +20,11 @@ Used with: AdamW's learning rates or smaller ones; momentum multiplies steps by 
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from tuner.optimizers.adam_moments import average, average_squares
-from tuner.optimizers.heavy_ball import WEIGHT_DECAY, accumulate, descend, penalised
+from tuner.optimizers.heavy_ball import WEIGHT_DECAY, accumulate, penalised
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
 from tuner.study.hyperparameter import Hyperparameter, Search
 
@@ -114,13 +115,16 @@ class RMSprop(ElementwiseRule):
         """See `ElementwiseRule.step_elements`."""
         square_avg = moment = buffers["square_avg"]
         whole = penalised(grad, param, scalars["weight_decay"])
-        average_squares(square_avg, whole, scalars["alpha"], scalars["rest"])
+        scratch = average_squares(square_avg, whole, scalars["alpha"], scalars["rest"])
         if self.structure["centered"] == "yes":
             grad_avg = buffers["grad_avg"]
-            average(grad_avg, whole, scalars["alpha"], scalars["rest"])
-            moment = (square_avg - grad_avg * grad_avg).clamp_(min=0.0)
+            average(grad_avg, whole, scalars["alpha"], scalars["rest"], scratch)
+            squared = torch.mul(grad_avg, grad_avg, out=scratch)
+            moment = torch.sub(square_avg, squared, out=scratch).clamp_(min=0.0)
         eps = per_trial(scalars["eps"], param)
         inside = self.structure["eps_placement"] == "inside"
-        denominator = (moment + eps).sqrt_() if inside else moment.sqrt().add_(eps)
+        denominator = (
+            torch.add(moment, eps, out=scratch).sqrt_() if inside else torch.sqrt(moment, out=scratch).add_(eps)
+        )
         accumulate(buffers["momentum_buffer"], whole.div_(denominator), scalars["momentum"])
-        descend(param, buffers["momentum_buffer"], scalars["lr"])
+        param.sub_(torch.mul(buffers["momentum_buffer"], per_trial(scalars["lr"], param), out=scratch))
