@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import oracles_first_order
 import oracles_torch
 import torch
 from torch import Tensor
@@ -33,7 +34,10 @@ ROLES: dict[str, Role] = {
 }
 Params = dict[str, Tensor]
 
-STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = {**oracles_torch.ORACLES}
+STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = {
+    **oracles_torch.ORACLES,
+    **oracles_first_order.ORACLES,
+}
 """Rule -> from parameters (with `grad`) and hyperparameters of one trial to objects whose `step()` moves them."""
 
 RUNS: dict[str, Callable[[Params, Mapping[str, Any], "Quadratic", int], Params]] = {}
@@ -108,6 +112,8 @@ def configurations(name: str, trials: int, seed: int = 3) -> dict[str, Tensor]:
             drawn[h.name] = 1 - (1 - high) * ((1 - low) / (1 - high)) ** u
         else:
             drawn[h.name] = low + (high - low) * u
+        if h.integer:
+            drawn[h.name].round_()
     return drawn
 
 

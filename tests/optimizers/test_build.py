@@ -182,7 +182,7 @@ def twice():
 @pytest.mark.parametrize(
     ("error", "message", "attempt"),
     [
-        (InvalidInput, "'adam' is not known; known are sgd", lambda: build("adam", [one(2)])),
+        (InvalidInput, "'adm' is not known; known are sgd", lambda: build("adm", [one(2)])),
         (
             InvalidInput,
             "adamw has no such hyperparameter; it has lr, beta1",

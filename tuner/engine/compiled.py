@@ -98,7 +98,7 @@ class MaskedUpdate:
         """`like` is the buffer [width, P] of parameters: what it is compiled for."""
         self.rule = rule
         scalar_names = self.scalar_names = _scalar_names(rule)
-        buffer_names = rule.buffers("vector")
+        buffer_names = rule.own_buffers("vector")
         self._slabs = len(buffer_names)
 
         def update(due: Tensor, counts: Tensor, scalars: Tensor, params: Tensor, sums: Tensor, *slabs: Tensor) -> None:

@@ -67,7 +67,7 @@ class RuleGroup:
 
     def buffer_names(self, parameter: str) -> tuple[str, ...]:
         """Name the state tensors of a parameter, in the order of the slabs."""
-        return self.rule.buffers(self.rule.roles[parameter])
+        return self.rule.own_buffers(self.rule.roles[parameter])
 
 
 class Updates:

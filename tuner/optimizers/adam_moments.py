@@ -1,4 +1,4 @@
-"""The mathematics of Adam with decoupled weight decay, for AdamW itself and for rules that fall back on it.
+"""The mathematics of Adam's two moments, for AdamW itself, its relatives, and rules that fall back on it.
 
 Scalar arithmetic (bias corrections, 1 - beta) is done once per update on float64 vectors [T] and rounded to the
 parameters' type last: 1 - float32(0.999) is off by 1.3e-5 relative.
@@ -49,6 +49,37 @@ def adam_scalars(
     )
 
 
+def average(buffer: Tensor, value: Tensor, beta: Tensor, rest: Tensor, scratch: Tensor | None = None) -> Tensor:
+    """Set buffer ← beta · buffer + rest · value in place; both [T, ...], beta and rest = 1 - beta [T].
+
+    Returns:
+        The temporary tensor that it took, `scratch` if there is one: large ones cost more than a pass over them.
+    """
+    fresh = torch.mul(value, per_trial(rest, buffer), out=scratch)
+    buffer.mul_(per_trial(beta, buffer)).add_(fresh)
+    return fresh
+
+
+def average_squares(buffer: Tensor, value: Tensor, beta: Tensor, rest: Tensor, scratch: Tensor | None = None) -> Tensor:
+    """Set buffer ← beta · buffer + rest · value² in place; else as `average`."""
+    fresh = torch.mul(value, value, out=scratch).mul_(per_trial(rest, buffer))
+    buffer.mul_(per_trial(beta, buffer)).add_(fresh)
+    return fresh
+
+
+def root(exp_avg_sq: Tensor, correction2: Tensor, eps: Tensor, scratch: Tensor | None = None) -> Tensor:
+    """Return sqrt(v) / correction2 + eps, in `scratch` if there is one: Adam's denominator, with eps outside.
+
+    Args:
+        exp_avg_sq: v, [T, ...], e.g. (64, 256, 64); left as it is.
+        correction2: sqrt(1 - beta2^t), [T].
+        eps: [T].
+        scratch: like `exp_avg_sq`, overwritten.
+    """
+    found = torch.sqrt(exp_avg_sq, out=scratch)
+    return found.div_(per_trial(correction2, found)).add_(per_trial(eps, found))
+
+
 def adamw_step(grad: Tensor, param: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, scalars: AdamScalars) -> None:
     """Decay `param`, update both moments and step, in place.
 
@@ -60,7 +91,7 @@ def adamw_step(grad: Tensor, param: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor,
         scalars: this update's coefficients.
     """
     param.mul_(per_trial(scalars.shrink, param))
-    exp_avg.mul_(per_trial(scalars.beta1, param)).add_(grad * per_trial(scalars.rest1, param))
-    exp_avg_sq.mul_(per_trial(scalars.beta2, param)).add_((grad * grad).mul_(per_trial(scalars.rest2, param)))
-    denominator = exp_avg_sq.sqrt().div_(per_trial(scalars.correction2, param)).add_(per_trial(scalars.eps, param))
-    param.sub_((exp_avg / denominator).mul_(per_trial(scalars.step_size, param)))
+    scratch = average(exp_avg, grad, scalars.beta1, scalars.rest1)
+    average_squares(exp_avg_sq, grad, scalars.beta2, scalars.rest2, scratch)
+    denominator = root(exp_avg_sq, scalars.correction2, scalars.eps, scratch)
+    param.sub_(torch.div(exp_avg, denominator, out=scratch).mul_(per_trial(scalars.step_size, param)))

@@ -192,7 +192,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         state = State(step, (int(step.item()),))
         shapes = {str(index): param.shape for index, param in enumerate(members)}
         for index, param in enumerate(members):
-            for buffer in rule.buffers(rule.roles[str(index)]):
+            for buffer in rule.own_buffers(rule.roles[str(index)]):
                 kept = self._kept(param, buffer, param.shape, param)
                 state.buffers.setdefault(buffer, {})[str(index)] = kept.unsqueeze(0)
         for pool, wanted in rule.pools(shapes).items():

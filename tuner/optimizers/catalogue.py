@@ -10,16 +10,43 @@ from pathlib import Path
 
 from tuner import schedules
 from tuner.errors import Fault, InvalidInput
+from tuner.optimizers.adagrad import Adagrad
+from tuner.optimizers.adam import Adam
 from tuner.optimizers.adamw import AdamW
+from tuner.optimizers.ademamix import AdEMAMix
+from tuner.optimizers.amsgrad import AMSGrad
+from tuner.optimizers.lion import Lion
 from tuner.optimizers.momentum import Momentum
 from tuner.optimizers.muon import Muon
+from tuner.optimizers.nadam import NAdam
+from tuner.optimizers.nadamw import NAdamW
 from tuner.optimizers.nesterov import Nesterov
+from tuner.optimizers.rmsprop import RMSprop
 from tuner.optimizers.rule import Role, Rule
 from tuner.optimizers.sgd import SGD
+from tuner.optimizers.signum import Signum
 from tuner.optimizers.treatment import treatment_of
 from tuner.study.hyperparameter import OptimizerInfo, Scalar, to_json
 
-_RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (SGD, Momentum, Nesterov, AdamW, Muon)}
+_RULES: dict[str, type[Rule]] = {
+    rule.name: rule
+    for rule in (
+        SGD,
+        Momentum,
+        Nesterov,
+        Adagrad,
+        RMSprop,
+        Adam,
+        AMSGrad,
+        AdamW,
+        NAdam,
+        NAdamW,
+        AdEMAMix,
+        Lion,
+        Signum,
+        Muon,
+    )
+}
 
 JSON_PATH = Path(__file__).with_name("catalogue.json")
 

@@ -1,14 +1,28 @@
-"""Powers of per-trial vectors, the same bits wherever a trial stands in its batch.
+"""Powers and other transcendental functions of per-trial vectors, the same bits wherever a trial stands in its batch.
 
 torch.pow runs one code in a kernel's vector body and another in its scalar tail; they differ in the last bit, so a
-trial's bias correction would depend on its position. Whole blocks have no tail.
+trial's bias correction would depend on its position. Reductions have tails too, and other functions may on some
+processors. Whole blocks have none.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 _BLOCK = 64
 """A multiple of every kernel's step (16 doubles with AVX-512)."""
+
+
+def whole_blocks(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """Return an elementwise function of float64 [T] or [k, T] tensors, worked out on whole blocks.
+
+    The arguments are padded with ones, so `function` must be defined there; each is float64 with the same T.
+    """
+    trials = arguments[0].shape[-1]
+    missing = -trials % _BLOCK
+    padded = [torch.nn.functional.pad(each, (0, missing), value=1.0).contiguous() for each in arguments]
+    return function(*padded)[..., :trials]
 
 
 def power(base: Tensor, exponent: Tensor) -> Tensor:
@@ -18,8 +32,4 @@ def power(base: Tensor, exponent: Tensor) -> Tensor:
         base: float64 [k, T], e.g. (2, 64) for two betas of 64 trials.
         exponent: float64 [T].
     """
-    trials = base.shape[1]
-    missing = -trials % _BLOCK
-    whole_base = torch.nn.functional.pad(base, (0, missing), value=1.0).contiguous()
-    whole_exponent = torch.nn.functional.pad(exponent, (0, missing), value=1.0).contiguous()
-    return torch.pow(whole_base, whole_exponent)[:, :trials]
+    return whole_blocks(torch.pow, base, exponent)

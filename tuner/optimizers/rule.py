@@ -100,6 +100,10 @@ class Rule(ABC):
     def buffers(cls, role: Role) -> tuple[str, ...]:
         """Name the state tensors of a parameter's own shape; the i-th lives in the stack's i-th state slab."""
 
+    def own_buffers(self, role: Role) -> tuple[str, ...]:
+        """Name those of `buffers`, in their order, that its choices need: all, where a rule says nothing."""
+        return self.buffers(role)
+
     def pools(self, shapes: Shapes) -> dict[str, dict[str, tuple[int, ...]]]:
         """Say which state of other shapes there is per parameter: name -> parameter -> shape without the trial axis."""
         return {}
@@ -114,7 +118,7 @@ class Rule(ABC):
         trials, shapes = len(first), {name: param.shape[1:] for name, param in params.items()}
         state = State(torch.zeros(trials, dtype=torch.float64, device=first.device), (0,) * trials)
         for name, param in params.items():
-            for buffer in self.buffers(self.roles.get(name, "vector")):
+            for buffer in self.own_buffers(self.roles.get(name, "vector")):
                 state.buffers.setdefault(buffer, {})[name] = torch.zeros_like(param)
         for pool, wanted in self.pools(shapes).items():
             state.pools[pool] = {name: first.new_zeros(trials, *shape) for name, shape in wanted.items()}
