@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import oracles_sums
 import oracles_torch
 import torch
 from torch import Tensor
@@ -33,17 +34,20 @@ ROLES: dict[str, Role] = {
 }
 Params = dict[str, Tensor]
 
-STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = {**oracles_torch.ORACLES}
+STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = {**oracles_torch.ORACLES, **oracles_sums.ORACLES}
 """Rule -> from parameters (with `grad`) and hyperparameters of one trial to objects whose `step()` moves them."""
 
-RUNS: dict[str, Callable[[Params, Mapping[str, Any], "Quadratic", int], Params]] = {}
+RUNS: dict[str, Callable[[Params, Mapping[str, Any], "Quadratic", int], Params]] = {**oracles_sums.RUNS}
 """Rule -> a whole run of one trial, for oracles that ask for loss and gradient themselves."""
 
-TOLERANCE: dict[str, float] = {}
+TOLERANCE: dict[str, float] = {**oracles_sums.TOLERANCE}
 """Relative and absolute, where not 1e-12."""
 
-STEPS: dict[str, int] = {}
+STEPS: dict[str, int] = {**oracles_sums.STEPS}
 """Where not 200."""
+
+ZERO_AT_LR_0: dict[str, set[str]] = {**oracles_sums.ZERO_AT_LR_0}
+"""Rule -> beginnings of the names of state that stays 0 as long as lr is 0."""
 
 
 class Quadratic:
@@ -108,6 +112,8 @@ def configurations(name: str, trials: int, seed: int = 3) -> dict[str, Tensor]:
             drawn[h.name] = 1 - (1 - high) * ((1 - low) / (1 - high)) ** u
         else:
             drawn[h.name] = low + (high - low) * u
+        if h.integer:
+            drawn[h.name] = drawn[h.name].round()
     return drawn
 
 

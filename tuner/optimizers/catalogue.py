@@ -10,16 +10,39 @@ from pathlib import Path
 
 from tuner import schedules
 from tuner.errors import Fault, InvalidInput
+from tuner.optimizers.adafactor import Adafactor
 from tuner.optimizers.adamw import AdamW
+from tuner.optimizers.lamb import LAMB
+from tuner.optimizers.lars import LARS
 from tuner.optimizers.momentum import Momentum
 from tuner.optimizers.muon import Muon
 from tuner.optimizers.nesterov import Nesterov
+from tuner.optimizers.prodigy import Prodigy
 from tuner.optimizers.rule import Role, Rule
+from tuner.optimizers.schedule_free_adamw import ScheduleFreeAdamW
+from tuner.optimizers.schedule_free_sgd import ScheduleFreeSGD
+from tuner.optimizers.scion import Scion
 from tuner.optimizers.sgd import SGD
 from tuner.optimizers.treatment import treatment_of
 from tuner.study.hyperparameter import OptimizerInfo, Scalar, to_json
 
-_RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (SGD, Momentum, Nesterov, AdamW, Muon)}
+_RULES: dict[str, type[Rule]] = {
+    rule.name: rule
+    for rule in (
+        SGD,
+        Momentum,
+        Nesterov,
+        AdamW,
+        Muon,
+        Adafactor,
+        LAMB,
+        LARS,
+        ScheduleFreeSGD,
+        ScheduleFreeAdamW,
+        Prodigy,
+        Scion,
+    )
+}
 
 JSON_PATH = Path(__file__).with_name("catalogue.json")
 
