@@ -1,4 +1,4 @@
-"""Independent optimizers for the rules that sum over a trial's tensors: torch, optax, schedulefree, prodigyopt, Scion."""
+"""Independent optimizers for rules that sum over a trial's tensors: torch, optax, schedulefree, prodigyopt, Scion."""
 
 import contextlib
 import functools
@@ -143,7 +143,7 @@ def _lamb(optax: Any, hp: Any, mask: Any) -> Any:
 
 
 def _lars(optax: Any, hp: Any, mask: Any) -> Any:
-    """lr stands inside the momentum there, outside in ours: the same at constant lr."""
+    """The momentum holds lr there, which ours takes outside: the same at constant lr."""
     return optax.lars(
         hp["lr"],
         hp["weight_decay"],

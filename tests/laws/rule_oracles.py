@@ -34,7 +34,10 @@ ROLES: dict[str, Role] = {
 }
 Params = dict[str, Tensor]
 
-STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = {**oracles_torch.ORACLES, **oracles_sums.ORACLES}
+STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = {
+    **oracles_torch.ORACLES,
+    **oracles_sums.ORACLES,
+}
 """Rule -> from parameters (with `grad`) and hyperparameters of one trial to objects whose `step()` moves them."""
 
 RUNS: dict[str, Callable[[Params, Mapping[str, Any], "Quadratic", int], Params]] = {**oracles_sums.RUNS}

@@ -34,10 +34,10 @@ def total_square(x: Tensor) -> Tensor:
     if x.device.type != "cpu":
         return total((rows * rows).contiguous())
     whole = rows.shape[1] // _BLOCK * _BLOCK
-    last = torch.linalg.vector_norm(rows[:, whole:], dim=1).double().square_()
+    last = _row_norms(rows[:, whole:]).double().square_()
     if not whole:
         return last
-    blocks = torch.linalg.vector_norm(rows[:, :whole].unflatten(1, (-1, _BLOCK)), dim=2)
+    blocks = _row_norms(rows[:, :whole].reshape(len(x), -1, _BLOCK))
     return total(blocks.double().square_()).add_(last)
 
 
@@ -49,7 +49,7 @@ def norm(x: Tensor) -> Tensor:
 def row_squares(x: Tensor) -> Tensor:
     """Return the sum of squares of each row, [T, ..., m] of matrices [T, ..., m, k]; `x` stays."""
     if x.device.type == "cpu":
-        return torch.linalg.vector_norm(x, dim=-1).square_()
+        return _row_norms(x).square_()
     return along((x * x).contiguous(), -1)
 
 
@@ -58,6 +58,11 @@ def column_squares(x: Tensor) -> Tensor:
     at_once = x.shape[-2] if x.device.type != "cpu" else max(1, _CHUNK // x.shape[-1])
     parts = [along((part * part).contiguous(), -2) for part in torch.split(x, at_once, dim=-2)]
     return parts[0] if len(parts) == 1 else along(torch.stack(parts, -1), -1)
+
+
+def _row_norms(x: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    return norms
 
 
 def along(own: Tensor, dim: int) -> Tensor:
