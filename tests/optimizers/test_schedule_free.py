@@ -111,10 +111,8 @@ def values(model):
 def test_eval_and_train_are_those_of_the_schedulefree_package():
     ours, theirs = network(), network()
     hp = {"lr": 0.05, "weight_decay": 0.01, "warmup_steps": 3}
-    mine = build("schedule_free_adamw", [{"params": ours[0].parameters(), "lr": 0.02}, *groups_of(ours[2])], **hp)
-    other = schedulefree.AdamWScheduleFree(
-        [{"params": theirs[0].parameters(), "lr": 0.02}, *groups_of(theirs[2])], **hp
-    )
+    mine = build("schedule_free_adamw", groups_of(ours), **hp)
+    other = schedulefree.AdamWScheduleFree(groups_of(theirs), **hp)
     other.train()
     for _ in range(3):
         train(ours, mine, 5)
