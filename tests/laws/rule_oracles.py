@@ -53,6 +53,12 @@ ZERO_AT_LR_0: dict[str, set[str]] = {**oracles_sums.ZERO_AT_LR_0}
 """Rule -> beginnings of the names of state that stays 0 as long as lr is 0."""
 
 
+def gathering(name: str, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return the tensors of a rule's state that do not stay 0 while lr is 0."""
+    still = tuple(ZERO_AT_LR_0.get(name, ()))
+    return [tensor for key, tensor in tensors.items() if not (still and key.startswith(still))]
+
+
 class Quadratic:
     """Gradients curvature · (p - target) + noise(t), elementwise; curvatures 0.02 to 0.3, so lr up to 6 is stable."""
 

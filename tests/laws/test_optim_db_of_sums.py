@@ -4,6 +4,7 @@ Arguments that only choose an implementation (foreach, fused, capturable, differ
 `maximize` means negated gradients.
 """
 
+import importlib.util
 import sys
 import types
 import unittest
@@ -22,26 +23,19 @@ STEPS = 60
 
 @pytest.fixture(scope="module")
 def infos():
-    """Name of torch's class -> its entry. The data base's module asks for expecttest, but uses none of it."""
-    stand_in = types.ModuleType("expecttest")
-    stand_in.TestCase = unittest.TestCase
-    missing = "expecttest" not in sys.modules and _absent("expecttest")
-    if missing:
-        sys.modules["expecttest"] = stand_in
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from torch.testing._internal.common_optimizers import optim_db
-    finally:
-        if missing:
-            del sys.modules["expecttest"]
+    """Name of torch's class -> its entry.
+
+    The data base's module asks for expecttest, but uses none of it, and forbids to set any backend's flags.
+    """
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(torch.backends, "disable_global_flags", lambda: None)
+        if importlib.util.find_spec("expecttest") is None:
+            stand_in = types.ModuleType("expecttest")
+            stand_in.TestCase = unittest.TestCase
+            patch.setitem(sys.modules, "expecttest", stand_in)
+        from torch.testing._internal.common_optimizers import optim_db
     return {info.optim_cls.__name__: info for info in optim_db}
-
-
-def _absent(name):
-    from importlib.util import find_spec
-
-    return find_spec(name) is None
 
 
 @pytest.fixture(autouse=True)
