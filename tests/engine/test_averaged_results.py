@@ -20,7 +20,7 @@ AVERAGED = {
     "schedule_free_adamw": {"lr": 0.02, "weight_decay": 0.01, "warmup_steps": 5},
     "schedule_free_sgd": {"lr": 0.5, "weight_decay": 0.01, "warmup_steps": 5},
 }
-STATEFUL = {**AVERAGED, "prodigy": {"d0": 1e-3}, "adafactor": {"lr": 0.02}, "lamb": {"lr": 0.02}, "scion": {}}
+STATEFUL = {**AVERAGED, "prodigy": {"d0": 1e-3}, "adafactor": {"lr": 0.02}}
 STEPS, BATCH = 30, 16
 
 
@@ -97,8 +97,7 @@ def test_before_and_after_looking_a_slot_holds_y(name: str) -> None:
         torch.testing.assert_close(value, dict(model.named_parameters())[key].detach(), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("path", ["eager", "loop"])
-@pytest.mark.parametrize("name", AVERAGED)
+@pytest.mark.parametrize(("name", "path"), [("schedule_free_adamw", "eager"), ("schedule_free_sgd", "loop")])
 def test_statistics_of_batch_normalisation_are_those_of_x(name: str, path: str) -> None:
     """As the package advises: 50 batches at x in training mode, here with the plain mean over them."""
     task = normed_task()

@@ -92,8 +92,8 @@ def scion(params: Params, hp: Mapping[str, float], constrained: bool = False) ->
     return [InOwnType(optimizer)]
 
 
-def optax_run(name: str, excluded: str = "vectors") -> Callable[..., Params]:
-    """Return a whole run of one trial, compiled once."""
+def _optax_run(name: str) -> Callable[..., Params]:
+    """Return a whole run of one trial, compiled once, in which vectors have neither ratio nor decay."""
 
     def run(params: Params, hp: Mapping[str, Any], problem: Any, steps: int) -> Params:
         import jax
@@ -104,19 +104,19 @@ def optax_run(name: str, excluded: str = "vectors") -> Callable[..., Params]:
                 for tensors in (params, problem.curvature, problem.target, problem.noise)
             )
             numbers = {key: jax.numpy.asarray(float(value)) for key, value in hp.items()}
-            found = _compiled(name, excluded, steps)(numbers, *arrays)
+            found = _compiled(name, steps)(numbers, *arrays)
             return {key: torch.tensor(value.__array__()) for key, value in found.items()}
 
     return run
 
 
 @functools.cache
-def _compiled(name: str, excluded: str, steps: int) -> Callable[..., Any]:
+def _compiled(name: str, steps: int) -> Callable[..., Any]:
     import jax
     import optax
 
     def train(hp: Any, params: Any, curvature: Any, target: Any, noise: Any) -> Any:
-        mask = {key: excluded == "none" or key != "bias" for key in params}
+        mask = {key: key != "bias" for key in params}
         optimizer = _lamb(optax, hp, mask) if name == "lamb" else _lars(optax, hp, mask)
 
         def step(carry: Any, t: Any) -> tuple[Any, None]:
@@ -161,7 +161,7 @@ ORACLES = {
     "prodigy": prodigy,
     "scion": scion,
 }
-RUNS = {"lamb": optax_run("lamb"), "lars": optax_run("lars")}
+RUNS = {"lamb": _optax_run("lamb"), "lars": _optax_run("lars")}
 TOLERANCE = {"prodigy": 1e-10}
 """Prodigy divides p0 - p by sums of its own size: at d0 = 1e-8 a last bit of p is 1e-8 of the first estimates."""
 STEPS: dict[str, int] = {}

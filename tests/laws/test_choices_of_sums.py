@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from oracles_sums import optax_run, prodigy, scion
+from oracles_sums import prodigy, scion
 from rule_oracles import ROLES, Quadratic, configurations
 
 from tuner.optimizers import Stacked
@@ -41,8 +41,6 @@ def prodigy_with(**choices):
 
 
 CASES = {
-    "lamb none": ("lamb", {"excluded": "none"}, optax_run("lamb", "none")),
-    "lars none": ("lars", {"excluded": "none"}, optax_run("lars", "none")),
     "prodigy l2": ("prodigy", {"weight_decay_mode": "l2"}, prodigy_with(decouple=False)),
     "prodigy safeguard": ("prodigy", {"safeguard_warmup": "on"}, prodigy_with(safeguard_warmup=True)),
     "prodigy bias correction": ("prodigy", {"bias_correction": "on"}, prodigy_with(use_bias_correction=True)),

@@ -5,8 +5,8 @@ import torch
 
 from tuner.optimizers.sums import column_squares, norm, row_squares, total, total_square
 
-LENGTHS = (1, 3, 7, 100, 513, 1025, 4096, 40001)
-MATRICES = ((1, 1), (3, 5), (70, 300), (2, 20000), (20000, 2), (513, 1025))
+LENGTHS = (1, 7, 513, 1025, 4096, 40001)
+MATRICES = ((1, 1), (3, 5), (70, 300), (2, 20000), (20000, 2), (300, 1025))
 
 
 def beside_others(rows: torch.Tensor) -> list[torch.Tensor]:
@@ -22,12 +22,12 @@ def test_a_trials_sum_has_the_same_bits_beside_any_others(dtype, count, threads)
     threads(count)
     generator = torch.Generator().manual_seed(0)
     for length in LENGTHS:
-        rows = torch.randn(36, length, generator=generator, dtype=dtype)
+        rows = torch.randn(14, length, generator=generator, dtype=dtype)
         squares, sums = total_square(rows), total(rows.clone())
         torch.testing.assert_close(squares, rows.double().square().sum(1), rtol=1e-6, atol=0)
         torch.testing.assert_close(sums, rows.double().sum(1), rtol=1e-4, atol=1e-4)
         assert torch.equal(norm(rows), squares.sqrt())
-        for chosen in ([5], [7, 5], [35, 1, 2], list(range(33))):
+        for chosen in ([5], [13, 1, 2], list(range(9))):
             for some in beside_others(rows[chosen]):
                 assert torch.equal(total_square(some), squares[chosen])
                 assert torch.equal(total(some.clone()), sums[chosen])
