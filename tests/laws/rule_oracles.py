@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import oracles_first_order
+import oracles_sums
 import oracles_torch
 import torch
 from torch import Tensor
@@ -37,17 +38,27 @@ Params = dict[str, Tensor]
 STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = {
     **oracles_torch.ORACLES,
     **oracles_first_order.ORACLES,
+    **oracles_sums.ORACLES,
 }
 """Rule -> from parameters (with `grad`) and hyperparameters of one trial to objects whose `step()` moves them."""
 
-RUNS: dict[str, Callable[[Params, Mapping[str, Any], "Quadratic", int], Params]] = {}
+RUNS: dict[str, Callable[[Params, Mapping[str, Any], "Quadratic", int], Params]] = {**oracles_sums.RUNS}
 """Rule -> a whole run of one trial, for oracles that ask for loss and gradient themselves."""
 
-TOLERANCE: dict[str, float] = {}
+TOLERANCE: dict[str, float] = {**oracles_sums.TOLERANCE}
 """Relative and absolute, where not 1e-12."""
 
-STEPS: dict[str, int] = {}
+STEPS: dict[str, int] = {**oracles_sums.STEPS}
 """Where not 200."""
+
+ZERO_AT_LR_0: dict[str, set[str]] = {**oracles_sums.ZERO_AT_LR_0}
+"""Rule -> beginnings of the names of state that stays 0 as long as lr is 0."""
+
+
+def gathering(name: str, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return the tensors of a rule's state that do not stay 0 while lr is 0."""
+    still = tuple(ZERO_AT_LR_0.get(name, ()))
+    return [tensor for key, tensor in tensors.items() if not (still and key.startswith(still))]
 
 
 class Quadratic:
@@ -113,7 +124,7 @@ def configurations(name: str, trials: int, seed: int = 3) -> dict[str, Tensor]:
         else:
             drawn[h.name] = low + (high - low) * u
         if h.integer:
-            drawn[h.name].round_()
+            drawn[h.name] = drawn[h.name].round()
     return drawn
 
 

@@ -54,7 +54,7 @@ def test_every_fault_is_named_at_once_with_its_field_and_the_value() -> None:
     assert found["metrik"] == "unknown key; did you mean 'metric'?"
     assert found["workload"] == "unknown workload 'digit'; known are digits-mlp"
     assert "'x' given" in found["optimizers[0].lr.min"]
-    assert "known are adamw" in found["optimizers[1]"]
+    assert "unknown optimizer 'sgdd'; known are " in found["optimizers[1]"] and "adamw, " in found["optimizers[1]"]
     assert "muon has no hyperparameter 'foo'" in found["optimizers[2].foo"]
     assert "0 given" in found["parameters.batch_size"]
     assert "unknown schedule 'cos'" in found["parameters.schedule"]

@@ -25,6 +25,7 @@ from tuner.engine.forward import EagerForward, Forward, LoopForward, choose_path
 from tuner.engine.hardware import compiler, hardware
 from tuner.engine.ledger import Ledger
 from tuner.engine.progress import Progress
+from tuner.engine.recalibration import Recalibration
 from tuner.engine.reevaluation import Reevaluation
 from tuner.engine.slots import Slots
 from tuner.engine.snapshot import Snapshot
@@ -69,6 +70,7 @@ class Stack:
         train = self._on_device(task.train)
         self._feed = Feed(train, self._slots, width, self.device)
         self._evaluation = Evaluation(self._architecture, self._on_device(task.valid))
+        self._recalibration = Recalibration(self._architecture, train, micro_batch)
         self._ledger = Ledger(width, self.device)
         self.keep_weights = False
         """Whether a feasible trial's last word carries its weights."""
@@ -131,8 +133,8 @@ class Stack:
 
     def weights(self, slot: int) -> Tensors:
         """Copy a slot's resulting parameters and its buffers, by the model's own names."""
-        tensors = {**self.result(slot), **self._forward.extras[slot]}
-        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        params, extras = self._evaluated(slot)
+        return {name: tensor.detach().clone() for name, tensor in {**params, **extras}.items()}
 
     def resume(self, snapshot: Snapshot) -> int:
         """Continue a trial in any free slot. Raises `InvalidInput` as `restore` does, and when the stack is full."""
@@ -179,7 +181,7 @@ class Stack:
         """Return the validation metrics of occupied slots as they are now."""
         for slot in slots:
             self._occupant(slot)
-        return [self._evaluation.metrics(self.result(slot), self._forward.extras[slot]) for slot in slots]
+        return [self._evaluation.metrics(*self._evaluated(slot)) for slot in slots]
 
     def evict(self, slot: int) -> None:
         """Free a slot without a last word. What its trial reported before is still said."""
@@ -261,6 +263,11 @@ class Stack:
         self._sums.add_(self._gradients)
         means = self._ledger.open(losses, squares)
         return None if squares is None else means
+
+    def _evaluated(self, slot: int) -> tuple[Tensors, Tensors]:
+        """Return a slot's resulting parameters, and its extras as they are at those."""
+        params, extras = self.result(slot), self._forward.extras[slot]
+        return params, self._recalibration.extras(params, extras) if self._updates.averages(slot) else extras
 
     def _evaluate_due(self, slot: int) -> None:
         progress = self._progress[slot]

@@ -187,10 +187,14 @@ class Updates:
             group.pool.show(pool, state)
         return state, hp, slabs, pool
 
+    def averages(self, slot: int) -> bool:
+        """Whether a slot's result differs from its parameters."""
+        return bool(self._groups[self._group_of[slot]].rule.averages)
+
     def result(self, slot: int, params: Tensor) -> Tensor:
         """Return the row [P] to evaluate and to keep: the slot's parameters, or what its rule makes of them."""
         group = self._groups[self._group_of[slot]]
-        if not group.rule.averages:
+        if not self.averages(slot):
             return params[slot]
         slots = np.array([slot])
         state, hp, _, _ = self._gather(group, slots, torch.from_numpy(slots).to(params.device))

@@ -25,6 +25,9 @@ _NOT_HYPERPARAMETERS = frozenset(
     {"params", "param_names", "roles", "initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum"}
 )
 
+_TRAINED = "trained"
+"""What is remembered of a parameter while it shows the average."""
+
 
 def build(
     name: str,
@@ -33,8 +36,11 @@ def build(
     roles: Mapping[str, Role] | None = None,
     compiled: bool | None = None,
     **hp: Scalar,
-) -> torch.optim.Optimizer:
+) -> "RuleOptimizer":
     """Return optimizer `name` over `params`: groups, closures, state dicts and learning-rate schedulers as in torch.
+
+    Optimizers whose result is an average (schedule_free_...) want `eval()` before evaluating or saving the model and
+    `train()` before the next step; with all others both do nothing.
 
     Args:
         name: of the optimizer, see `tuner.optimizers.catalogue()`.
@@ -107,8 +113,10 @@ class RuleOptimizer(torch.optim.Optimizer):
             The closure's first loss, or None.
 
         Raises:
-            InvalidInput: a gradient is sparse, or there is no closure where one is needed.
+            InvalidInput: a gradient is sparse, there is no closure where one is needed, or `eval()` is in force.
         """
+        if self._in_eval():
+            raise InvalidInput([Fault("eval", f"{self.name} shows its average; call train() before the next step")])
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -116,10 +124,40 @@ class RuleOptimizer(torch.optim.Optimizer):
         elif rule_class(self.name).needs_loss:
             raise InvalidInput([Fault("closure", f"is None; {self.name} evaluates the loss again, so it needs one")])
         for group in self.param_groups:
-            for at, members in self._by_progress(group).items():
+            for at, members in self._by_progress(group, _has_gradient).items():
                 evaluate = None if closure is None else evaluation(closure, [param for param, _ in members])
                 self._update(group, at, members, evaluate)
         return loss
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Put the result into the parameters, to evaluate or save it; `train()` brings the trained ones back exactly.
+
+        Nothing happens with rules that do not average. Meanwhile a state dict holds both, and steps are refused.
+        """
+        if not rule_class(self.name).averages or self._in_eval():
+            return
+        for group in self.param_groups:
+            for at, members in self._by_progress(group, self._has_stepped).items():
+                rule, hp = self._rule(group, members, at[1])
+                params, state = self._stacked(rule, at, members)
+                for key, result in rule.evaluation_params(params, state, hp).items():
+                    param = members[int(key)][0]
+                    self.state[param][_TRAINED] = param.detach().clone()
+                    param.copy_(result[0])
+
+    @torch.no_grad()
+    def train(self) -> None:
+        """Bring back the trained parameters that `eval()` put aside."""
+        for param, remembered in self.state.items():
+            if _TRAINED in remembered:
+                param.copy_(remembered.pop(_TRAINED))
+
+    def _in_eval(self) -> bool:
+        return any(_TRAINED in remembered for remembered in self.state.values())
+
+    def _has_stepped(self, param: Tensor) -> bool:
+        return "step" in self.state.get(param, {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over, by copy, what `state_dict` returned.
@@ -141,14 +179,14 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Name the hyperparameters; torch adds keys of its own to `self.defaults`."""
         return [h.name for h in rule_class(self.name).declared()]
 
-    def _by_progress(self, group: Mapping[str, Any]) -> dict[tuple[float, torch.device], list[tuple[Tensor, Role]]]:
-        """Group what has a gradient by updates done and device: a rule has one step count for all it is handed."""
+    def _by_progress(
+        self, group: Mapping[str, Any], wanted: Callable[[Tensor], bool]
+    ) -> dict[tuple[float, torch.device], list[tuple[Tensor, Role]]]:
+        """Group what is wanted by updates done and device: a rule has one step count for all it is handed."""
         found: dict[tuple[float, torch.device], list[tuple[Tensor, Role]]] = {}
         for param, role in zip(group["params"], group["roles"], strict=True):
-            if param.grad is None:
+            if not wanted(param):
                 continue
-            if param.grad.layout != torch.strided:
-                raise InvalidInput([Fault("grad", f"its layout is {param.grad.layout}; allowed is a dense gradient")])
             steps_done = float(self.state[param].get("step", 0.0))
             found.setdefault((steps_done, param.device), []).append((param, role))
         return found
@@ -160,23 +198,34 @@ class RuleOptimizer(torch.optim.Optimizer):
         members: list[tuple[Tensor, Role]],
         evaluate: Evaluate | None,
     ) -> None:
-        steps_done, device = at
-        values = {key: _number(group[key]) for key in self._declared()}
-        rule = make_rule(self.name, {str(index): role for index, (_, role) in enumerate(members)}, values)  # type: ignore[arg-type]
-        hp = {key: _vector(float(values[key]), device) for key in vector_names(self.name)}  # type: ignore[arg-type]
-        done = torch.tensor(steps_done + 1, dtype=torch.float64)
+        rule, hp = self._rule(group, members, at[1])
+        done = torch.tensor(at[0] + 1, dtype=torch.float64)
         if isinstance(rule, ElementwiseRule) and self._in_one_pass(rule, members):
             own = [param for param, _ in members]
             kept = [[self._kept(param, name, param.shape, param) for param in own] for name in rule.buffers("vector")]
             grads = [param.grad.detach() for param in own]  # type: ignore[union-attr]
-            step_all(rule, grads, [param.detach() for param in own], kept, done.reshape(1).to(device), rule.own(hp))
+            step_all(rule, grads, [param.detach() for param in own], kept, done.reshape(1).to(at[1]), rule.own(hp))
         else:
-            params = {str(index): param.detach().unsqueeze(0) for index, (param, _) in enumerate(members)}
             grads_of = {str(index): param.grad.detach().unsqueeze(0) for index, (param, _) in enumerate(members)}  # type: ignore[union-attr]
-            state = self._state(rule, [param for param, _ in members], _vector(steps_done, device))
+            params, state = self._stacked(rule, at, members)
             rule.step(grads_of, params, state, hp, evaluate)
         for param, _ in members:
             self.state[param]["step"] = done
+
+    def _rule(
+        self, group: Mapping[str, Any], members: list[tuple[Tensor, Role]], device: torch.device
+    ) -> tuple[Rule, dict[str, Tensor]]:
+        """Return a group's rule for some of its members, and its hyperparameters as vectors [1]."""
+        values = {key: _number(group[key]) for key in self._declared()}
+        rule = make_rule(self.name, {str(index): role for index, (_, role) in enumerate(members)}, values)  # type: ignore[arg-type]
+        return rule, {key: _vector(float(values[key]), device) for key in vector_names(self.name)}  # type: ignore[arg-type]
+
+    def _stacked(
+        self, rule: Rule, at: tuple[float, torch.device], members: list[tuple[Tensor, Role]]
+    ) -> tuple[Tensors, State]:
+        """Return parameters and their state as a stack of one trial: views [1, ...]."""
+        params = {str(index): param.detach().unsqueeze(0) for index, (param, _) in enumerate(members)}
+        return params, self._state(rule, [param for param, _ in members], _vector(*at))
 
     def _in_one_pass(self, rule: ElementwiseRule, members: list[tuple[Tensor, Role]]) -> bool:
         """Whether these parameters are stepped by the compiled program; decided by what does not change."""
@@ -232,6 +281,12 @@ def evaluation(closure: Callable[[], float], members: list[Tensor]) -> Evaluate:
         return loss.to(members[0]), grads
 
     return evaluate
+
+
+def _has_gradient(param: Tensor) -> bool:
+    if param.grad is not None and param.grad.layout != torch.strided:
+        raise InvalidInput([Fault("grad", f"its layout is {param.grad.layout}; allowed is a dense gradient")])
+    return param.grad is not None
 
 
 def _named(group: Mapping[str, Any]) -> Iterable[tuple[str, Tensor]]:

@@ -10,19 +10,26 @@ from pathlib import Path
 
 from tuner import schedules
 from tuner.errors import Fault, InvalidInput
+from tuner.optimizers.adafactor import Adafactor
 from tuner.optimizers.adagrad import Adagrad
 from tuner.optimizers.adam import Adam
 from tuner.optimizers.adamw import AdamW
 from tuner.optimizers.ademamix import AdEMAMix
 from tuner.optimizers.amsgrad import AMSGrad
+from tuner.optimizers.lamb import LAMB
+from tuner.optimizers.lars import LARS
 from tuner.optimizers.lion import Lion
 from tuner.optimizers.momentum import Momentum
 from tuner.optimizers.muon import Muon
 from tuner.optimizers.nadam import NAdam
 from tuner.optimizers.nadamw import NAdamW
 from tuner.optimizers.nesterov import Nesterov
+from tuner.optimizers.prodigy import Prodigy
 from tuner.optimizers.rmsprop import RMSprop
 from tuner.optimizers.rule import Role, Rule
+from tuner.optimizers.schedule_free_adamw import ScheduleFreeAdamW
+from tuner.optimizers.schedule_free_sgd import ScheduleFreeSGD
+from tuner.optimizers.scion import Scion
 from tuner.optimizers.sgd import SGD
 from tuner.optimizers.signum import Signum
 from tuner.optimizers.treatment import treatment_of
@@ -45,6 +52,13 @@ _RULES: dict[str, type[Rule]] = {
         Lion,
         Signum,
         Muon,
+        Adafactor,
+        LAMB,
+        LARS,
+        ScheduleFreeSGD,
+        ScheduleFreeAdamW,
+        Prodigy,
+        Scion,
     )
 }
 

@@ -1,0 +1,54 @@
+"""Running statistics of batch normalisation, taken again at parameters that were never trained.
+
+A rule that averages is evaluated at other parameters than those its buffers were gathered at (Defazio et al. 2024,
+https://arxiv.org/abs/2405.15682, section 4.4). Before each such evaluation, and before weights are kept, the statistics
+are the plain mean over the first batches of the training data at the averaged parameters. The trial itself goes on with
+its own: what is returned is a copy, and depends on the parameters and the data alone.
+"""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tuner.engine.architecture import Architecture, Tensors
+from tuner.workloads.task import Data
+
+BATCHES = 50
+"""As many as the authors' package advises."""
+
+
+class Recalibration:
+    """Gathers a model's running statistics anew; all else of the model is in evaluation mode (no dropout)."""
+
+    def __init__(self, architecture: Architecture, data: Data, batch: int) -> None:
+        """`data` is the training data, on the device; `batch` is the number of examples that share statistics."""
+        self._inputs = data[0]
+        self._batch = batch
+        self._model = copy.deepcopy(architecture.evaluating)
+        self._fresh: Tensors = {}
+        for name, part in self._model.named_modules():
+            if isinstance(part, _BatchNorm) and part.track_running_stats:
+                part.train()
+                part.momentum = None  # a plain mean over batches, which starts from no batch
+                part.reset_running_stats()
+                prefix = f"{name}." if name else ""
+                self._fresh |= {f"{prefix}{key}": buffer for key, buffer in part.named_buffers(recurse=False)}
+
+    def extras(self, params: Tensors, extras: Tensors) -> Tensors:
+        """Return one slot's `extras` with the statistics that `params` have; the very same where there are none."""
+        if not self._fresh:
+            return extras
+        tensors = {**params, **extras, **{name: buffer.clone() for name, buffer in self._fresh.items()}}
+        with torch.no_grad():
+            for inputs in self._batches():
+                functional_call(self._model, tensors, (inputs,))
+        return {name: tensors[name] for name in extras}
+
+    def _batches(self) -> Iterator[Tensor]:
+        """Yield whole batches only, but one of all examples where there are fewer."""
+        whole = max(1, min(BATCHES, len(self._inputs) // self._batch))
+        yield from (self._inputs[i * self._batch : (i + 1) * self._batch] for i in range(whole))
