@@ -1,7 +1,5 @@
 """Every built-in workload at a small size, and the sample of update rules, for the laws that hold for all of them."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -103,8 +101,3 @@ def sort(events: list[Row | Ended], rows: dict[Any, list[Row]], ends: dict[Any, 
             ends[event.key] = event
         else:
             rows.setdefault(event.key, []).append(event)
-
-
-def finite(metrics: Mapping[str, float]) -> bool:
-    """Whether all are numbers."""
-    return all(map(math.isfinite, metrics.values()))

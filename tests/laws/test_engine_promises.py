@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from built_in_tasks import CASES, DROPPING, LR, rate, run, sampled_rules, signature, sort, task_of
+from built_in_tasks import CASES, DROPPING, rate, run, sampled_rules, signature, sort, task_of
 from line_search import Backtracking, register
 
 from tuner.engine import Ended, Row, Stack, TrialSpec

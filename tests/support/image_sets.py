@@ -15,7 +15,7 @@ def idx(array: NDArray[np.uint8]) -> bytes:
 def write_mnist(
     folder: Path, *, zipped: bool = False, train: int = 40, valid: int = 12, size: int = 28
 ) -> dict[str, NDArray[np.uint8]]:
-    """Write the four files with random images of size x size; return it by part: `train` and `t10k`, images and labels."""
+    """Write the four files with random images of size x size; return it: `train-` and `t10k-`, images and labels."""
     generator = np.random.default_rng(0)
     content = {}
     for part, count in (("train", train), ("t10k", valid)):
