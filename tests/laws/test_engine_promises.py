@@ -39,6 +39,7 @@ def one_thread_and_a_line_search() -> Iterator[None]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as monkeypatch:
         register(monkeypatch, Backtracking)
+        monkeypatch.setattr(Backtracking, "tries", 2)  # what a search is worth is not the point here
         yield
     torch.set_num_threads(before)
 
@@ -103,7 +104,7 @@ def test_slot_and_neighbours_change_no_bit(case: str, path: str) -> None:
     assert all(len(rows) == STEPS and any("valid_loss" in row[2] for row in rows) for rows in expected.values())
     assert any(row[3] is not None for rows in expected.values() for row in rows), "some noise is measured"
     trials = watched(case)
-    for turn in (1, 3):
+    for turn in (1, 3) if path == "eager" else (2,):
         stack = Stack(task_of(case), width=WIDTH, micro_batch=MICRO_BATCH, path=path)
         crowd = [replace(passer(case, n), key=f"first {n}") for n in range(turn)]
         assert in_a_crowd(case, stack, [*crowd, *trials[turn:], *trials[:turn]]) == expected

@@ -23,6 +23,7 @@ class Backtracking(Rule):
     hyperparameters = (Hyperparameter(name="lr", default=1.0, description="first step tried", low=0.0),)
     elementwise = False
     needs_loss = True
+    tries = TRIES
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
@@ -43,7 +44,7 @@ class Backtracking(Rule):
             torch.testing.assert_close(again[name], grad, rtol=1e-4, atol=1e-6, equal_nan=True)
         slope = sum((g.double() ** 2).flatten(1).sum(1) for g in grads.values())
         step, done = hp["lr"].clone(), torch.zeros_like(hp["lr"], dtype=torch.bool)
-        for _ in range(TRIES):
+        for _ in range(self.tries):
             moved = {name: p - per_trial(step, p) * grads[name] for name, p in params.items()}
             losses, _ = evaluate(moved)
             done |= losses.double() <= start.double() - SLOPE * step * slope
