@@ -71,8 +71,21 @@ def test_a_line_search_equals_a_plain_loop(name: str, path: str) -> None:
     assert halvings >= 9
 
 
-def test_a_searching_trial_keeps_its_bits_beside_others() -> None:
-    """Also beside a search that meets nothing but NaN."""
+class Scaled(nn.Module):
+    """Inputs are scaled by drawn numbers, a buffer: every seed's loss is another function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(7, CLASSES)
+        self.register_buffer("scale", torch.randn(7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x * self.scale)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("task", [small_task(), task_for(VECTOR, Scaled)], ids=["plain", "own buffers"])
+def test_a_searching_trial_keeps_its_bits_beside_others(task: Task) -> None:
+    """Also beside a search that meets nothing but NaN, and where the loss depends on the slot's own buffers."""
     watched = spec(100, "backtracking", lr=4.0, batch_size=8, examples=96, report_every=16, **TAME)
     others = [
         spec(1, "sgd", lr=1e30, batch_size=4, examples=4000, divergence_factor=1e30),
@@ -81,7 +94,7 @@ def test_a_searching_trial_keeps_its_bits_beside_others() -> None:
     ]
     found = []
     for trials in ([watched], [*others, watched], [others[0], watched, *others[1:]]):
-        rows, _ = run_until_idle(Stack(small_task(), width=5, micro_batch=4), trials)
+        rows, _ = run_until_idle(Stack(task, width=5, micro_batch=4), trials)
         found.append([(row.step, row.metrics, row.noise) for row in rows[100]])
     assert found[0] == found[1] == found[2] and len(found[0]) == 6
 

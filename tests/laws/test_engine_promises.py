@@ -29,7 +29,7 @@ MIDDLE = 5
 """Ticks after which every watched trial is in the middle of a step."""
 ROUNDING = 2e-5
 """Relative."""
-PASSING_TICKS = 3
+PASSING_TICKS = 2
 """After so many ticks a neighbour is evicted, in the middle of a step."""
 
 
@@ -50,7 +50,7 @@ def watched(case: str) -> list[TrialSpec]:
     for number, optimizer in enumerate(RULES.values()):
         size = MICRO_BATCH * (2 + number % 2)
         params = {"optimizer": optimizer, "lr": rate(case, optimizer), "batch_size": size, "schedule": "cosine"}
-        specs.append(TrialSpec(100 + number, params, 3 + number, STEPS * size, (2 * size,), size, 1e9))
+        specs.append(TrialSpec(100 + number, params, 3 + number, STEPS * size, (3 * size,), 10**9, 1e9))
     return specs
 
 
@@ -76,22 +76,21 @@ def alone(case: str, path: str) -> dict[Any, list[tuple[Any, ...]]]:
 
 
 def in_a_crowd(case: str, stack: Stack, waiting: list[TrialSpec]) -> dict[Any, list[tuple[Any, ...]]]:
-    """Train with free slots always refilled, by neighbours too, which are evicted after a few ticks."""
+    """Train in slots that others have left, a tick or two ago; neighbours are evicted and replaced all the time."""
     rows: dict[Any, list[Row]] = {}
     ends: dict[Any, Ended] = {}
     queue, names, since = deque(waiting), count(), dict[Any, int]()
-    wanted = {spec.key for spec in waiting if spec.key in alone(case, stack.path)}
+    wanted = {spec.key for spec in waiting}
     for tick in count():
-        for key in [key for key in stack.keys() if tick - since.get(key, tick) == PASSING_TICKS]:
+        while stack.free and tick % 2 == 0:
+            spec = queue.popleft() if queue and tick else passer(case, next(names))
+            stack.admit(spec)
+            since[spec.key] = tick
+        sort(stack.tick(), rows, ends)
+        for key in [key for key in stack.keys() if key not in wanted and tick - since[key] == PASSING_TICKS]:
             slot = stack.slot_of(key)
             if slot is not None:
                 stack.evict(slot)
-        while stack.free:
-            spec = queue.popleft() if queue else passer(case, next(names))
-            stack.admit(spec)
-            if spec.key not in wanted:
-                since[spec.key] = tick
-        sort(stack.tick(), rows, ends)
         if wanted <= ends.keys():
             return {key: [signature(row) for row in rows[key]] for key in wanted}
     raise AssertionError
@@ -101,13 +100,13 @@ def in_a_crowd(case: str, stack: Stack, waiting: list[TrialSpec]) -> dict[Any, l
 @pytest.mark.parametrize("case", CASES)
 def test_slot_and_neighbours_change_no_bit(case: str, path: str) -> None:
     expected = alone(case, path)
-    assert all(len(rows) == STEPS and any("valid_loss" in row[2] for row in rows) for rows in expected.values())
-    assert any(row[3] is not None for rows in expected.values() for row in rows), "some noise is measured"
+    assert all(
+        ["valid_loss" in row[2] and row[3] is not None for row in rows] == 2 * [True] for rows in expected.values()
+    )
     trials = watched(case)
-    for turn in (1, 3) if path == "eager" else (2,):
+    for turn in (0, 2) if path == "eager" else (1,):
         stack = Stack(task_of(case), width=WIDTH, micro_batch=MICRO_BATCH, path=path)
-        crowd = [replace(passer(case, n), key=f"first {n}") for n in range(turn)]
-        assert in_a_crowd(case, stack, [*crowd, *trials[turn:], *trials[:turn]]) == expected
+        assert in_a_crowd(case, stack, [*trials[turn:], *trials[:turn]]) == expected
 
 
 def moved(case: str, path: str, snapshot: Any, spec: TrialSpec) -> tuple[list[Row | Ended], Any]:
@@ -179,7 +178,7 @@ def test_dropout_belongs_to_the_seed() -> None:
     task = replace(task_of(DROPPING), train=tuple(part[:1] for part in task_of(DROPPING).train))
     losses = []
     for seed in (3, 3, 4):
-        still = replace(spec, seed=seed, params={**spec.params, "lr": 0.0})
+        still = replace(spec, seed=seed, report_every=spec.batch_size, params={**spec.params, "lr": 0.0})
         rows, _ = run(Stack(one_model(task), width=2, micro_batch=MICRO_BATCH), [still])
         losses.append([row.metrics["train_loss"] for row in rows[spec.key]])
     assert losses[0] == losses[1] and len(set(losses[0])) == STEPS
