@@ -67,13 +67,15 @@ def sampled_rules() -> dict[str, str]:
     return {"elementwise": "adamw", "matrix": "muon", **first}
 
 
-def rate(case: str, optimizer: str) -> float:
-    """Return a learning rate with which a few steps are tame."""
+def rate(case: str, optimizer: str) -> float | None:
+    """Return a learning rate with which a few steps are tame; None for a rule that has none."""
     if optimizer == Backtracking.name:
         return 64 * LR.get(case, 0.05)
     if optimizer in ("sgd", "momentum", "nesterov"):
         return LR.get(case, 0.05)
-    lr = next(h for h in catalogue()[optimizer].hyperparameters if h.name == "lr")
+    lr = next((h for h in catalogue()[optimizer].hyperparameters if h.name == "lr"), None)
+    if lr is None:
+        return None
     return lr.search.min if lr.search is not None else float(lr.default)
 
 

@@ -49,7 +49,9 @@ def watched(case: str) -> list[TrialSpec]:
     specs = []
     for number, optimizer in enumerate(RULES.values()):
         size = MICRO_BATCH * (2 + number % 2)
-        params = {"optimizer": optimizer, "lr": rate(case, optimizer), "batch_size": size, "schedule": "cosine"}
+        params: dict[str, Any] = {"optimizer": optimizer, "batch_size": size, "schedule": "cosine"}
+        if (lr := rate(case, optimizer)) is not None:
+            params["lr"] = lr
         specs.append(TrialSpec(100 + number, params, 3 + number, STEPS * size, (3 * size,), 10**9, 1e9))
     return specs
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from built_in_tasks import LR, NAMES, sort, task_of
 from line_search import SHRINK, SLOPE, TRIES, Backtracking, register
-from rule_oracles import polar_by_newton_schulz
+from oracles_torch import polar_by_newton_schulz
 from torch import Tensor, nn
 
 from tuner.engine import Ended, Row, Stack, TrialSpec
