@@ -97,8 +97,10 @@ def test_a_fresh_process(tmp_path: Path) -> None:
     assert json.loads(json.dumps(before)) + json.loads(answer.stdout) == expected
 
 
-def test_the_bytes_do_not_depend_on_slot_width_or_neighbours() -> None:
-    task, watched = small_task(), WATCHED["adamw"]
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_bytes_do_not_depend_on_slot_width_or_neighbours(optimizer: str) -> None:
+    """Nor does plain gradient descent carry the state that its neighbours need."""
+    task, watched = small_task(), spec(7, optimizer, lr=1e-2, **SCHEDULED)
     contents = []
     for width, others in ((2, 0), (5, 2)):
         stack = Stack(task, width=width, micro_batch=4)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from engine_cases import run_until_idle, small_task, spec
+from line_search import Backtracking, register
 from test_same_bits import NEIGHBOURS, WATCHED, rows_of
 
 from tuner.engine import Stack, update
@@ -53,6 +54,18 @@ def test_slot_and_neighbours_change_no_bit(problem: str, name: str, request: pyt
         assert rows_of(rows[100]) == expected
         assert ends.get(2) is None or ends[2].infeasible == "diverged"
         empty(stack)
+
+
+def test_a_line_search_keeps_its_bits_in_a_compiled_stack(odd: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its evaluations run beside the compiled program; the rule compares their gradients with those of its step."""
+    register(monkeypatch, Backtracking)
+    watched = spec(100, Backtracking.name, lr=4.0, batch_size=8, examples=96, report_every=16, divergence_factor=1e9)
+    found = []
+    for crowd in ([watched], [*NEIGHBOURS[:3], watched], [NEIGHBOURS[2], watched, NEIGHBOURS[5]]):
+        rows, _ = run_until_idle(odd, crowd, until=100)
+        found.append(rows_of(rows[100]))
+        empty(odd)
+    assert found[0] == found[1] == found[2] and len(found[0]) == 6
 
 
 def test_masked_and_single_updates_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:

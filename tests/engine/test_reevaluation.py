@@ -1,77 +1,27 @@
 """Rules that need the loss again: a backtracking line search in the stack is the one in a plain loop."""
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 from engine_cases import batches, run_until_idle, small_task, solo_model, spec
+from line_search import SHRINK, SLOPE, TRIES, Backtracking, FlatBacktracking, register
 from model_kinds import CLASSES, VECTOR, task_for, task_of
 from torch import Tensor, nn
 
 from tuner.engine import Row, Stack, TrialSpec
 from tuner.engine.reevaluation import ROWS
-from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors, per_trial
-from tuner.study.hyperparameter import Hyperparameter
+from tuner.optimizers.rule import Evaluate, State, Tensors
 from tuner.workloads import Task
 
-SHRINK, SLOPE, TRIES = 0.5, 0.5, 7
 TAME: dict[str, Any] = {"divergence_factor": 1e9}
 """A search on one batch may well make the next one's loss much larger."""
 
 
-class Backtracking(Rule):
-    """Steepest descent from lr downwards until Armijo's condition holds; the slope of the gradient is minus |g|^2."""
-
-    name = "backtracking"
-    summary = "Steepest descent with Armijo's backtracking"
-    formula = "p ← p - t g, t = lr, lr/2, ... until f(p - t g) <= f(p) - t |g|^2 / 2"
-    reference = "Armijo 1966, https://doi.org/10.2140/pjm.1966.16.1"
-    hyperparameters = (Hyperparameter(name="lr", default=1.0, description="first step tried", low=0.0),)
-    elementwise = False
-    needs_loss = True
-
-    @classmethod
-    def buffers(cls, role: Role) -> tuple[str, ...]:
-        return ()
-
-    def update(
-        self,
-        grads: Tensors,
-        params: Tensors,
-        state: State,
-        hp: Mapping[str, Tensor],
-        evaluate: Evaluate | None = None,
-    ) -> None:
-        assert evaluate is not None
-        state.step.add_(1)
-        start, again = evaluate({name: p.clone() for name, p in params.items()})
-        for name, grad in grads.items():  # the loss offered is the one whose gradient the step has
-            torch.testing.assert_close(again[name], grad, rtol=1e-4, atol=1e-6, equal_nan=True)
-        slope = sum((g.double() ** 2).flatten(1).sum(1) for g in grads.values())
-        step, done = hp["lr"].clone(), torch.zeros_like(hp["lr"], dtype=torch.bool)
-        for _ in range(TRIES):
-            moved = {name: p - per_trial(step, p) * grads[name] for name, p in params.items()}
-            losses, _ = evaluate(moved)
-            done |= losses.double() <= start.double() - SLOPE * step * slope
-            step = torch.where(done, step, step * SHRINK)
-        for name, p in params.items():
-            p.sub_(per_trial(step, p) * grads[name])
-
-
-class FlatBacktracking(Backtracking):
-    name = "flat-backtracking"
-    elementwise = True  # its parameters come as one tensor
-
-
-RULES: dict[str, type[Rule]] = vars(importlib.import_module("tuner.optimizers.catalogue"))["_RULES"]
-
-
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for rule in (Backtracking, FlatBacktracking):
-        monkeypatch.setitem(RULES, rule.name, rule)
+    register(monkeypatch, Backtracking, FlatBacktracking)
 
 
 def plain(task: Task, trial: TrialSpec, steps: int) -> tuple[nn.Module, int]:
@@ -121,8 +71,21 @@ def test_a_line_search_equals_a_plain_loop(name: str, path: str) -> None:
     assert halvings >= 9
 
 
-def test_a_searching_trial_keeps_its_bits_beside_others() -> None:
-    """Also beside a search that meets nothing but NaN."""
+class Scaled(nn.Module):
+    """Inputs are scaled by drawn numbers, a buffer: every seed's loss is another function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(7, CLASSES)
+        self.register_buffer("scale", torch.randn(7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x * self.scale)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("task", [small_task(), task_for(VECTOR, Scaled)], ids=["plain", "own buffers"])
+def test_a_searching_trial_keeps_its_bits_beside_others(task: Task) -> None:
+    """Also beside a search that meets nothing but NaN, and where the loss depends on the slot's own buffers."""
     watched = spec(100, "backtracking", lr=4.0, batch_size=8, examples=96, report_every=16, **TAME)
     others = [
         spec(1, "sgd", lr=1e30, batch_size=4, examples=4000, divergence_factor=1e30),
@@ -131,7 +94,7 @@ def test_a_searching_trial_keeps_its_bits_beside_others() -> None:
     ]
     found = []
     for trials in ([watched], [*others, watched], [others[0], watched, *others[1:]]):
-        rows, _ = run_until_idle(Stack(small_task(), width=5, micro_batch=4), trials)
+        rows, _ = run_until_idle(Stack(task, width=5, micro_batch=4), trials)
         found.append([(row.step, row.metrics, row.noise) for row in rows[100]])
     assert found[0] == found[1] == found[2] and len(found[0]) == 6
 
@@ -197,6 +160,6 @@ def test_rules_that_need_no_loss_get_none(monkeypatch: pytest.MonkeyPatch) -> No
             state.step.add_(1)
             seen.append(evaluate)
 
-    monkeypatch.setitem(RULES, "asking", Asking)
+    register(monkeypatch, Asking)
     run_until_idle(Stack(small_task(), width=1, micro_batch=4), [spec(1, "asking", lr=1.0, examples=48)])
     assert seen == [None, None, None]

@@ -70,6 +70,17 @@ def test_divergence_ends_the_trial_and_nobody_else(factor: float) -> None:
     assert all(math.isfinite(value) for row in rows[2] for value in row.metrics.values())
 
 
+def test_numbers_beyond_a_double_end_their_trial_and_not_the_stack() -> None:
+    """Squares of squared norms overflow long before the loss does; a boundless factor lets no infinite loss pass."""
+    base = small_task()
+    task = Task(base.model, lambda output, y: (output * output).mean(), base.train, base.valid)
+    stack = Stack(task, width=2, micro_batch=4, dtype=torch.float64)
+    wild = spec(1, "sgd", lr=1e60, batch_size=8, report_every=8, divergence_factor=1e308)
+    rows, ends = run_until_idle(stack, [wild, spec(2, "sgd", lr=0.01)])
+    assert ends[1].infeasible == "diverged" and ends[2].outcome == "finished"
+    assert all(math.isfinite(value) for row in rows.get(1, []) for value in row.metrics.values())
+
+
 def test_divergence_by_the_last_update_is_seen() -> None:
     stack = Stack(small_task(), width=1, micro_batch=4)
     _, ends = run_until_idle(stack, [spec(1, "sgd", lr=float("1e39"), examples=16)])

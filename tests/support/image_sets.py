@@ -13,13 +13,13 @@ def idx(array: NDArray[np.uint8]) -> bytes:
 
 
 def write_mnist(
-    folder: Path, *, zipped: bool = False, train: int = 40, valid: int = 12
+    folder: Path, *, zipped: bool = False, train: int = 40, valid: int = 12, size: int = 28
 ) -> dict[str, NDArray[np.uint8]]:
-    """Write the four files with random content; return it by part: `train` and `t10k`, images and labels."""
+    """Write the four files with random images of size x size; return it: `train-` and `t10k-`, images and labels."""
     generator = np.random.default_rng(0)
     content = {}
     for part, count in (("train", train), ("t10k", valid)):
-        content[f"{part}-images-idx3-ubyte"] = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        content[f"{part}-images-idx3-ubyte"] = generator.integers(0, 256, (count, size, size), dtype=np.uint8)
         content[f"{part}-labels-idx1-ubyte"] = generator.integers(0, 10, count, dtype=np.uint8)
     for name, array in content.items():
         path = folder / (f"{name}.gz" if zipped else name)

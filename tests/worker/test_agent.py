@@ -129,6 +129,16 @@ def test_a_dead_device_process_is_blamed_on_those_it_ran(server: FakeServer, dev
         eventually(lambda: (1, 2) in device.assigned())
 
 
+def test_an_error_that_utf_8_cannot_carry_is_told_all_the_same(server: FakeServer, device: FakeDevice) -> None:
+    with RunningAgent(server, device):
+        server.lease(assignment(1))
+        eventually(device.assigned)
+        device.say({"restarted": {"trial": 1, "attempt": 1, "why": "no file \udcff"}})
+        device.end(1, outcome="error", error="no file \udcff here")
+        eventually(lambda: server.outcomes() == {(1, 1): "error"})
+    assert server.finishes[0].error == "no file ? here"
+
+
 def test_capacity_keeps_some_assignments_ahead(server: FakeServer) -> None:
     device = FakeDevice(width=16)
     with RunningAgent(server, device):

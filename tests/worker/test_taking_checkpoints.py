@@ -152,6 +152,26 @@ def test_a_store_that_fails_costs_the_checkpoint_only(
     assert watched.of("checkpointed") == [] and watched.of("ended")[0]["weights"] is None
 
 
+def test_a_lack_of_memory_costs_the_checkpoint_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: list[Json]
+) -> None:
+    """A snapshot is a copy; when there is room again, the next one is taken."""
+    real, refused = Stack.snapshot, []
+
+    def hungry(stack: Stack, slot: int) -> Any:
+        if len(refused) < 3:
+            refused.append(slot)
+            raise torch.OutOfMemoryError("no memory left")
+        return real(stack, slot)
+
+    monkeypatch.setattr(Stack, "snapshot", hungry)
+    watched = Watched(tmp_path)
+    watched.assign(1)
+    watched.run()
+    assert watched.rows(1, 1) == straight and watched.of("width") == []
+    assert len(refused) == 3 and watched.of("checkpointed")
+
+
 def test_a_drain_checkpoints_every_trial_where_it_stands(tmp_path: Path, straight: list[Json]) -> None:
     first = Watched(tmp_path, width=4)
     assert first.checkpoints is not None

@@ -5,7 +5,6 @@ that is positive). What is counted here depends on the trial's own ticks alone, 
 """
 
 import copy
-import math
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +14,9 @@ from typing import Any
 from tuner.engine.ledger import Entries
 from tuner.engine.trial import Row, TrialSpec
 from tuner.noise.sums import NoiseSums
+
+MOST_NORM = 1e140
+"""Squared gradient norms from here on are not counted as noise: their squares would be infinite."""
 
 _NOT_STATE = ("spec", "micro_batch", "started")
 
@@ -99,9 +101,10 @@ class Progress:
     def _finish_step(self, mean: float) -> None:
         count = self._tick_count
         if self.step == 0 and self._loss_sum > 0:
-            self._ceiling = self._loss_sum / self._loss_count * self.spec.divergence_factor
+            ceiling = self._loss_sum / self._loss_count * self.spec.divergence_factor
+            self._ceiling = min(ceiling, sys.float_info.max)
         self.step += 1
-        if count >= 2 and math.isfinite(self._square_sum) and math.isfinite(mean):
+        if count >= 2 and self._square_sum < MOST_NORM and mean < MOST_NORM:  # not true of NaN
             self._noise += NoiseSums.of_step(self._square_sum / count, mean, self.micro_batch, count)
         self._square_sum, self._tick_count = 0.0, 0
 

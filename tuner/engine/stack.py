@@ -198,7 +198,7 @@ class Stack:
             spec=progress.spec,
             params=self._params[slot].clone(),
             sums=self._sums[slot].clone(),
-            slabs=tuple(slab[slot].clone() for slab in self._updates.slabs),
+            slabs=tuple(slab[slot].clone() for slab in self._updates.slabs_of(slot)),
             pool=None if (pool := self._updates.pool_row(slot)) is None else pool.clone(),
             extras={name: tensor.clone() for name, tensor in self._forward.extras[slot].items()},
             progress=progress.resumed_at(progress.started),

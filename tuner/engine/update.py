@@ -43,6 +43,8 @@ class RuleGroup:
         width, device = len(like), like.device
         self.rule = rule
         self.names = [h.name for h in rule.declared() if not h.fixes_program]
+        self.slabs = max(len(self.buffer_names(parameter)) for parameter in rule.roles)
+        """How many of the stack's slabs it uses, the first ones."""
         self.table = torch.zeros(width, len(self.names), dtype=torch.float64, device=device)
         self.pool = Pool(rule, layout, device)
         self.masked: MaskedUpdate | None = None
@@ -103,8 +105,7 @@ class Updates:
         values = _hyperparameters(name, spec.params)
         schedule = _schedule(spec)
         group = self._group(name, values, params)
-        most = max(len(group.buffer_names(parameter)) for parameter in group.rule.roles)
-        while len(self.slabs) < most:
+        while len(self.slabs) < group.slabs:
             self.slabs.append(torch.zeros_like(params))
         group.table[slot] = torch.tensor([float(values[name]) for name in group.names], dtype=torch.float64)
         for slab in self.slabs:
@@ -117,6 +118,10 @@ class Updates:
         self._schedules[slot] = schedule
         self.counts[slot] = spec.batch_size // self._slots.micro_batch
         self._work_out(slot, step)
+
+    def slabs_of(self, slot: int) -> list[Tensor]:
+        """Return the slabs [width, P] that the rule of an occupied slot uses; its rows of all others are zero."""
+        return self.slabs[: self._groups[self._group_of[slot]].slabs]
 
     def apply(self, due: Ints, params: Tensor, sums: Tensor, squared_norms: Tensor | None) -> None:
         """Step the due slots with the mean of the micro-batch gradients that `sums` [width, P] adds up, then zero it.

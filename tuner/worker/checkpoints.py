@@ -7,7 +7,7 @@ Each trial in turn, one at a time, so that neither memory nor the disk sees all 
 - A checkpoint is told after all rows of its trial up to its step, and only when it lies safely in the store.
 - While the server does not know of a trial's checkpoint, no further one is taken of it: if this process died, nobody
   could resume from it, and while the server is away the store does not grow.
-- A fault of the store is logged and costs the checkpoint, never the trial.
+- A fault of the store, or a lack of memory, is logged and costs the checkpoint, never the trial.
 """
 
 import logging
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch  # noqa: F401 - loaded now: as a part of the first checkpoint it would be charged to it
+import torch
 from torch import Tensor
 
 from tuner.engine import Snapshot, Stack, TrialSpec
@@ -123,7 +124,12 @@ class Checkpoints:
         """Hand a trial's state to the writer. What the stack has to say of it must have been said."""
         began = time.monotonic()
         trial = self._trials[key]
-        snapshot = stack.snapshot(slot)
+        try:
+            snapshot = stack.snapshot(slot)
+        except torch.OutOfMemoryError:
+            log.warning("no memory for a checkpoint", extra={"action": "checkpoint", "trial": key[0]})
+            trial.last_s = began
+            return
         path = path_of(trial.study, trial.number, key[1], snapshot.step, self._token)
 
         def message(stored: Stored | None) -> Json | None:

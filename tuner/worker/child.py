@@ -1,9 +1,12 @@
 """The agent's end of a device process: start it, talk to it, notice its death, start it again.
 
 A process that dies is restarted after a pause that doubles from 0.5 s to 30 s, and is reset by a minute of life.
+Invariants: a process that does not read what it is told (it hangs, or was stopped) never holds the agent up; one whose
+words cannot be understood is ended, since what it holds would otherwise be held for ever.
 """
 
 import logging
+import queue
 import subprocess
 import sys
 import threading
@@ -53,6 +56,7 @@ class DeviceProcess:
         self._closing = False
         self._killed_why: str | None = None
         self._reader: threading.Thread | None = None
+        self._outgoing: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
 
     @property
     def pid(self) -> int | None:
@@ -67,19 +71,15 @@ class DeviceProcess:
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
             )
             self._killed_why = None
-            args = (self._process, listen)
-            self._reader = threading.Thread(target=self._read, args=args, name=self.device, daemon=True)
+            self._outgoing = queue.SimpleQueue()
+            ends = self._process, self._outgoing
+            threading.Thread(target=self._write, args=ends, name=f"to {self.device}", daemon=True).start()
+            self._reader = threading.Thread(target=self._read, args=(*ends, listen), name=self.device, daemon=True)
             self._reader.start()
 
     def send(self, message: Json) -> None:
-        """Send a message; to a process that is dying it goes nowhere, and its death will be told."""
-        process = self._process
-        if process is None or process.stdin is None:
-            return
-        try:
-            write_line(process.stdin, message)
-        except (OSError, ValueError):
-            log.debug("a message to a dying device process was lost", extra={"action": "send", "device": self.device})
+        """Send a message, without waiting; to a process that is dying it goes nowhere, and its death will be told."""
+        self._outgoing.put(message)
 
     def kill(self, why: str) -> None:
         """End the process by force; its death is told with the reason, and it is started again."""
@@ -91,12 +91,7 @@ class DeviceProcess:
     def hang_up(self) -> None:
         """Let the process leave: it hands over what it has to say, and ends. It is not started again."""
         self._closing = True
-        process = self._process
-        try:
-            if process is not None and process.stdin is not None:
-                process.stdin.close()
-        except OSError:
-            pass  # it is gone already
+        self._outgoing.put(None)
 
     def close(self, patience_s: float) -> None:
         """Let the process leave, kill it when it has not left in time, and hear its last messages out."""
@@ -112,22 +107,38 @@ class DeviceProcess:
         if self._reader is not None and self._reader is not threading.current_thread():
             self._reader.join(LAST_MESSAGES_S)
 
-    def _read(self, process: "subprocess.Popen[str]", listen: Listener) -> None:
+    def _write(self, process: "subprocess.Popen[str]", outgoing: "queue.SimpleQueue[Json | None]") -> None:
+        """Hand messages over until None comes; then the process's stdin ends."""
+        assert process.stdin is not None
+        try:
+            while (message := outgoing.get()) is not None:
+                write_line(process.stdin, message)
+        except (OSError, ValueError):
+            log.debug("a message to a dying device process was lost", extra={"action": "send", "device": self.device})
+        try:
+            process.stdin.close()
+        except OSError:
+            pass  # unsent bytes for a dead process
+
+    def _read(
+        self, process: "subprocess.Popen[str]", outgoing: "queue.SimpleQueue[Json | None]", listen: Listener
+    ) -> None:
         assert process.stdout is not None
         with process.stdout:
-            for message in read_lines(process.stdout):
-                self.heard += 1
-                listen(self, message)
+            try:
+                for message in read_lines(process.stdout):
+                    self.heard += 1
+                    listen(self, message)
+            except Exception as error:  # whatever it was, nobody would hear the process from now on
+                log.exception("a device process is not understood and is ended", extra={"device": self.device})
+                self._killed_why = f"said something that cannot be understood ({type(error).__name__}: {error})"
+                process.kill()
         status = process.wait()
         if time.monotonic() - self._started_at > LONG_LIFE_S:
             self._pause_s = FIRST_PAUSE_S
         self._start_at = time.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-        if process.stdin is not None and not self._closing:
-            try:
-                process.stdin.close()
-            except OSError:
-                pass  # unsent bytes for a dead process
+        outgoing.put(None)
         self._process = None
         if not self._closing:
             listen(self, {"died": status, "why": self._killed_why})

@@ -222,9 +222,8 @@ class Holdings:
                 self.outbox.checkpoint(Checkpointed(**message["checkpointed"]))
                 return False
             if "restarted" in message:
-                self.outbox.restart(
-                    Restarted(**{**message["restarted"], "why": message["restarted"]["why"][:MOST_REASON]})
-                )
+                why = _plain(message["restarted"]["why"])[:MOST_REASON]
+                self.outbox.restart(Restarted(**{**message["restarted"], "why": why}))
                 return False
             if "alive" in message:
                 return False
@@ -315,11 +314,16 @@ class Holdings:
             infeasible=infeasible,
             step=attempt.step if attempt else 0,
             examples=attempt.examples if attempt else 0,
-            error=error[-MOST_ERROR_TEXT:] if error else None,
+            error=_plain(error)[-MOST_ERROR_TEXT:] if error else None,
             program=attempt.program if attempt else {},
             weights=weights,
         )
         self.outbox.finish(finish)
+
+
+def _plain(text: str) -> str:
+    """Replace what UTF-8 cannot carry: names of files in another encoding, in the words of a user's error."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _key(pair: list[int]) -> Key:
