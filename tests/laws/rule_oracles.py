@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import oracles_matrix
 import oracles_torch
 import torch
 from torch import Tensor
@@ -33,13 +34,16 @@ ROLES: dict[str, Role] = {
 }
 Params = dict[str, Tensor]
 
-STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = {**oracles_torch.ORACLES}
+STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = {
+    **oracles_torch.ORACLES,
+    **oracles_matrix.ORACLES,
+}
 """Rule -> from parameters (with `grad`) and hyperparameters of one trial to objects whose `step()` moves them."""
 
 RUNS: dict[str, Callable[[Params, Mapping[str, Any], "Quadratic", int], Params]] = {}
 """Rule -> a whole run of one trial, for oracles that ask for loss and gradient themselves."""
 
-TOLERANCE: dict[str, float] = {}
+TOLERANCE: dict[str, float] = {**oracles_matrix.TOLERANCE}
 """Relative and absolute, where not 1e-12."""
 
 STEPS: dict[str, int] = {}
