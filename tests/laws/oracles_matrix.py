@@ -61,5 +61,54 @@ def _shampoo(params: Params, hp: Mapping[str, Any]) -> list[Any]:
     return [Shampoo(hidden, hp), adamw_of(rest, hp, "graft_eps")]
 
 
-ORACLES = {"shampoo": _shampoo}
-TOLERANCE = {"shampoo": 1e-9}
+def ramped_basis(factor: Tensor) -> Tensor:
+    """Eigenvectors, largest first, of the factor with SOAP's ramp of 1e-3 ‖A‖ to 1e-3 ‖A‖ / m on the diagonal."""
+    size = len(factor)
+    ramp = torch.diag(torch.linspace(1, 1 / size, size, dtype=factor.dtype)) * 1e-3
+    return torch.linalg.eigh(factor + torch.linalg.matrix_norm(factor) * ramp)[1].flip(1)
+
+
+class Soap:
+    """As the authors' code: momentum kept in the parameter's own axes, the first step only starts the bases."""
+
+    def __init__(self, params: Params, hp: Mapping[str, Any], flat: tuple[str, ...], refresh: int = 10) -> None:
+        self.params, self.hp, self.flat, self.refresh, self.t = params, hp, flat, refresh, -1
+        self.state: dict[str, Any] = {}
+
+    def step(self) -> None:
+        hp, self.t = self.hp, self.t + 1
+        beta, b1, b2 = hp["shampoo_beta"], hp["beta1"], hp["beta2"]
+        for name, param in self.params.items():
+            g = param.grad.reshape(1, -1) if name in self.flat else param.grad.reshape(len(param), -1)
+            if self.t == 0:
+                left, right = (1 - beta) * g @ g.T, (1 - beta) * g.T @ g
+                bases = [torch.eye(len(a), dtype=g.dtype) for a in (left, right)]
+                if name not in self.flat:
+                    bases = [ramped_basis(left), ramped_basis(right)]
+                self.state[name] = [left, right, *bases, torch.zeros_like(g), torch.zeros_like(g)]
+                continue
+            left, right, ql, qr, mean, square = self.state[name]
+            mean = b1 * mean + (1 - b1) * g
+            square = b2 * square + (1 - b2) * (ql.T @ g @ qr) ** 2
+            size = hp["lr"] * (1 - b2**self.t) ** 0.5 / (1 - b1**self.t)
+            step = ql @ ((ql.T @ mean @ qr) / (square.sqrt() + hp["eps"])) @ qr.T
+            param.sub_(size * step.reshape(param.shape)).mul_(1 - hp["lr"] * hp["weight_decay"])
+            left, right = beta * left + (1 - beta) * g @ g.T, beta * right + (1 - beta) * g.T @ g
+            if self.t % self.refresh == 0 and name not in self.flat:
+                ql, square = self.turned(left, ql, square)
+                qr, square_t = self.turned(right, qr, square.T)
+                square = square_t.T
+            self.state[name] = [left, right, ql, qr, mean, square]
+
+    @staticmethod
+    def turned(factor: Tensor, basis: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
+        moved = factor @ basis + 1e-6 * torch.linalg.matrix_norm(factor) * basis
+        order = torch.argsort((basis * moved).sum(0), descending=True)
+        return torch.linalg.qr(moved[:, order])[0], square[order]
+
+
+ORACLES = {
+    "shampoo": _shampoo,
+    "soap": lambda params, hp: [Soap(params, hp, flat=("embedding", "bias"))],
+}
+TOLERANCE = {"soap": 1e-9}

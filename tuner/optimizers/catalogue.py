@@ -17,10 +17,11 @@ from tuner.optimizers.nesterov import Nesterov
 from tuner.optimizers.rule import Role, Rule
 from tuner.optimizers.sgd import SGD
 from tuner.optimizers.shampoo import Shampoo
+from tuner.optimizers.soap import SOAP
 from tuner.optimizers.treatment import treatment_of
 from tuner.study.hyperparameter import OptimizerInfo, Scalar, to_json
 
-_RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (SGD, Momentum, Nesterov, AdamW, Muon, Shampoo)}
+_RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (SGD, Momentum, Nesterov, AdamW, Muon, Shampoo, SOAP)}
 
 JSON_PATH = Path(__file__).with_name("catalogue.json")
 

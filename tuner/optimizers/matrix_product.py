@@ -89,7 +89,9 @@ def multiply(left: Tensor, right: Tensor) -> Tensor:
         left, right = _longer(left, missing), _longer(right, missing)
     if left.device.type == "cpu":
         return torch.bmm(left, right)[:count]
-    parts = [torch.bmm(*pair) for pair in zip(torch.split(left, _CUDA_BATCH), torch.split(right, _CUDA_BATCH), strict=True)]
+    parts = [
+        torch.bmm(*pair) for pair in zip(torch.split(left, _CUDA_BATCH), torch.split(right, _CUDA_BATCH), strict=True)
+    ]
     return torch.cat(parts)[:count] if len(parts) > 1 else parts[0][:count]
 
 

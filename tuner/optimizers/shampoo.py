@@ -79,7 +79,7 @@ class Shampoo(Rule):
             "ridge of each factor, as a share of its Frobenius norm",
             1e-6,
             1e-2,
-            "1e-6 of the largest eigenvalue in Anil et al. 2020, arXiv:2002.09018; float32 sees no less; upper end ours",
+            "1e-6 of the largest eigenvalue in Anil et al. 2020, arXiv:2002.09018; less is lost in float32",
         ),
         small("graft_eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{_FPO}: flat; ends are ours"),
         multiple(
