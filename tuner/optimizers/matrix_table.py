@@ -72,3 +72,8 @@ def whole_number(name: str, default: int, description: str, least: int, low: flo
         structural=True,
         search=Search(min=low, max=high, scaling="log", swept=False, source="ours"),
     )
+
+
+def fixed_number(name: str, default: float, description: str) -> Hyperparameter:
+    """Return a number that is part of the program and has no range of its own."""
+    return Hyperparameter(name=name, default=default, description=description, structural=True)
