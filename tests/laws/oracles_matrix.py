@@ -107,7 +107,29 @@ class Soap:
         return torch.linalg.qr(moved[:, order])[0], square[order]
 
 
+class Steepest:
+    """Without the dual factor: UV' from the singular value decomposition, rows of RMS 1 for embeddings and vectors."""
+
+    def __init__(self, params: Params, hp: Mapping[str, Any]) -> None:
+        self.params, self.hp = params, hp
+        self.mean = {name: torch.zeros_like(param) for name, param in params.items()}
+
+    def step(self) -> None:
+        hp, mass = self.hp, {"embedding": "embedding_mass", "head": "head_mass", "bias": "vector_mass"}
+        for name, param in self.params.items():
+            self.mean[name] = hp["momentum"] * self.mean[name] + (1 - hp["momentum"]) * param.grad
+            b = self.mean[name].reshape(1 if name == "bias" else len(param), -1)
+            if name in ("embedding", "bias"):
+                direction = b / b.square().mean(1, keepdim=True).sqrt()
+            else:
+                u, _, v = torch.linalg.svd(b, full_matrices=False)
+                direction = (b.shape[0] / b.shape[1]) ** 0.5 * u @ v
+            size = hp["lr"] * hp.get(mass.get(name, ""), 1.0)
+            param.mul_(1 - hp["lr"] * hp["weight_decay"]).sub_(size * direction.reshape(param.shape))
+
+
 ORACLES = {
+    "steepest": lambda params, hp: [Steepest(params, hp)],
     "shampoo": _shampoo,
     "soap": lambda params, hp: [Soap(params, hp, flat=("embedding", "bias"))],
 }

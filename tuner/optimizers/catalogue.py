@@ -18,10 +18,13 @@ from tuner.optimizers.rule import Role, Rule
 from tuner.optimizers.sgd import SGD
 from tuner.optimizers.shampoo import Shampoo
 from tuner.optimizers.soap import SOAP
+from tuner.optimizers.steepest import Steepest
 from tuner.optimizers.treatment import treatment_of
 from tuner.study.hyperparameter import OptimizerInfo, Scalar, to_json
 
-_RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (SGD, Momentum, Nesterov, AdamW, Muon, Shampoo, SOAP)}
+_RULES: dict[str, type[Rule]] = {
+    rule.name: rule for rule in (SGD, Momentum, Nesterov, AdamW, Muon, Shampoo, SOAP, Steepest)
+}
 
 JSON_PATH = Path(__file__).with_name("catalogue.json")
 
