@@ -128,9 +128,48 @@ class Steepest:
             param.mul_(1 - hp["lr"] * hp["weight_decay"]).sub_(size * direction.reshape(param.shape))
 
 
+class Kron:
+    """Both factors fitted at every step (as up to step 500), with the noise's expectation in its place."""
+
+    def __init__(self, params: Params, hp: Mapping[str, Any]) -> None:
+        self.params, self.hp, self.t = params, hp, 0
+        self.state: dict[str, Any] = {}
+
+    def step(self) -> None:
+        hp, self.t = self.hp, self.t + 1
+        for name, param in self.params.items():
+            g = param.grad.reshape(len(param), -1)
+            if name not in self.state:
+                self.state[name] = [torch.zeros_like(g), *(torch.eye(n, dtype=g.dtype) for n in g.shape)]
+            mean, ql, qr = self.state[name]
+            mean = hp["momentum"] * mean + (1 - hp["momentum"]) * g
+            corrected = mean / (1 - hp["momentum"] ** self.t)
+            a = ql @ corrected @ qr.T
+            il, ir = torch.linalg.inv(ql), torch.linalg.inv(qr)
+            fitted_l = self.fitted(ql, a @ a.T, (ir * ir).sum() * torch.linalg.inv(ql @ ql.T))
+            fitted_r = self.fitted(qr, a.T @ a, (il * il).sum() * torch.linalg.inv(qr @ qr.T))
+            self.state[name] = [mean, fitted_l, fitted_r]
+            step = fitted_l.T @ fitted_l @ corrected @ fitted_r.T @ fitted_r
+            step *= min(1.0, 1.1 / (float(step.square().mean().sqrt()) + 1e-6))
+            param.mul_(1 - hp["lr"] * hp["weight_decay"]).sub_(hp["lr"] * step.reshape(param.shape))
+
+    def fitted(self, q: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+        total = signal + noise
+        row = total[total.norm(dim=1).argmax()]
+        bound = (total @ (row / row.norm())).norm()
+        return q - self.hp["precond_lr"] / bound * torch.triu(signal - noise) @ q
+
+
+def _kron(params: Params, hp: Mapping[str, Any]) -> list[Any]:
+    hidden = {name: params[name] for name in (*HIDDEN, "head")}
+    rest = {name: param for name, param in params.items() if name not in hidden}
+    return [Kron(hidden, hp), adamw_of(rest, {**hp, "beta1": hp["momentum"]}, "eps")]
+
+
 ORACLES = {
+    "psgd_kron": _kron,
     "steepest": lambda params, hp: [Steepest(params, hp)],
     "shampoo": _shampoo,
     "soap": lambda params, hp: [Soap(params, hp, flat=("embedding", "bias"))],
 }
-TOLERANCE = {"soap": 1e-9}
+TOLERANCE = {"soap": 1e-9, "psgd_kron": 1e-9}

@@ -14,6 +14,7 @@ from tuner.optimizers.adamw import AdamW
 from tuner.optimizers.momentum import Momentum
 from tuner.optimizers.muon import Muon
 from tuner.optimizers.nesterov import Nesterov
+from tuner.optimizers.psgd_kron import PSGDKron
 from tuner.optimizers.rule import Role, Rule
 from tuner.optimizers.sgd import SGD
 from tuner.optimizers.shampoo import Shampoo
@@ -23,7 +24,7 @@ from tuner.optimizers.treatment import treatment_of
 from tuner.study.hyperparameter import OptimizerInfo, Scalar, to_json
 
 _RULES: dict[str, type[Rule]] = {
-    rule.name: rule for rule in (SGD, Momentum, Nesterov, AdamW, Muon, Shampoo, SOAP, Steepest)
+    rule.name: rule for rule in (SGD, Momentum, Nesterov, AdamW, Muon, Shampoo, SOAP, PSGDKron, Steepest)
 }
 
 JSON_PATH = Path(__file__).with_name("catalogue.json")
