@@ -122,5 +122,8 @@ def sum_by_halving(x: Tensor) -> Tensor:
 
 
 def norms(x: Tensor) -> Tensor:
-    """Return the Euclidean norm over all dims but 0, [n], of [n, ...]."""
-    return sum_by_halving(x * x).sqrt_()
+    """Return the Euclidean norm over all dims but 0, [n], of [n, ...]: large ones one by one, others by halving."""
+    flat = x.reshape(x.shape[0], -1)
+    if flat.shape[1] > alone_above(x):
+        return torch.stack([torch.linalg.vector_norm(row) for row in flat])
+    return sum_by_halving(flat * flat).sqrt_()

@@ -19,8 +19,9 @@ Heads, embeddings and vectors: AdamW with lr · fallback_lr_ratio, and the same 
 
 State per parameter: matrix, convolution: momentum_buffer b; others: exp_avg, exp_avg_sq; of the parameter's shape,
 zeros at the start.
-Departures: Newton-Schulz runs in the parameters' own type, not in bfloat16. The scale takes the flattened shape of a
-convolution (several libraries take the first two dims and step up to hundreds of times too far or too short).
+Departures: Newton-Schulz runs in the parameters' own type unless `precision` says bfloat16. The scale takes the
+flattened shape of a convolution (several libraries take the first two dims and step up to hundreds of times too far
+or too short).
 Coefficient sets: see newton_schulz.py; `custom` takes ns_a, ns_b, ns_c.
 Used with: lr from one or two times AdamW's (Wen et al. 2025) to ten times (the author's 0.02); steep in lr, flat in eps
 and beta1.
@@ -29,7 +30,8 @@ and beta1.
 import math
 from collections.abc import Callable, Mapping
 
-from torch import Tensor, split
+import torch
+from torch import Tensor
 
 from tuner.optimizers.adam_moments import adam_scalars, adamw_step
 from tuner.optimizers.matrix_table import choice, fixed_number, whole_number
@@ -133,6 +135,7 @@ class Muon(Rule):
         fixed_number("ns_a", ORIGINAL[0], "custom coefficient of x"),
         fixed_number("ns_b", ORIGINAL[1], "custom coefficient of x³"),
         fixed_number("ns_c", ORIGINAL[2], "custom coefficient of x⁵"),
+        choice("precision", "own", "type of Newton-Schulz's products: the parameters' own, or bfloat16", "bfloat16"),
         choice("scale", "original", "what an orthogonal step is multiplied by", *list(SCALES)[1:]),
     )
 
@@ -168,12 +171,13 @@ class Muon(Rule):
             buffer, fresh = buffers[name], grads[name] * per_trial(rest, grads[name])
             buffer.mul_(per_trial(momentum, buffer)).add_(fresh)
             ahead.append(fresh.add_(buffer * per_trial(momentum, buffer)).flatten(2))
-        directions = newton_schulz(joined(ahead), self._coefficients(), int(self.structure["ns_steps"]))
+        dtype = torch.bfloat16 if self.structure["precision"] == "bfloat16" else None
+        directions = newton_schulz(joined(ahead), self._coefficients(), int(self.structure["ns_steps"]), dtype)
         scale = SCALES[str(self.structure["scale"])](*matrix_shape(params[names[0]].shape[1:]))
-        for name, direction in zip(names, split(directions, len(momentum)), strict=True):
+        for name, direction in zip(names, torch.split(directions, len(momentum)), strict=True):
             param = params[name]
             param.mul_(per_trial(shrink, param))
-            param.sub_(direction.reshape(param.shape) * per_trial(hp["lr"] * scale, param))
+            param.sub_(direction.reshape(param.shape).mul_(per_trial(hp["lr"] * scale, param)))
 
     def _coefficients(self) -> str | Triple:
         chosen = str(self.structure["coefficients"])
