@@ -40,8 +40,8 @@ def weight_decay(default: float, low: float, high: float, source: str) -> Hyperp
     )
 
 
-def small(name: str, default: float, description: str, low: float, high: float, source: str) -> Hyperparameter:
-    """Return a number that keeps a division or a root in bounds."""
+def non_negative(name: str, default: float, description: str, low: float, high: float, source: str) -> Hyperparameter:
+    """Return a number of at least 0, searched on a log scale when asked for."""
     return Hyperparameter(
         name=name,
         default=default,
@@ -49,11 +49,6 @@ def small(name: str, default: float, description: str, low: float, high: float, 
         low=0.0,
         search=Search(min=low, max=high, scaling="log", swept=False, source=source),
     )
-
-
-def multiple(name: str, default: float, description: str, low: float, high: float, source: str) -> Hyperparameter:
-    """Return a factor of another number."""
-    return small(name, default, description, low, high, source)
 
 
 def choice(name: str, default: str, description: str, *others: str) -> Hyperparameter:

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from tuner.optimizers.adam_moments import adam_scalars, adamw_step
 from tuner.optimizers.matrix_product import aligned, identity, in_batches, multiply, norms, sum_by_halving
-from tuner.optimizers.matrix_table import decay_rate, learning_rate, multiple, small, weight_decay, whole_number
+from tuner.optimizers.matrix_table import decay_rate, learning_rate, non_negative, weight_decay, whole_number
 from tuner.optimizers.matrix_view import matrix_shape, picked, rows_where, write_back
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial
@@ -59,9 +59,11 @@ class PSGDKron(Rule):
     hyperparameters = (
         learning_rate(1e-3, 1e-4, 1e-2, f"holds the best of {_FPO}: 5e-4-1e-3; ends are ours"),
         decay_rate("momentum", 0.9, "the averaged gradient", 0.8, 0.98, f"holds the best of {_FPO}: 0.95; ends ours"),
-        small("precond_lr", 0.1, "step size of the factors, at most 1", 0.05, 0.4, f"{_FPO}: best 0.2; ends are ours"),
+        non_negative(
+            "precond_lr", 0.1, "step size of the factors, at most 1", 0.05, 0.4, f"{_FPO}: best 0.2; ends are ours"
+        ),
         weight_decay(0.0, 5e-3, 1.0, f"holds the best of {_FPO}: 0.5-0.7; lower end ours"),
-        multiple(
+        non_negative(
             "fallback_lr_ratio",
             1.0,
             "AdamW's learning rate for embeddings and vectors, as a multiple of lr",
@@ -70,7 +72,9 @@ class PSGDKron(Rule):
             "3 is AdamW's own by the rule of a third; ends are ours",
         ),
         decay_rate("beta2", 0.99, "AdamW's second moment in the fallback", 0.9, 0.999, "ours"),
-        small("eps", 1e-8, "added to the root of AdamW's second moment", 1e-10, 1e-6, f"{_FPO}: flat; ends are ours"),
+        non_negative(
+            "eps", 1e-8, "added to the root of AdamW's second moment", 1e-10, 1e-6, f"{_FPO}: flat; ends are ours"
+        ),
         whole_number("max_dim", 8192, "longest side that gets a factor", 0, 512, 8192),
         Hyperparameter(
             name="update_share",

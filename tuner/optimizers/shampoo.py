@@ -34,15 +34,7 @@ from torch import Tensor
 from tuner.optimizers.adam_moments import adam_scalars, adamw_step
 from tuner.optimizers.matrix_product import aligned, multiply, norms
 from tuner.optimizers.matrix_root import inverse_root
-from tuner.optimizers.matrix_table import (
-    choice,
-    decay_rate,
-    learning_rate,
-    multiple,
-    small,
-    weight_decay,
-    whole_number,
-)
+from tuner.optimizers.matrix_table import choice, decay_rate, learning_rate, non_negative, weight_decay, whole_number
 from tuner.optimizers.matrix_view import Blocks, matrix_shape, picked, rows_where, write_back
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial
@@ -73,7 +65,7 @@ class Shampoo(Rule):
             "holds 0.975-0.9981 of the winning AlgoPerf submission; ends are ours",
         ),
         weight_decay(1e-2, 5e-3, 1.0, f"{_ALGOPERF}: 5e-3-1, log"),
-        small(
+        non_negative(
             "eps",
             1e-6,
             "ridge of each factor, as a share of its Frobenius norm",
@@ -81,8 +73,10 @@ class Shampoo(Rule):
             1e-2,
             "1e-6 of the largest eigenvalue in Anil et al. 2020, arXiv:2002.09018; less is lost in float32",
         ),
-        small("graft_eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{_FPO}: flat; ends are ours"),
-        multiple(
+        non_negative(
+            "graft_eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{_FPO}: flat; ends are ours"
+        ),
+        non_negative(
             "fallback_lr_ratio",
             1.0,
             "AdamW's learning rate for embeddings and vectors, as a multiple of lr",

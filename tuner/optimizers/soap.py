@@ -31,7 +31,7 @@ from torch import Tensor
 
 from tuner.optimizers.eigenbasis import eigenbasis, followed
 from tuner.optimizers.matrix_product import aligned, multiply
-from tuner.optimizers.matrix_table import decay_rate, learning_rate, small, weight_decay, whole_number
+from tuner.optimizers.matrix_table import decay_rate, learning_rate, non_negative, weight_decay, whole_number
 from tuner.optimizers.matrix_view import matrix_shape, picked, picked_all, rows_where, write_back
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial
@@ -54,7 +54,9 @@ class SOAP(Rule):
         decay_rate("beta1", 0.95, "the first moment", 0.85, 0.98, f"{_FPO}: best 0.95; ends are ours"),
         decay_rate("beta2", 0.95, "the second moment", 0.9, 0.999, f"{_FPO}: best 0.99, authors' 0.95; ends are ours"),
         decay_rate("shampoo_beta", 0.95, "the factors", 0.9, 0.99, f"{_FPO}: best 0.9-0.95; upper end ours"),
-        small("eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{_FPO}: flat; ends are ours"),
+        non_negative(
+            "eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{_FPO}: flat; ends are ours"
+        ),
         weight_decay(1e-2, 5e-3, 0.5, f"holds the authors' 0.01 and the best of {_FPO}: 0.1; ends are ours"),
         whole_number("refresh", 10, "steps between turns of the basis", 1, 1, 100),
         whole_number("max_dim", 10000, "longest side that gets a basis", 0, 512, 10000),

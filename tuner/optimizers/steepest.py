@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from tuner.optimizers.duality import NORMS, pairing
-from tuner.optimizers.matrix_table import choice, decay_rate, learning_rate, multiple, weight_decay
+from tuner.optimizers.matrix_table import choice, decay_rate, learning_rate, non_negative, weight_decay
 from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors, per_trial
 
 
@@ -46,13 +46,15 @@ class Steepest(Rule):
             "momentum", 0.9, "the averaged gradient", 0.8, 0.98, "Wen et al. 2025, arXiv:2509.02046, Scion: 0.9-0.98"
         ),
         weight_decay(0.0, 5e-3, 0.3, "Muon's range"),
-        multiple(
+        non_negative(
             "head_mass", 1.0, "what the head's step is multiplied by", 0.1, 10.0, "Large et al. 2024; ends are ours"
         ),
-        multiple(
+        non_negative(
             "embedding_mass", 1.0, "what an embedding's step is multiplied by", 0.1, 10.0, "as head_mass; ends are ours"
         ),
-        multiple("vector_mass", 1.0, "what a vector's step is multiplied by", 0.1, 10.0, "as head_mass; ends are ours"),
+        non_negative(
+            "vector_mass", 1.0, "what a vector's step is multiplied by", 0.1, 10.0, "as head_mass; ends are ours"
+        ),
         choice(
             "hidden_norm",
             "rms_to_rms",
