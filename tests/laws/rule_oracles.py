@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import oracles_first_order
+import oracles_matrix
 import oracles_sums
 import oracles_torch
 import torch
@@ -39,6 +40,7 @@ STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = {
     **oracles_torch.ORACLES,
     **oracles_first_order.ORACLES,
     **oracles_sums.ORACLES,
+    **oracles_matrix.ORACLES,
 }
 """Rule -> from parameters (with `grad`) and hyperparameters of one trial to objects whose `step()` moves them."""
 
@@ -46,6 +48,7 @@ RUNS: dict[str, Callable[[Params, Mapping[str, Any], "Quadratic", int], Params]]
 """Rule -> a whole run of one trial, for oracles that ask for loss and gradient themselves."""
 
 TOLERANCE: dict[str, float] = {**oracles_sums.TOLERANCE}
+TOLERANCE: dict[str, float] = {**oracles_matrix.TOLERANCE}
 """Relative and absolute, where not 1e-12."""
 
 STEPS: dict[str, int] = {**oracles_sums.STEPS}

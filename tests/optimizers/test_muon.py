@@ -60,3 +60,54 @@ def test_parameters_of_one_shape_go_together_without_changing_a_bit():
         alone = Stacked("muon", {name: value.clone()}, {})
         alone.step({name: grads[name]})
         assert torch.equal(alone.params[name], together.params[name])
+
+
+SCALES = {
+    "original": lambda m, k: math.sqrt(max(1, m / k)),
+    "match_rms_adamw": lambda m, k: 0.2 * math.sqrt(max(m, k)),
+    "spectral": lambda m, k: math.sqrt(m / k),
+}
+
+
+def moved(gradient, **structure):
+    """The movement -Δp of one step at lr 1 from zero, without momentum or decay."""
+    hp = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, **structure}
+    stack = Stacked("muon", {"p": torch.zeros_like(gradient)}, hp, roles={"p": "convolution"})
+    stack.step({"p": gradient})
+    return -stack.params["p"]
+
+
+@pytest.mark.parametrize("scale", list(SCALES))
+@pytest.mark.parametrize("shape", [(8, 3, 2, 1), (3, 8, 2, 2)])
+def test_scales_take_the_flattened_shape(scale, shape):
+    gradient = random(2, *shape)
+    factor = SCALES[scale](shape[0], math.prod(shape[1:]))
+    torch.testing.assert_close(moved(gradient, scale=scale).flatten(2), factor * newton_schulz(gradient.flatten(2)))
+
+
+def test_steps_of_matched_scale_have_about_the_root_mean_square_of_adamws():
+    step = moved(random(2, 32, 96), scale="match_rms_adamw", coefficients="dion")
+    torch.testing.assert_close(step.square().mean().sqrt(), torch.tensor(0.2).double(), rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("coefficients", ["original", "dion", "polar_express", "cubic"])
+def test_coefficients_and_steps_reach_newton_schulz(coefficients):
+    gradient = random(2, 6, 9)
+    for steps in (1, 5, 7):
+        result = moved(gradient, coefficients=coefficients, ns_steps=steps)
+        torch.testing.assert_close(result, newton_schulz(gradient, coefficients, steps), rtol=0, atol=1e-13)
+    custom = moved(gradient, coefficients="custom", ns_a=2.0, ns_b=-1.5, ns_c=0.5)
+    torch.testing.assert_close(custom, newton_schulz(gradient, (2.0, -1.5, 0.5)), rtol=0, atol=1e-13)
+
+
+def test_bfloat16_is_asked_for_by_name():
+    gradient = random(2, 16, 32).float()
+    assert torch.equal(moved(gradient, precision="bfloat16"), newton_schulz(gradient, dtype=torch.bfloat16))
+
+
+def test_rotations_of_the_gradient_rotate_the_step_and_a_transpose_transposes_it():
+    gradient = random(2, 6, 9)
+    left, right = torch.linalg.qr(random(6, 6, seed=2))[0], torch.linalg.qr(random(9, 9, seed=3))[0]
+    torch.testing.assert_close(moved(left @ gradient @ right), left @ moved(gradient) @ right, rtol=0, atol=1e-12)
+    across, down = moved(gradient, scale="spectral"), moved(gradient.mT.contiguous(), scale="spectral")
+    torch.testing.assert_close(down.mT * (6 / 9), across, rtol=0, atol=1e-12)

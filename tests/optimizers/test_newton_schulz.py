@@ -85,3 +85,52 @@ def test_a_matrix_gets_the_same_bits_in_every_batch(dtype, thread_count, shape, 
     result = newton_schulz(poisoned)
     assert result[1].isnan().all()
     assert torch.equal(result[2:], alone[2:])
+
+
+def ends_of(values, coefficients, steps=5, dtype=torch.float64):
+    """What becomes of singular values beside one other, in rotated 2 x 2 matrices of Frobenius norm 1."""
+    pair = torch.stack([values, (1 - values.square()).clamp(min=0).sqrt()], dim=1)
+    turn = torch.linalg.qr(random(2, 2))[0]
+    result = newton_schulz((turn @ torch.diag_embed(pair)).to(dtype), coefficients, steps).double()
+    return (turn.T @ result).diagonal(dim1=1, dim2=2)[:, 0]
+
+
+BANDS = {
+    "original": {1e-2: (0.682, 1.134), 5e-3: (0.682, 1.154), 1e-3: (0.470, 1.202)},
+    "dion": {1e-2: (0.978, 1.032), 5e-3: (0.978, 1.112), 1e-3: (0.475, 1.145)},
+    "polar_express": {1e-2: (0.859, 1.141), 5e-3: (0.859, 1.141), 1e-3: (0.847, 1.141)},
+    "cubic": {1e-2: (0.075, 1.0), 5e-3: (0.037, 1.0), 1e-3: (0.007, 1.0)},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", list(BANDS))
+def test_five_steps_fill_the_stated_band_of_each_set_and_do_not_leave_it(name, dtype):
+    for least, (low, high) in BANDS[name].items():
+        ends = ends_of(torch.logspace(torch.tensor(least).log10().item(), 0, 3000, dtype=torch.float64), name, 5, dtype)
+        assert low - 1e-3 < ends.min() < low + 3e-3
+        assert high - 3e-3 < ends.max() < high + 1e-3
+
+
+def test_the_converging_sets_converge_and_the_original_does_not():
+    values = torch.logspace(-3, 0, 500, dtype=torch.float64)
+    assert (ends_of(values, "cubic", 25) - 1).abs().max() < 1e-12
+    assert (ends_of(values, "exact", 20) - 1).abs().max() < 1e-12
+    assert (ends_of(values, "original", 25) - 1).abs().max() > 0.1
+
+
+def test_a_triple_of_ones_own_and_no_steps():
+    values = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
+    torch.testing.assert_close(ends_of(values, (2.0, -1.5, 0.5), 1), 2 * values - 1.5 * values**3 + 0.5 * values**5)
+    torch.testing.assert_close(ends_of(values, "original", 0), values)
+
+
+@pytest.mark.parametrize("shape", [(7, 13), (13, 7), (33, 65)])
+def test_bfloat16_products_stay_near_and_keep_every_matrix_apart(shape):
+    matrices = random(9, *shape, dtype=torch.float32)
+    rounded = newton_schulz(matrices, dtype=torch.bfloat16)
+    assert rounded.dtype == torch.float32
+    assert (rounded - newton_schulz(matrices)).norm() < 0.03 * rounded.norm()
+    alone = torch.cat([newton_schulz(matrix[None], dtype=torch.bfloat16) for matrix in matrices])
+    for order in ([3, 1], [8, 0, 2, 5, 7], list(range(9))):
+        assert torch.equal(newton_schulz(matrices[order], dtype=torch.bfloat16), alone[order])

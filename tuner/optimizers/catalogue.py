@@ -25,13 +25,17 @@ from tuner.optimizers.nadam import NAdam
 from tuner.optimizers.nadamw import NAdamW
 from tuner.optimizers.nesterov import Nesterov
 from tuner.optimizers.prodigy import Prodigy
+from tuner.optimizers.psgd_kron import PSGDKron
 from tuner.optimizers.rmsprop import RMSprop
 from tuner.optimizers.rule import Role, Rule
 from tuner.optimizers.schedule_free_adamw import ScheduleFreeAdamW
 from tuner.optimizers.schedule_free_sgd import ScheduleFreeSGD
 from tuner.optimizers.scion import Scion
 from tuner.optimizers.sgd import SGD
+from tuner.optimizers.shampoo import Shampoo
 from tuner.optimizers.signum import Signum
+from tuner.optimizers.soap import SOAP
+from tuner.optimizers.steepest import Steepest
 from tuner.optimizers.treatment import treatment_of
 from tuner.study.hyperparameter import OptimizerInfo, Scalar, to_json
 
@@ -59,6 +63,10 @@ _RULES: dict[str, type[Rule]] = {
         ScheduleFreeAdamW,
         Prodigy,
         Scion,
+        Shampoo,
+        SOAP,
+        PSGDKron,
+        Steepest,
     )
 }
 

@@ -9,31 +9,46 @@ Matrices [m, k] and convolutions, flattened to [out, in · kh · kw]:
     b ← momentum · b + (1 - momentum) · g
     u ← (1 - momentum) · g + momentum · b
     p ← p · (1 - lr · weight_decay)
-    p ← p - lr · sqrt(max(1, m / k)) · NewtonSchulz5(u)
+    p ← p - lr · scale · NewtonSchulz(u)
+
+scale: original sqrt(max(1, m / k)); match_rms_adamw 0.2 · sqrt(max(m, k)), whose steps have about the root mean square
+of AdamW's (Liu et al. 2025, https://arxiv.org/abs/2502.16982); spectral sqrt(m / k), which takes inputs of root mean
+square 1 to outputs of at most lr (Bernstein 2025, https://jeremybernste.in/writing/deriving-muon).
 
 Heads, embeddings and vectors: AdamW with lr · fallback_lr_ratio, and the same weight_decay.
 
 State per parameter: matrix, convolution: momentum_buffer b; others: exp_avg, exp_avg_sq; of the parameter's shape,
 zeros at the start.
-Departures: Newton-Schulz runs in the parameters' own type, not in bfloat16. The scale takes the flattened shape of a
-convolution (several libraries take the first two dims and step up to hundreds of times too far or too short).
+Departures: Newton-Schulz runs in the parameters' own type unless `precision` says bfloat16. The scale takes the
+flattened shape of a convolution (several libraries take the first two dims and step up to hundreds of times too far
+or too short).
+Coefficient sets: see newton_schulz.py; `custom` takes ns_a, ns_b, ns_c.
 Used with: lr from one or two times AdamW's (Wen et al. 2025) to ten times (the author's 0.02); steep in lr, flat in eps
 and beta1.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from tuner.optimizers.adam_moments import adam_scalars, adamw_step
-from tuner.optimizers.newton_schulz import newton_schulz
+from tuner.optimizers.matrix_table import choice, fixed_number, whole_number
+from tuner.optimizers.matrix_view import equal_shapes, joined, matrix_shape
+from tuner.optimizers.newton_schulz import COEFFICIENTS, ORIGINAL, STEPS, Triple, newton_schulz
 from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors, per_trial
 from tuner.study.hyperparameter import Hyperparameter, Search
 
 _FPO = "Wen et al. 2025, arXiv:2509.02046"
 _NANOGPT = "modded-nanogpt optimisation track"
+
+SCALES: dict[str, Callable[[int, int], float]] = {
+    "original": lambda m, k: math.sqrt(max(1.0, m / k)),
+    "match_rms_adamw": lambda m, k: 0.2 * math.sqrt(max(m, k)),
+    "spectral": lambda m, k: math.sqrt(m / k),
+}
+"""What an orthogonal step is multiplied by, from the flattened shape."""
 
 
 class Muon(Rule):
@@ -41,7 +56,7 @@ class Muon(Rule):
 
     name = "muon"
     summary = "Momentum orthogonalised by Newton-Schulz for hidden matrices; AdamW for head, embeddings and vectors"
-    formula = "p ← p · (1 - lr · weight_decay) - lr · √max(1, m/k) · NS₅(nesterov momentum)"
+    formula = "p ← p · (1 - lr · weight_decay) - lr · scale · NewtonSchulz(nesterov momentum)"
     reference = "Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/"
     elementwise = False
     decay = "decoupled"
@@ -115,6 +130,13 @@ class Muon(Rule):
             low=0.0,
             search=Search(min=1e-10, max=1e-6, scaling="log", swept=False, source=f"{_FPO}: flat; ends are ours"),
         ),
+        choice("coefficients", "original", "polynomials of Newton-Schulz", *[*list(COEFFICIENTS)[1:4], "custom"]),
+        whole_number("ns_steps", STEPS, "steps of Newton-Schulz", 1, 4, 10),
+        fixed_number("ns_a", ORIGINAL[0], "custom coefficient of x"),
+        fixed_number("ns_b", ORIGINAL[1], "custom coefficient of x³"),
+        fixed_number("ns_c", ORIGINAL[2], "custom coefficient of x⁵"),
+        choice("precision", "own", "type of Newton-Schulz's products: the parameters' own, or bfloat16", "bfloat16"),
+        choice("scale", "original", "what an orthogonal step is multiplied by", *list(SCALES)[1:]),
     )
 
     @classmethod
@@ -133,7 +155,7 @@ class Muon(Rule):
         """Apply one step in place; `grads` and `params` hold [T, ...] tensors, e.g. (64, 256, 64)."""
         state.advance()
         matrices = [name for name in params if _orthogonalised(self.roles.get(name, "vector"))]
-        for group in _equal_shapes(matrices, params):
+        for group in equal_shapes(matrices, params):
             self._orthogonal_step(group, grads, params, state.buffers["momentum_buffer"], hp)
         rest = [name for name in params if name not in set(matrices)]
         if rest:
@@ -149,12 +171,18 @@ class Muon(Rule):
             buffer, fresh = buffers[name], grads[name] * per_trial(rest, grads[name])
             buffer.mul_(per_trial(momentum, buffer)).add_(fresh)
             ahead.append(fresh.add_(buffer * per_trial(momentum, buffer)).flatten(2))
-        directions = newton_schulz(torch.cat(ahead) if len(ahead) > 1 else ahead[0])
-        scale = math.sqrt(max(1.0, directions.shape[1] / directions.shape[2]))
+        dtype = torch.bfloat16 if self.structure["precision"] == "bfloat16" else None
+        directions = newton_schulz(joined(ahead), self._coefficients(), int(self.structure["ns_steps"]), dtype)
+        scale = SCALES[str(self.structure["scale"])](*matrix_shape(params[names[0]].shape[1:]))
         for name, direction in zip(names, torch.split(directions, len(momentum)), strict=True):
             param = params[name]
             param.mul_(per_trial(shrink, param))
-            param.sub_(direction.reshape(param.shape) * per_trial(hp["lr"] * scale, param))
+            param.sub_(direction.reshape(param.shape).mul_(per_trial(hp["lr"] * scale, param)))
+
+    def _coefficients(self) -> str | Triple:
+        chosen = str(self.structure["coefficients"])
+        a, b, c = (float(self.structure[name]) for name in ("ns_a", "ns_b", "ns_c"))
+        return (a, b, c) if chosen == "custom" else chosen
 
     def _fallback_step(
         self, names: list[str], grads: Tensors, params: Tensors, state: State, hp: Mapping[str, Tensor]
@@ -174,12 +202,3 @@ class Muon(Rule):
 
 def _orthogonalised(role: Role) -> bool:
     return role in ("matrix", "convolution")
-
-
-def _equal_shapes(names: Iterable[str], params: Tensors) -> list[list[str]]:
-    """Group names by flattened shape [m, k], in order of first appearance."""
-    groups: dict[tuple[int, int], list[str]] = {}
-    for name in names:
-        shape = params[name].shape
-        groups.setdefault((shape[1], math.prod(shape[2:])), []).append(name)
-    return list(groups.values())

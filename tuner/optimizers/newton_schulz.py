@@ -1,93 +1,103 @@
 """Orthogonalise many matrices at once by Newton-Schulz, the same bits whatever stands beside them.
 
-A quintic polynomial of the matrix, applied five times, drives every singular value towards 1 and leaves the singular
-vectors alone: five steps map sigma >= 0.01 (relative to the Frobenius norm) into 0.682-1.134, never exactly to 1.
+An odd polynomial of the matrix, applied a few times, drives every singular value towards 1 and leaves the singular
+vectors alone. Each coefficient set trades the slope at 0 (how soon small singular values rise) against how near to 1
+all of them end; the bands of five steps, for singular values relative to the Frobenius norm:
 
-Isolation. A BLAS picks its kernels by memory alignment, batch size and thread count, and so rounds differently. Here
-every matrix is therefore copied, zero-padded to whole 64-byte rows, into fresh aligned memory (zeros stay zeros under
-the iteration), and multiplied in batches whose size never decides the kernel: see `_whole_count`. Norms are sums by
-halving, because torch.sum orders its terms by the batch's size. Within one program (device, threads, dtype, versions)
-a matrix then gets the same bits alone, in any batch, at any row.
+    set             from 1e-2 on     from 5e-3 on     from 1e-3 on
+    original        0.682-1.134      0.682-1.154      0.470-1.202      never converges to 1
+    dion            0.978-1.032      0.978-1.112      0.475-1.145
+    polar_express   0.859-1.141      0.859-1.141      0.847-1.141
+    cubic           0.075-1.000      0.037-1.000      0.007-1.000      converges: 25 steps are exact from 1e-3 on
+
+Isolation: as in matrix_product.py; the whole iteration of a matrix runs in one batch.
 """
+
+from functools import partial
 
 import torch
 from torch import Tensor
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+from tuner.optimizers.matrix_product import aligned, in_batches, norms
+
+Triple = tuple[float, float, float]
+"""(a, b, c) of x ← a x + b x³ + c x⁵."""
+
+ORIGINAL: Triple = (3.4445, -4.7750, 2.0315)
 """Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/: the steepest slope at 0 that stays bounded."""
+
+# Amsel et al. 2025, https://arxiv.org/abs/2505.16932: minimax-optimal step by step, with a safety of 2e-2
+_POLAR_EXPRESS: tuple[Triple, ...] = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+
+COEFFICIENTS: dict[str, tuple[Triple, ...]] = {
+    "original": (ORIGINAL,),
+    # modded-nanogpt's five triples, found by gradient descent; the preset "dion" of other libraries
+    "dion": (
+        (4.0848, -6.8946, 2.9270),
+        (3.9505, -6.3029, 2.6377),
+        (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046),
+        (2.8366, -3.0525, 1.2012),
+    ),
+    "polar_express": _POLAR_EXPRESS,
+    "cubic": ((1.5, -0.5, 0.0),),  # Björck and Bowie 1971, https://doi.org/10.1137/0708036
+    "exact": (*_POLAR_EXPRESS, (1.875, -1.25, 0.375)),  # then the quintic that is flat at 1 to third order
+}
+"""Set -> one triple per step, the last one repeated."""
+
+SAFETY = {"polar_express": 1.02, "exact": 1.02}
+"""Set -> by what more than its norm a matrix is divided first."""
 
 STEPS = 5
 NORM_FLOOR = 1e-7
 
-_ALIGNMENT_BYTES = 64
-_ALONE_ABOVE = {"cpu": 2**14, "cuda": 2**18}
-"""Elements above which a matrix fills the device by itself and is multiplied alone."""
-_CUDA_BATCH = 16
 
-
-def newton_schulz(matrices: Tensor) -> Tensor:
+def newton_schulz(
+    matrices: Tensor, coefficients: str | Triple = "original", steps: int = STEPS, dtype: torch.dtype | None = None
+) -> Tensor:
     """Return for each matrix U S' V' with S' near the identity, where U S V' is its singular value decomposition.
 
-    The zero matrix stays zero. Computed in the tensor's own type (torch.optim.Muon rounds to bfloat16 first).
+    The zero matrix stays zero.
 
     Args:
         matrices: float32 or float64 [n, m, k], e.g. (64, 256, 64); left as they are.
+        coefficients: a name of `COEFFICIENTS`, or one triple of your own.
+        steps: how often, at least 0.
+        dtype: of the products, the matrices' own by default. bfloat16, as in torch.optim.Muon, is several times as fast
+            where the device multiplies it in hardware; the bands widen by 0.01.
     """
-    count, rows, columns = matrices.shape
-    if rows > columns:
-        return newton_schulz(matrices.mT).mT
-    padded = _aligned(matrices)
-    norm = _sum_by_halving(padded * padded).sqrt_().clamp_(min=NORM_FLOOR)
-    padded.div_(norm.reshape(-1, 1, 1))
-    result = torch.cat([_iterate(part) for part in torch.split(padded, _batch_size(padded))])
-    return result[:count, :rows, :columns]
+    _, rows, columns = matrices.shape
+    if isinstance(coefficients, str):
+        triples, safety = COEFFICIENTS[coefficients], SAFETY.get(coefficients, 1.0)
+    else:
+        triples, safety = (coefficients,), 1.0
+    padded = aligned(matrices)
+    padded = padded / (norms(padded) * safety).clamp_(min=NORM_FLOOR).reshape(-1, 1, 1)
+    if dtype is not None:
+        padded = aligned(padded.to(dtype))
+    result = in_batches(partial(_iterate, triples=triples, steps=steps, tall=rows > columns), padded)
+    return result[:, :rows, :columns].to(matrices.dtype)
 
 
-def _iterate(x: Tensor) -> Tensor:
-    a, b, c = COEFFICIENTS
-    for _ in range(STEPS):
-        gram = torch.bmm(x, x.mT)
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
+def polar(matrices: Tensor) -> Tensor:
+    """Return U V' of each matrix [n, m, k] to rounding, for singular values above 1e-6 of the norm.
+
+    Smaller ones end between 0 and 1, as do those of a matrix without full rank; the zero matrix stays zero.
+    """
+    return newton_schulz(matrices, "exact", 20)
+
+
+def _iterate(x: Tensor, triples: tuple[Triple, ...], steps: int, tall: bool) -> Tensor:
+    """Apply the polynomials, by way of the smaller of x x' and x' x."""
+    for step in range(steps):
+        a, b, c = triples[min(step, len(triples) - 1)]
+        gram = torch.bmm(x.mT, x) if tall else torch.bmm(x, x.mT)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c) if c else gram * b
+        x = torch.baddbmm(x, x, polynomial, beta=a) if tall else torch.baddbmm(x, polynomial, x, beta=a)
     return x
-
-
-def _aligned(matrices: Tensor) -> Tensor:
-    """Copy [n, m, k] to [N, M, K], rounded up with zeros so that rows are whole 64-byte lines and batches are whole."""
-    count, rows, columns = matrices.shape
-    line = _ALIGNMENT_BYTES // matrices.element_size()
-    whole_rows, whole_columns = -(-rows // line) * line, -(-columns // line) * line
-    padded = matrices.new_zeros(_whole_count(matrices, whole_rows * whole_columns), whole_rows, whole_columns)
-    padded[:count, :rows, :columns] = matrices
-    return padded
-
-
-def _whole_count(matrices: Tensor, elements: int) -> int:
-    """How many matrices to compute, so that the batch's size does not decide the kernel (padding ones are zero).
-
-    MKL splits single matrices over threads when there are fewer matrices than threads; cuBLAS chooses by batch size.
-    """
-    count, device = matrices.shape[0], matrices.device.type
-    if elements > _ALONE_ABOVE.get(device, _ALONE_ABOVE["cuda"]):
-        return count
-    if device == "cpu":
-        return max(count, torch.get_num_threads())
-    return -(-count // _CUDA_BATCH) * _CUDA_BATCH
-
-
-def _batch_size(padded: Tensor) -> int:
-    """How many matrices go into one product: one if they are large, all on a CPU, a fixed number elsewhere."""
-    device = padded.device.type
-    if padded[0].numel() > _ALONE_ABOVE.get(device, _ALONE_ABOVE["cuda"]):
-        return 1
-    return padded.shape[0] if device == "cpu" else _CUDA_BATCH
-
-
-def _sum_by_halving(x: Tensor) -> Tensor:
-    """Sum [n, m, k] over all dims but 0 in an order that depends on m and k alone; returns [n]."""
-    x = x.reshape(x.shape[0], -1)
-    while x.shape[1] > 1:
-        half = x.shape[1] // 2
-        paired = x[:, :half] + x[:, half : 2 * half]
-        x = torch.cat([paired, x[:, 2 * half :]], dim=1) if x.shape[1] % 2 else paired
-    return x[:, 0]
