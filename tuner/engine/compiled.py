@@ -22,15 +22,17 @@ from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tuner.engine.architecture import Architecture, Tensors
-from tuner.engine.dropout import Stream
+from tuner.engine.dropout import Draws, Stream, stacked_draws
 from tuner.engine.forward import Forward
 from tuner.engine.slots import Ints
+from tuner.errors import InvalidInput
 from tuner.optimizers.rule import ElementwiseRule
 from tuner.workloads.task import Data
 
@@ -49,13 +51,11 @@ def compiled_forward(
 ) -> "CompiledForward | None":
     """Compile a stack's forward program for data like `sample`; None, and one line in the log, where that fails."""
     reason = None if has_compiler() else "there is no C++ compiler (CXX, else g++)"
-    if architecture.draws or architecture.extras(architecture.training):
-        reason = "the model has dropout, buffers or frozen parameters"  # its program would not see the slots' own
     if reason is None:
         forward = CompiledForward(architecture, params, gradients)
         try:
             with _first_call():
-                forward.accumulate(sample, torch.zeros_like(params), torch.ones_like(params[:, 0]))
+                forward.try_out(sample)
             return forward
         except torch.OutOfMemoryError:
             raise
@@ -73,22 +73,43 @@ class CompiledForward(Forward):
     def __init__(self, architecture: Architecture, params: Tensor, gradients: Tensor, norms: bool = True) -> None:
         """Without `norms` the squared norms are zero: what a tick costs when noise is not measured."""
         super().__init__(architecture, params, gradients)
-        self._program = _compiled(_forward_program(architecture, norms))
+        self._program = _compiled(_forward_program(architecture, list(self.extras), norms))
 
     def run(self, data: Data, slots: Ints, stream: Stream) -> Tensor:
         """See `Forward.run`; one step's gradients are the sums over one micro-batch."""
         self.gradients.zero_()
-        return self.accumulate(data, self.gradients, torch.ones_like(self.gradients[:, 0]))[0]
+        return self.accumulate(data, self.gradients, torch.ones_like(self.gradients[:, 0]), slots, stream)[0]
 
-    def accumulate(self, data: Data, sums: Tensor, counts: Tensor) -> Tensor:
-        """Add the micro-batch gradients to `sums` [width, P].
+    def try_out(self, sample: Data) -> None:
+        """Compile for data like `sample`; raise `InvalidInput` unless equal numbers get equal bits in all slots.
+
+        Kernels may treat the last slots unlike the others: what the stack promises is looked at, not taken for granted.
+        """
+        width = len(self.params)
+        module = self.architecture.build(0)
+        for slot in range(width):
+            self.architecture.layout.write(self.params[slot], dict(module.named_parameters()))
+        same = tuple(item[:1].expand_as(item).contiguous() for item in sample)
+        sums, counts = torch.zeros_like(self.params), torch.ones_like(self.params[:, 0])
+        found = self.accumulate(same, sums, counts, np.arange(width), lambda slot: (0, 0))
+        numbers = [found.T, sums, *self.extras.stacked.values()]
+        for slot in range(width):
+            self.extras.release(slot)
+        self.params.zero_()
+        if not all(torch.equal(item.nan_to_num(), item[:1].expand_as(item).nan_to_num()) for item in numbers):
+            raise InvalidInput("its numbers depend on the slot")
+
+    def accumulate(self, data: Data, sums: Tensor, counts: Tensor, slots: Ints, stream: Stream) -> Tensor:
+        """Add the micro-batch gradients to `sums` [width, P], and let the slots' buffers go on.
 
         `counts` [width] is K, the micro-batches of each slot's step. Returns float64 [3, width]: the losses, the
         squared norms of the micro-batch gradients, and those of sums / K. An error is raised: it cannot be told whose.
         """
+        width, count = data[0].shape[:2]
+        draws = stacked_draws(width, slots, stream, count, sums.device) if self.architecture.draws else ()
         # The fused kernels of attention have no batched form on every device.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            return self._program(self.params, sums, counts, *data)
+            return self._program(self.params, sums, counts, tuple(self.extras.stacked.values()), draws, data)
 
 
 class MaskedUpdate:
@@ -137,16 +158,22 @@ def _scalar_names(rule: ElementwiseRule) -> list[str]:
     return list(rule.scalars(one, {h.name: torch.full_like(one, float(h.default)) for h in numbers}))
 
 
-def _forward_program(architecture: Architecture, norms: bool) -> Program:
+def _forward_program(architecture: Architecture, names: list[str], norms: bool) -> Program:
+    """`names` are those of the extras, which the program takes as [width, ...] each and changes in place."""
     layout = architecture.layout
 
-    def loss(params: Tensors, inputs: Tensor, *targets: Tensor) -> Tensor:
-        return architecture.loss(params, {}, (), inputs, *targets, stacked=True)[0]
+    def loss(params: Tensors, extras: Tensors, draws: Draws, data: Data) -> tuple[Tensor, Tensors]:
+        return architecture.loss(params, extras, draws, *data, stacked=True)
 
-    stacked = vmap(grad_and_value(loss))
+    stacked = vmap(grad_and_value(loss, has_aux=True))
 
-    def forward(params: Tensor, sums: Tensor, counts: Tensor, *data: Tensor) -> Tensor:
-        gradients, losses = stacked(layout.views(params), *data)
+    def forward(
+        params: Tensor, sums: Tensor, counts: Tensor, extras: tuple[Tensor, ...], draws: Draws, data: Data
+    ) -> Tensor:
+        carried = dict(zip(names, extras, strict=True))
+        gradients, (losses, buffers) = stacked(layout.views(params), carried, draws, data)
+        for name, buffer in buffers.items():
+            carried[name].copy_(buffer)
         flat = layout.flat(gradients)
         total = sums + flat
         sums.copy_(total)

@@ -251,7 +251,9 @@ class Stack:
     def _accumulate(self, data: Data) -> Tensor | None:
         """Add up a tick's gradients, note losses and norms; return where the due means' norms go, if still wanted."""
         if isinstance(self._forward, CompiledForward):
-            self._ledger.write(self._forward.accumulate(data, self._sums, self._updates.counts))
+            self._ledger.write(
+                self._forward.accumulate(data, self._sums, self._updates.counts, self._slots.busy(), self._stream)
+            )
             return None
         losses = self._forward.run(data, self._slots.busy(), self._stream)
         squares = squared_norm(self._gradients) if self._slots.measures_noise else None
