@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from tuner.engine import dropout, stackable
 from tuner.engine.dropout import Draws
+from tuner.engine.initial_weights import InitialWeights
 from tuner.engine.layout import Layout
 from tuner.engine.seeds import INITIALISATION, derive
 from tuner.errors import InvalidInput
@@ -31,6 +32,7 @@ class Architecture:
         self.device = device
         self.dtype = dtype
         self.training = self.build(0)
+        self._initial = InitialWeights(task)
         self.training.train()
         self.evaluating = copy.deepcopy(self.training).eval()
         self._dropouts = dropout.install(self.training)
@@ -46,6 +48,10 @@ class Architecture:
         """Return a module with the initial weights of a trial with this seed."""
         module = self.task.build_model(derive(seed, INITIALISATION))
         return module.to(device=self.device, dtype=self.dtype)
+
+    def fresh(self, seed: int) -> nn.Module:
+        """Return the same weights for copying: float32 on the CPU, in a module that is lent until the next call."""
+        return self._initial.model(derive(seed, INITIALISATION))
 
     def extras(self, module: nn.Module) -> Tensors:
         """Copy what a module carries besides its trainable parameters."""

@@ -54,7 +54,7 @@ def compiled_forward(
     if reason is None:
         forward = CompiledForward(architecture, params, gradients)
         try:
-            with _first_call():
+            with first_call():
                 forward.try_out(sample)
             return forward
         except torch.OutOfMemoryError:
@@ -73,7 +73,7 @@ class CompiledForward(Forward):
     def __init__(self, architecture: Architecture, params: Tensor, gradients: Tensor, norms: bool = True) -> None:
         """Without `norms` the squared norms are zero: what a tick costs when noise is not measured."""
         super().__init__(architecture, params, gradients)
-        self._program = _compiled(_forward_program(architecture, list(self.extras), norms))
+        self._program = compile_once(_forward_program(architecture, list(self.extras), norms))
 
     def run(self, data: Data, slots: Ints, stream: Stream) -> Tensor:
         """See `Forward.run`; one step's gradients are the sums over one micro-batch."""
@@ -133,11 +133,11 @@ class MaskedUpdate:
                 old.copy_(torch.where(mask, new, old))
             sums.copy_(torch.where(mask, 0.0, sums))
 
-        self._program = _compiled(update)
+        self._program = compile_once(update)
         rows = [torch.zeros_like(like) for _ in range(2 + self._slabs)]
         counts = torch.ones(len(like), dtype=like.dtype, device=like.device)
         scalars = torch.ones(len(like), len(scalar_names), dtype=like.dtype, device=like.device)
-        with _first_call():
+        with first_call():
             self.run(counts.bool(), counts, scalars, rows[0], rows[1], rows[2:])
 
     def run(
@@ -187,14 +187,14 @@ def _forward_program(architecture: Architecture, names: list[str], norms: bool) 
 
 
 @contextmanager
-def _first_call() -> Iterator[None]:
+def first_call() -> Iterator[None]:
     """Let the first call compile in peace: the compiler's own use of deprecated functions is not the user's concern."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _compiled(program: Any) -> Program:
+def compile_once(program: Any) -> Program:
     """Compile a program that will only ever see the shapes and types of its first call.
 
     Compiled code is kept per code object, with guards that choose among its versions: a copy of the code object makes

@@ -67,7 +67,6 @@ class Stack:
         self._examples = task.examples
         train = self._on_device(task.train)
         self._feed = Feed(train, self._slots, width, self.device)
-        self._evaluation = Evaluation(self._architecture, self._on_device(task.valid))
         self._ledger = Ledger(width, self.device)
         self.keep_weights = False
         """Whether a feasible trial's last word carries its weights."""
@@ -81,6 +80,9 @@ class Stack:
             self._forward = compiled_forward(*buffers, self._feed.sample()) or self._forward
         self.path = self._forward.path
         roles, compiled = self._architecture.roles(), self.path == "compiled"
+        together = 1 if self.path == "loop" else width
+        valid = self._on_device(task.valid)
+        self._evaluation = Evaluation(self._architecture, valid, self._forward.extras, together, compiled)
         self._updates = Updates(layout, roles, self._slots, self._params, compiled)
         self._reevaluation = Reevaluation(self._architecture, train, self._slots, self._forward, self._stream)
         self._updates.evaluate_for = self._reevaluation.for_slots
@@ -149,7 +151,7 @@ class Stack:
             self._events.append(Ended(spec.key, "finished", 0, 0, infeasible="batch_exceeds_budget"))
             return None
         slot = self._free_slot()
-        module = self._architecture.build(spec.seed)
+        module = self._architecture.fresh(spec.seed)
         self._occupy(slot, Progress(spec, self.micro_batch), 0, 0)
         self._architecture.layout.write(self._params[slot], dict(module.named_parameters()))
         self._forward.extras[slot] = self._architecture.extras(module)
@@ -176,7 +178,7 @@ class Stack:
         """Return the validation metrics of occupied slots as they are now."""
         for slot in slots:
             self._occupant(slot)
-        return [self._evaluation.metrics(self.result(slot), self._forward.extras[slot]) for slot in slots]
+        return self._evaluation.metrics(slots, [self._updates.result(slot, self._params) for slot in slots])
 
     def evict(self, slot: int) -> None:
         """Free a slot without a last word. What its trial reported before is still said."""
@@ -244,9 +246,8 @@ class Stack:
             self._end(slot, error=error)
         if len(evaluated) or self._ledger.full:
             self._read_ledger()
-        for slot in evaluated.tolist():
-            if slot in self._progress:
-                self._evaluate_due(slot)
+        if len(evaluated):
+            self._evaluate_due([slot for slot in evaluated.tolist() if slot in self._progress])
 
     def _accumulate(self, data: Data) -> Tensor | None:
         """Add up a tick's gradients, note losses and norms; return where the due means' norms go, if still wanted."""
@@ -261,23 +262,20 @@ class Stack:
         means = self._ledger.open(losses, squares)
         return None if squares is None else means
 
-    def _evaluate_due(self, slot: int) -> None:
-        progress = self._progress[slot]
-        try:
-            (metrics,) = self.evaluate([slot])
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # the trial's boundary
-            self._end(slot, error=traceback.format_exc())
-            return
-        self._events.append(progress.row(metrics))
-        progress.evaluations.pop(0)
-        if not progress.finished:
-            self._slots.next_evaluation[slot] = progress.evaluations[0]
-        elif bool(torch.isfinite(self._params[slot]).all()):
-            self._end(slot)
-        else:
-            self._end(slot, infeasible="diverged")  # by the last update, which no training loss has seen
+    def _evaluate_due(self, slots: list[int]) -> None:
+        found = self._evaluation.each(slots, [self._updates.result(slot, self._params) for slot in slots])
+        finite = torch.isfinite(self._params[slots]).all(1).tolist()
+        for slot, metrics, sound in zip(slots, found, finite, strict=True):
+            progress = self._progress[slot]
+            if isinstance(metrics, str):
+                self._end(slot, error=metrics)
+                continue
+            self._events.append(progress.row(metrics))
+            progress.evaluations.pop(0)
+            if not progress.finished:
+                self._slots.next_evaluation[slot] = progress.evaluations[0]
+            else:  # an infinite weight comes from the last update, which no training loss has seen
+                self._end(slot, infeasible=None if sound else "diverged")
 
     def _read_ledger(self) -> None:
         if self._ledger.empty:
