@@ -11,8 +11,8 @@ from test_same_bits import rows_of
 from torch import Tensor, nn
 
 from tuner.engine import Stack
-from tuner.engine.compiled import CompiledForward
-from tuner.engine.stack import compiled_forward
+from tuner.engine import compiled as compiled_module
+from tuner.engine.compiled import CompiledForward, compiled_forward
 from tuner.workloads import Task
 
 WATCHED = spec(100, "adamw", lr=1e-2, batch_size=8, examples=160, seed=3, report_every=8)
@@ -113,7 +113,10 @@ def test_a_program_that_tells_slots_apart_is_not_taken(
         result[0, -1] *= 1 + 2.0**-50
         return result
 
-    monkeypatch.setattr(CompiledForward, "accumulate", uneven)
+    monkeypatch.setattr(compiled_module, "compile_once", lambda program: program)
     architecture, params = compiled._architecture, compiled._architecture.layout.allocate(4, compiled.device)
-    assert compiled_forward(architecture, params, torch.zeros_like(params), compiled._feed.sample()) is None
+    buffers = architecture, params, torch.zeros_like(params)
+    assert compiled_forward(*buffers, compiled._feed.sample()) is not None
+    monkeypatch.setattr(CompiledForward, "accumulate", uneven)
+    assert compiled_forward(*buffers, compiled._feed.sample()) is None
     assert "depend on the slot" in str(caplog.records[-1].__dict__["reason"])

@@ -91,7 +91,8 @@ class CompiledForward(Forward):
             self.architecture.layout.write(self.params[slot], dict(module.named_parameters()))
         same = tuple(item[:1].expand_as(item).contiguous() for item in sample)
         sums, counts = torch.zeros_like(self.params), torch.ones_like(self.params[:, 0])
-        found = self.accumulate(same, sums, counts, np.arange(width), lambda slot: (0, 0))
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no batched form on every device
+            found = self.accumulate(same, sums, counts, np.arange(width), lambda slot: (0, 0))
         numbers = [found.T, sums, *self.extras.stacked.values()]
         for slot in range(width):
             self.extras.release(slot)
@@ -107,8 +108,7 @@ class CompiledForward(Forward):
         """
         width, count = data[0].shape[:2]
         draws = stacked_draws(width, slots, stream, count, sums.device) if self.architecture.draws else ()
-        # The fused kernels of attention have no batched form on every device.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.no_grad():
             return self._program(self.params, sums, counts, tuple(self.extras.stacked.values()), draws, data)
 
 

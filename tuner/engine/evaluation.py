@@ -106,9 +106,8 @@ class Evaluation:
         task, (inputs, *targets) = self._architecture.task, data
         outputs = [functional_call(model, tensors, (part,)) for part in torch.split(inputs, CHUNK)]
         output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-        values = [task.loss(output, *targets)]
-        values += [torch.as_tensor(metric(output, *targets)) for metric in (task.metrics or {}).values()]
-        return torch.stack([value.to(self._device, torch.float64) for value in values])
+        found = [task.loss(output, *targets), *(metric(output, *targets) for metric in (task.metrics or {}).values())]
+        return torch.stack([torch.as_tensor(value, dtype=torch.float64, device=self._device) for value in found])
 
     def _stacked_program(self, rows: int, compiled: bool) -> Program | None:
         """Return (params [rows, P], extras, data) -> values [rows, metrics]; None where that cannot be."""
