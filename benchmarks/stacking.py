@@ -8,7 +8,7 @@ path and width that the probe chooses, a loop over slots included. Both sides: f
 model, data, order, number of examples and final evaluation; the best over the number of processes counts; start-up
 (imports, compiling, probing) is excluded. Both run in the same processes, in turns, so that other load meets both.
 
-`--clock cpu` counts the processes' CPU time instead of the time on the wall: for a machine that others use too. First of
+`--clock cpu` counts the processes' CPU time, not the time on the wall: for a machine that others use too. First of
 all a trial is trained alone and in a crowd, which must give the same bits, and by the plain loop. Prints a table per
 workload, writes results/stacking.json (results/stacking-NAME.json for others than digits-mlp), and ends with a line per
 promised figure.

@@ -83,8 +83,10 @@ class Architecture:
             part.calls = 0  # type: ignore[assignment]
             prefix = f"{name}." if name else ""
             tensors[f"{prefix}key"], tensors[f"{prefix}examples"] = draws
-        output = functional_call(model, tensors, (inputs,))
-        loss = self.task.loss(output, *targets)
+        # Without autocast's cache: it would hold on to weights that the next step changes.
+        with torch.autocast(self.device.type, torch.bfloat16, self.task.precision == "bf16", cache_enabled=False):
+            output = functional_call(model, tensors, (inputs,))
+            loss = self.task.loss(output, *targets)
         if loss.dim() != 0:
             raise InvalidInput(f"the workload's loss has shape {list(loss.shape)}; expected is one number, the mean")
-        return loss, {name: tensors[name] for name in self._buffers}
+        return loss.to(self.dtype), {name: tensors[name] for name in self._buffers}

@@ -61,6 +61,7 @@ class Stack:
         self.device = torch.device(device)
         self.dtype = dtype
         self._architecture = Architecture(task, self.device, dtype)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = task.precision == "tf32"
         layout = self._architecture.layout
         self._params, self._gradients, self._sums = (layout.allocate(width, self.device) for _ in range(3))
         self._slots = Slots(width, micro_batch)
@@ -90,6 +91,7 @@ class Stack:
     @property
     def program(self) -> dict[str, Scalar]:
         """What fixes the floating-point result."""
+        task = self._architecture.task
         return {
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -99,7 +101,8 @@ class Stack:
             "path": self.path,
             "torch": torch.__version__,
             "train_examples": self._examples,
-            **({} if self._architecture.task.digest is None else {"data": self._architecture.task.digest}),
+            **({} if task.digest is None else {"data": task.digest}),
+            **({} if task.precision == "float32" else {"precision": task.precision}),
         }
 
     @property

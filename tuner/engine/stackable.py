@@ -96,12 +96,14 @@ def normalise(layer: BatchNorm, input: Tensor) -> Tensor:
     as torch does, when there is only one value per channel to find them from.
     """
     shape = (1, -1, *(1,) * (input.dim() - 2))
+    wide = input.float() if input.dtype == torch.bfloat16 else input  # statistics are never rounded to 8 bits
     if not layer.training and layer.running_mean is not None and layer.running_var is not None:
-        centred, variance = input - layer.running_mean.view(shape), layer.running_var
+        centred, variance = wide - layer.running_mean.view(shape), layer.running_var
     else:
-        centred, variance = _centred(layer, input, shape)
+        centred, variance = _centred(layer, wide, shape)
     result = centred * (1 / torch.sqrt(variance + layer.eps)).view(shape)
-    return result * layer.weight.view(shape) + layer.bias.view(shape) if layer.affine else result
+    result = result * layer.weight.view(shape) + layer.bias.view(shape) if layer.affine else result
+    return result.to(input.dtype)
 
 
 def _centred(layer: BatchNorm, input: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
