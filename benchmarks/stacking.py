@@ -37,15 +37,15 @@ from _stacking_side import Case, serve, write_digits, write_images
 
 CASES = (
     Case("digits-mlp", 32, (64,), trials=128, steps=400),
-    Case("digits-cnn", 32, (16,), trials=32, steps=100),
+    Case("digits-cnn", 32, (16,), trials=32, steps=80),
     Case("digits-autoencoder", 32, (64,), trials=128, steps=200),
     Case("logistic-regression", 32, (64,), trials=128, steps=200),
     Case("linear-regression", 32, (64,), trials=128, steps=200),
     Case("noisy-quadratic", 32, (64,), trials=128, steps=200),
     Case("rosenbrock", 1, (64,), trials=128, steps=200),
-    Case("text-gpt", 8, (8,), trials=16, steps=50),
-    Case("mlp-images", 32, (16,), trials=32, steps=50),
-    Case("resnet-images", 16, (4,), trials=8, steps=10),
+    Case("text-gpt", 8, (8,), trials=16, steps=40),
+    Case("mlp-images", 32, (16,), trials=32, steps=80),
+    Case("resnet-images", 16, (4,), trials=8, steps=16),
 )
 PROCESSES = {"cpu": (1, 2), "cuda": (1, 4, 8, 16, 32)}
 LEAST = {"cpu": {"digits-mlp": 8.0}, "cuda": {"digits-mlp": 30.0, "digits-cnn": 30.0, "text-gpt": 10.0}}
@@ -181,7 +181,7 @@ def chosen_cases(arguments: argparse.Namespace, folder: Path) -> list[Case]:
     cases = [replace(c, params={"directory": str(folder / c.workload)}) if "images" in c.workload else c for c in cases]
     if arguments.device == "cuda":
         cases = [replace(c, device="cuda", widths=GPU_WIDTHS, trials=GPU_TRIALS) for c in cases]
-    return [replace(c, steps=c.steps // 4) for c in cases] if arguments.quick and len(cases) == 1 else cases
+    return [replace(c, steps=c.steps // 4) for c in cases] if arguments.quick else cases
 
 
 def main() -> None:
@@ -194,6 +194,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     bars: list[Bar] = []
     results = Path(__file__).parent / "results"
     machine = {"torch": torch.__version__, "python": platform.python_version(), "cores": os.cpu_count(),

@@ -106,10 +106,10 @@ def test_a_program_that_tells_slots_apart_is_not_taken(
     task: Task, compiled: Stack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Kernels that round the last slots otherwise would break the promise: such a stack is eager."""
-    accumulate = CompiledForward.accumulate
+    call = CompiledForward._call
 
     def uneven(self: CompiledForward, *args: Any) -> Tensor:
-        result = accumulate(self, *args)
+        result = call(self, *args)
         result[0, -1] *= 1 + 2.0**-50
         return result
 
@@ -117,6 +117,6 @@ def test_a_program_that_tells_slots_apart_is_not_taken(
     architecture, params = compiled._architecture, compiled._architecture.layout.allocate(4, compiled.device)
     buffers = architecture, params, torch.zeros_like(params)
     assert compiled_forward(*buffers, compiled._feed.sample()) is not None
-    monkeypatch.setattr(CompiledForward, "accumulate", uneven)
+    monkeypatch.setattr(CompiledForward, "_call", uneven)
     assert compiled_forward(*buffers, compiled._feed.sample()) is None
     assert "depend on the slot" in str(caplog.records[-1].__dict__["reason"])

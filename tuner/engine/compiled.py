@@ -31,6 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.dropout import Draws, Stream, stacked_draws
 from tuner.engine.forward import Forward
+from tuner.engine.replay import Replay
 from tuner.engine.slots import Ints
 from tuner.errors import InvalidInput
 from tuner.optimizers.rule import ElementwiseRule
@@ -73,6 +74,9 @@ class CompiledForward(Forward):
     def __init__(self, architecture: Architecture, params: Tensor, gradients: Tensor, norms: bool = True) -> None:
         """Without `norms` the squared norms are zero: what a tick costs when noise is not measured."""
         super().__init__(architecture, params, gradients)
+        self._replay: Replay | None = None
+        self._recorded_for: tuple[int, int] | None = None
+        """Addresses of the buffers that the recorded graph holds."""
         self._program = compile_once(_forward_program(architecture, list(self.extras), norms))
 
     def run(self, data: Data, slots: Ints, stream: Stream) -> Tensor:
@@ -80,36 +84,54 @@ class CompiledForward(Forward):
         self.gradients.zero_()
         return self.accumulate(data, self.gradients, torch.ones_like(self.gradients[:, 0]), slots, stream)[0]
 
+    def accumulate(self, data: Data, sums: Tensor, counts: Tensor, slots: Ints, stream: Stream) -> Tensor:
+        """Add the micro-batch gradients to `sums` [width, P], and let the slots' buffers go on.
+
+        `counts` [width] is K, the micro-batches of each slot's step. Returns float64 [3, width]: the losses, the
+        squared norms of the micro-batch gradients, and those of sums / K; on a GPU the next call overwrites them. An
+        error is raised: it cannot be told whose.
+        """
+        width, count = data[0].shape[:2]
+        draws = stacked_draws(width, slots, stream, count, sums.device) if self.architecture.draws else ()
+        call = self._replayed if sums.is_cuda else self._call
+        return call(sums, counts, draws, data)
+
     def try_out(self, sample: Data) -> None:
         """Compile for data like `sample`; raise `InvalidInput` unless equal numbers get equal bits in all slots.
 
         Kernels may treat the last slots unlike the others: what the stack promises is looked at, not taken for granted.
         """
-        width = len(self.params)
+        width, count = sample[0].shape[:2]
         module = self.architecture.build(0)
         for slot in range(width):
             self.architecture.layout.write(self.params[slot], dict(module.named_parameters()))
         same = tuple(item[:1].expand_as(item).contiguous() for item in sample)
         sums, counts = torch.zeros_like(self.params), torch.ones_like(self.params[:, 0])
+        needed = self.architecture.draws
+        draws = stacked_draws(width, np.arange(width), lambda slot: (0, 0), count, sums.device) if needed else ()
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no batched form on every device
-            found = self.accumulate(same, sums, counts, np.arange(width), lambda slot: (0, 0))
+            found = self._call(sums, counts, draws, same)
         numbers = [found.T, sums, *self.extras.stacked.values()]
+        equal = all(torch.equal(item.nan_to_num(), item[:1].expand_as(item).nan_to_num()) for item in numbers)
         for slot in range(width):
             self.extras.release(slot)
         self.params.zero_()
-        if not all(torch.equal(item.nan_to_num(), item[:1].expand_as(item).nan_to_num()) for item in numbers):
+        if not equal:
             raise InvalidInput("its numbers depend on the slot")
 
-    def accumulate(self, data: Data, sums: Tensor, counts: Tensor, slots: Ints, stream: Stream) -> Tensor:
-        """Add the micro-batch gradients to `sums` [width, P], and let the slots' buffers go on.
-
-        `counts` [width] is K, the micro-batches of each slot's step. Returns float64 [3, width]: the losses, the
-        squared norms of the micro-batch gradients, and those of sums / K. An error is raised: it cannot be told whose.
-        """
-        width, count = data[0].shape[:2]
-        draws = stacked_draws(width, slots, stream, count, sums.device) if self.architecture.draws else ()
+    def _call(self, sums: Tensor, counts: Tensor, draws: Draws, data: Data) -> Tensor:
         with torch.no_grad():
             return self._program(self.params, sums, counts, tuple(self.extras.stacked.values()), draws, data)
+
+    def _replayed(self, sums: Tensor, counts: Tensor, draws: Draws, data: Data) -> Tensor:
+        """Run the program as a CUDA graph, recorded when these buffers are first seen."""
+        fixed, split = (sums.data_ptr(), counts.data_ptr()), len(draws)
+        if self._replay is None or self._recorded_for != fixed:
+            self._recorded_for = fixed
+            self._replay = Replay(
+                lambda t: self._call(sums, counts, tuple(t[:split]), tuple(t[split:])), [*draws, *data]
+            )
+        return self._replay([*draws, *data])
 
 
 class MaskedUpdate:
