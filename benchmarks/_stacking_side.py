@@ -26,7 +26,7 @@ from tuner.workloads import load
 Config = dict[str, float]
 ENDLESS = {"report_every": 10**12, "divergence_factor": 1e30}
 PROBE_S = 0.5
-TURNS = 9
+TURNS, MANY_TURNS = 9, 45
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,9 @@ class Side:
             forward.try_out(data)
             forward.params.copy_(stack._params)
             programs.append(lambda forward=forward: forward.accumulate(data, sums, counts, slots, stack._stream))
-        repeats = max(1, round(0.02 / _cpu_s(programs[0])))
-        with_norms, without = _turns(*programs, repeats=repeats)
-        tick = statistics.median(_turns(stack.tick, repeats=repeats)[0])
+        repeats = max(1, round(0.01 / _cpu_s(programs[0])))
+        with_norms, without, ticks = _turns(*programs, stack.tick, repeats=repeats, turns=MANY_TURNS)
+        tick = statistics.median(ticks)
         self._empty(stack)
         return [(one - other) / tick for one, other in zip(with_norms, without, strict=True)]
 
@@ -177,10 +177,10 @@ def _cpu_s(action: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def _turns(*actions: Callable[[], Any], repeats: int = 1) -> list[list[float]]:
+def _turns(*actions: Callable[[], Any], repeats: int = 1, turns: int = TURNS) -> list[list[float]]:
     """Return each action's CPU seconds per call, turn by turn, so that other load meets all of them alike."""
     found: list[list[float]] = [[] for _ in actions]
-    for turn, (place, action) in itertools.product(range(-1, TURNS), enumerate(actions)):
+    for turn, (place, action) in itertools.product(range(-1, turns), enumerate(actions)):
         took = _cpu_s(lambda action=action: [action() for _ in range(repeats)]) / repeats  # type: ignore[misc]
         if turn >= 0:
             found[place].append(took)

@@ -9,6 +9,7 @@ from engine_cases import run_until_idle, spec
 from model_kinds import CLASSES, VECTOR, task_for
 from test_same_bits import rows_of
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from tuner.engine import Stack
 from tuner.engine import compiled as compiled_module
@@ -120,3 +121,18 @@ def test_a_program_that_tells_slots_apart_is_not_taken(
     monkeypatch.setattr(CompiledForward, "_call", uneven)
     assert compiled_forward(*buffers, compiled._feed.sample()) is None
     assert "depend on the slot" in str(caplog.records[-1].__dict__["reason"])
+
+
+def test_models_whose_slots_only_eager_kernels_tell_apart_are_compiled() -> None:
+    """One output per example: torch's batched product then rounds by slot, its compiled form does not."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(97, 50, generator=generator)
+    task = Task(lambda: nn.Sequential(nn.Linear(50, 1), nn.Flatten(0)), mse_loss, (x, x.sum(1)), (x, x.sum(1)))
+    assert Stack(task, width=3, micro_batch=32).path == "loop"
+    stack = Stack(task, width=5, micro_batch=32, path="compiled")
+    assert stack.path == "compiled"
+    watched = spec(100, "sgd", lr=1e-2, batch_size=32, examples=640, report_every=32)
+    crowd = [spec(key, "sgd", lr=1e-2, batch_size=32, examples=320 * key, seed=key) for key in (1, 2)]
+    expected = rows_of(run_until_idle(stack, [watched])[0][100])
+    for trials in ([*crowd, watched], [crowd[0], watched]):
+        assert rows_of(run_until_idle(stack, trials)[0][100]) == expected

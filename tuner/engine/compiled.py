@@ -30,7 +30,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.dropout import Draws, Stream, stacked_draws
-from tuner.engine.forward import Forward
+from tuner.engine.forward import TRIED, Forward, agrees_with_loop
 from tuner.engine.replay import Replay
 from tuner.engine.slots import Ints
 from tuner.errors import InvalidInput
@@ -97,27 +97,33 @@ class CompiledForward(Forward):
         return call(sums, counts, draws, data)
 
     def try_out(self, sample: Data) -> None:
-        """Compile for data like `sample`; raise `InvalidInput` unless equal numbers get equal bits in all slots.
+        """Compile for data like `sample`; raise `InvalidInput` unless the program does what the stack promises.
 
-        Kernels may treat the last slots unlike the others: what the stack promises is looked at, not taken for granted.
+        The slots get a few models over and over. Equal ones must have equal bits, since kernels may treat the last
+        slots unlike the others, and the results must be those of the loop.
         """
         width, count = sample[0].shape[:2]
-        module = self.architecture.build(0)
+        models, needed = min(width, TRIED), self.architecture.draws
+        modules = [self.architecture.build(seed) for seed in range(models)]
         for slot in range(width):
-            self.architecture.layout.write(self.params[slot], dict(module.named_parameters()))
-        same = tuple(item[:1].expand_as(item).contiguous() for item in sample)
+            self.architecture.layout.write(self.params[slot], dict(modules[slot % models].named_parameters()))
+            self.extras[slot] = self.architecture.extras(modules[slot % models])
         sums, counts = torch.zeros_like(self.params), torch.ones_like(self.params[:, 0])
-        needed = self.architecture.draws
-        draws = stacked_draws(width, np.arange(width), lambda slot: (0, 0), count, sums.device) if needed else ()
+        draws: Draws = ()
+        if needed:
+            draws = stacked_draws(width, np.arange(width), lambda slot: (slot % models, 0), count, sums.device)
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no batched form on every device
-            found = self._call(sums, counts, draws, same)
-        numbers = [found.T, sums, *self.extras.stacked.values()]
-        equal = all(torch.equal(item.nan_to_num(), item[:1].expand_as(item).nan_to_num()) for item in numbers)
+            found = self._call(sums, counts, draws, sample)
+        numbers = [item.nan_to_num() for item in (found.T, sums, *self.extras.stacked.values())]
+        equal = all(torch.equal(item, item[np.arange(width) % models]) for item in numbers)
         for slot in range(width):
             self.extras.release(slot)
         self.params.zero_()
         if not equal:
             raise InvalidInput("its numbers depend on the slot")
+        few = tuple(item[:models] for item in sample)
+        if not agrees_with_loop(self.architecture, few, found[0, :models].to(sums.dtype), sums[:models]):
+            raise InvalidInput("its numbers differ from those of a single model")
 
     def _call(self, sums: Tensor, counts: Tensor, draws: Draws, data: Data) -> Tensor:
         with torch.no_grad():

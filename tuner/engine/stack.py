@@ -9,6 +9,7 @@ gradients and then steps with their mean, by its own rule. Invariants:
 - What the workload's code raises ends the trials it concerns, and nothing else.
 """
 
+import logging
 import time
 import traceback
 from collections.abc import Hashable, Sequence
@@ -21,7 +22,7 @@ from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.compiled import CompiledForward, compiled_forward
 from tuner.engine.evaluation import Evaluation
 from tuner.engine.feed import Feed
-from tuner.engine.forward import EagerForward, Forward, LoopForward, choose_path
+from tuner.engine.forward import SLOT_DEPENDENT, EagerForward, Forward, LoopForward, fault_of_vmap
 from tuner.engine.ledger import Ledger
 from tuner.engine.progress import Progress
 from tuner.engine.reevaluation import Reevaluation
@@ -32,6 +33,8 @@ from tuner.engine.update import Updates, squared_norm
 from tuner.errors import Fault, InvalidInput, NotFound
 from tuner.study.hyperparameter import Scalar
 from tuner.workloads.task import Data, Task
+
+log = logging.getLogger(__name__)
 
 PATHS = ("auto", "eager", "loop", "compiled")
 
@@ -73,19 +76,24 @@ class Stack:
         """Whether a feasible trial's last word carries its weights."""
         self._progress: dict[int, Progress] = {}
         self._events: list[Event] = []
-        if path in ("auto", "compiled") and choose_path(self._architecture, train, micro_batch) == "loop":
-            path = "loop"
+        fault = fault_of_vmap(self._architecture, train, micro_batch) if path in ("auto", "compiled") else None
         buffers = self._architecture, self._params, self._gradients
-        self._forward: Forward = LoopForward(*buffers) if path == "loop" else EagerForward(*buffers)
-        if path == "compiled":
-            self._forward = compiled_forward(*buffers, self._feed.sample()) or self._forward
+        program = None
+        if path == "compiled" and fault in (None, SLOT_DEPENDENT):  # the compiled program may do better
+            program = compiled_forward(*buffers, self._feed.sample())
+        if program is None and fault is not None:
+            log.warning("the model cannot be stacked and runs slot by slot", extra={"action": "path", "reason": fault})
+            path = "loop"
+        uncompiled = LoopForward if path == "loop" else EagerForward
+        self._forward: Forward = program or uncompiled(*buffers)
         self.path = self._forward.path
         roles, compiled = self._architecture.roles(), self.path == "compiled"
         together = 1 if self.path == "loop" else width
         valid = self._on_device(task.valid)
         self._evaluation = Evaluation(self._architecture, valid, self._forward.extras, together, compiled)
         self._updates = Updates(layout, roles, self._slots, self._params, compiled)
-        self._reevaluation = Reevaluation(self._architecture, train, self._slots, self._forward, self._stream)
+        parts = self._architecture, train, self._slots, self._forward, self._stream
+        self._reevaluation = Reevaluation(*parts, stackable=fault is None)
         self._updates.evaluate_for = self._reevaluation.for_slots
 
     @property

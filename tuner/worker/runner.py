@@ -182,7 +182,7 @@ class Runner:
             self._send({"width": self._width})
         path = choice.path_at(self._width)
         if path != "compiled":
-            return path
+            return "auto" if path == "eager" else path
         programs = head["stack"], self._width
         if programs in self._compiled:
             return "compiled" if self._compiled[programs] else "auto"
