@@ -1,9 +1,9 @@
 """The weights with which a trial starts, without building its model anew each time.
 
 Building a small model costs more than a tick of its slot, mostly for Python objects. Where calling every layer's
-`reset_parameters()` in order has proved to give the very bits of a model built anew, and to leave the generator in the
-same state, one model is kept and reset. Invariant: the weights of a seed are those of `Task.build_model`, bit for bit;
-a model whose construction does anything else is built anew for each trial.
+`reset_parameters()` in order has proved to give the very bits of a model built anew, one model is kept and reset.
+Invariant: the weights of a seed are those of `Task.build_model`, bit for bit; a model whose construction does anything
+else is built anew for each trial.
 """
 
 import torch
