@@ -1,13 +1,17 @@
-"""Stacked trials against separate processes: trial-steps per second on digits-mlp (64-32-10, batch 32, AdamW).
+"""Stacked trials against separate processes: trial-steps per second, on one workload or on every built-in one.
 
-    python benchmarks/stacking.py [--quick]
+    python benchmarks/stacking.py [--quick] [--workload NAME ... | --all] [--device cuda] [--clock cpu]
 
-Peer: Optuna hands 128 configurations to persistent worker processes, each a plain PyTorch loop with
-torch.optim.AdamW(fused=True). Ours: Optuna hands the same configurations to compiled stacks of 64 slots in persistent
-processes. Both sides: float32, one thread per process, the same model, data order, number of examples and final
-evaluation; the best over the number of processes counts; start-up (imports, compiling) is excluded. Both run in the
-same processes, in turns, so that other load on the machine meets both. Prints one table, writes
-results/stacking.json, and ends with a line per promised figure.
+Peer: Optuna hands the configurations to persistent worker processes, each a plain PyTorch loop with
+torch.optim.AdamW(fused=True). Ours: Optuna hands the same configurations to stacks in persistent processes, with the
+path and width that the probe chooses, a loop over slots included. Both sides: float32, one thread per process, the same
+model, data, order, number of examples and final evaluation; the best over the number of processes counts; start-up
+(imports, compiling, probing) is excluded. Both run in the same processes, in turns, so that other load meets both.
+
+`--clock cpu` counts the processes' CPU time, not the time on the wall: for a machine that others use too. First of
+all a trial is trained alone and in a crowd, which must give the same bits, and by the plain loop. Prints a table per
+workload, writes results/stacking.json (results/stacking-NAME.json for others than digits-mlp), and ends with a line per
+promised figure.
 """
 
 import argparse
@@ -17,8 +21,10 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
-from multiprocessing.connection import Connection
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -27,164 +33,133 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import optuna
 import torch
-from torch.nn.functional import cross_entropy
+from _stacking_side import Case, serve, write_digits, write_images
 
-from tuner.engine import Row, Stack, TrialSpec
-from tuner.engine.compiled import CompiledForward
-from tuner.engine.data_order import DataOrder
-from tuner.engine.seeds import INITIALISATION, derive
-from tuner.workloads import Task, load
-
-TRIALS, BATCH, WIDTH, PROCESSES = 128, 32, 64, 2
-Config = dict[str, float]
-
-
-class Bench:
-    """What a worker process can do; each method returns seconds or values."""
-
-    def __init__(self) -> None:
-        torch.set_num_threads(1)
-        self.task: Task = load("digits-mlp", {})
-        self.stack = Stack(self.task, width=WIDTH, micro_batch=BATCH, path="compiled")
-        self.narrow = Stack(self.task, width=1, micro_batch=BATCH, path="compiled")
-        self.stacked([{"lr": 1e-3, "weight_decay": 0.01}] * 2, 5)
-        self.loop([{"lr": 1e-3, "weight_decay": 0.01}], 5)
-
-    def stacked(self, configs: list[Config], steps: int, narrow: bool = False) -> list[float]:
-        """Train all in a stack whose slots are refilled; return their validation losses."""
-        stack, values, waiting = self.narrow if narrow else self.stack, [0.0] * len(configs), list(enumerate(configs))
-        while waiting or stack.busy:
-            while waiting and stack.free:
-                key, config = waiting.pop(0)
-                params = {"optimizer": "adamw", "batch_size": BATCH, **config}
-                stack.admit(TrialSpec(key, params, key, steps * BATCH, report_every=10**9, divergence_factor=1e9))
-            for event in stack.tick():
-                if isinstance(event, Row) and isinstance(event.key, int):
-                    values[event.key] = event.metrics.get("valid_loss", float("nan"))
-        return values
-
-    def loop(self, configs: list[Config], steps: int) -> list[float]:
-        """Train one after another in a plain PyTorch loop; return their validation losses."""
-        return [self._plain(key, config, steps) for key, config in enumerate(configs)]
-
-    def _plain(self, seed: int, config: Config, steps: int) -> float:
-        model = self.task.build_model(derive(seed, INITIALISATION))
-        optimizer = torch.optim.AdamW(model.parameters(), **config, fused=True)  # type: ignore[arg-type]
-        x, y = self.task.train
-        order = torch.from_numpy(DataOrder(seed, len(x)).take(0, steps * BATCH)).view(steps, BATCH)
-        for index in order:
-            loss = cross_entropy(model(x[index]), y[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        with torch.no_grad():
-            x, y = self.task.valid
-            return float(cross_entropy(model(x), y))
-
-    def width_one(self, steps: int) -> list[float]:
-        """Return the plain loop's time over that of a stack of one slot, for each of seven turns."""
-        ratios, config = [], [{"lr": 1e-3, "weight_decay": 0.01}]
-        for _ in range(7):
-            plain = seconds(lambda: self.loop(config, steps))
-            ratios.append(plain / seconds(lambda: self.stacked(config, steps, narrow=True)))
-        return ratios
-
-    def noise_cost(self, ticks: int) -> list[float]:
-        """Return the share of a tick that the norms cost, for each of seven turns."""
-        buffers = [torch.randn(self.stack._params.shape) * 0.1 for _ in range(3)]
-        data, counts = self.stack._feed.sample(), torch.full((WIDTH,), 2.0)
-        forwards = [CompiledForward(self.stack._architecture, *buffers[:2], norms=norms) for norms in (True, False)]
-
-        def least(forward: CompiledForward) -> float:
-            forward.accumulate(data, buffers[2], counts)
-            return min(seconds(lambda: forward.accumulate(data, buffers[2], counts)) for _ in range(ticks))
-
-        tick = self._tick_s(ticks)
-        return [(least(forwards[0]) - least(forwards[1])) / tick for _ in range(7)]
-
-    def roofline(self, ticks: int) -> list[float]:
-        """Return seconds per tick of a full stack, and this core's FLOP/s (matrix product) and bytes/s (copy in L3)."""
-        tick = self._tick_s(ticks)
-        square, source = torch.randn(1024, 1024), torch.randn(2**19)
-        target = torch.empty_like(source)
-        product = min(seconds(lambda: square @ square) for _ in range(10))
-        copy = min(seconds(lambda: target.copy_(source)) for _ in range(50))
-        return [tick, 2 * 1024**3 / product, 2 * source.nbytes / copy]
-
-    def _tick_s(self, ticks: int) -> float:
-        """Return seconds per tick of a full stack; what trials cost at their two ends cancels out."""
-        configs = [{"lr": 1e-3, "weight_decay": 0.01}] * WIDTH
-        short, long = (
-            min(seconds(lambda count=count: self.stacked(configs, count)) for _ in range(3))  # type: ignore[misc]
-            for count in (ticks, 2 * ticks)
-        )
-        return (long - short) / ticks
+CASES = (
+    Case("digits-mlp", 32, (64,), trials=128, steps=400),
+    Case("digits-cnn", 32, (16,), trials=32, steps=80),
+    Case("digits-autoencoder", 32, (64,), trials=128, steps=200),
+    Case("logistic-regression", 32, (64,), trials=128, steps=200),
+    Case("linear-regression", 32, (64,), trials=128, steps=200),
+    Case("noisy-quadratic", 32, (64,), trials=128, steps=200),
+    Case("rosenbrock", 1, (64,), trials=128, steps=200),
+    Case("text-gpt", 8, (8,), trials=16, steps=40),
+    Case("mlp-images", 32, (16,), trials=32, steps=80),
+    Case("resnet-images", 16, (4,), trials=8, steps=16),
+)
+PROCESSES = {"cpu": (1, 2), "cuda": (1, 4, 8, 16, 32)}
+LEAST = {"cpu": {"digits-mlp": 8.0}, "cuda": {"digits-mlp": 30.0, "digits-cnn": 30.0, "text-gpt": 10.0}}
+"""Ratios promised; 0.95 elsewhere."""
+NOISE_BOUND = {"digits-cnn": 0.03, "text-gpt": 0.03}
+GPU_WIDTHS, GPU_TRIALS = (16, 64, 256), 512
+SPACE = {
+    "lr": optuna.distributions.FloatDistribution(1e-4, 3e-2, log=True),
+    "weight_decay": optuna.distributions.FloatDistribution(5e-3, 1.0, log=True),
+}
+Bar = tuple[str, list[float], str, float | None]
+"""Name, one value per turn, sign, bound; without a bound it is only reported."""
 
 
-def seconds(action: Any) -> float:
-    """Time one call."""
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
+class Measurement:
+    """One case in its processes."""
+
+    def __init__(self, case: Case, clock: str, turns: int) -> None:
+        self.case, self.clock, self.turns = case, clock, turns
+        self.pipes: list[Connection] = []
+        self.path, self.width, self.cells = self._start(None, 0)  # the first fills the cache of compiled programs
+        for _ in range(max(PROCESSES[case.device]) - 1):
+            self._start(self.path, self.width)
+
+    def _start(self, path: str | None, width: int) -> tuple[str, int, list[Any]]:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, self.case, path, width), daemon=True).start()
+        self.pipes.append(ours)
+        found: tuple[str, int, list[Any]] = ours.recv()
+        return found
+
+    def rates(self) -> dict[str, list[float]]:
+        """Return trial-steps per second of each side and number of processes, for each turn."""
+        found: dict[str, list[float]] = {}
+        for _ in range(self.turns):
+            for count in PROCESSES[self.case.device]:
+                found.setdefault(f"peer x {count}", []).append(self._rate(count, "loop", 1))
+                if count <= 2:
+                    chunk = -(-self.case.trials // count)
+                    found.setdefault(f"stack x {count}", []).append(self._rate(count, "stacked", chunk))
+        return found
+
+    def _rate(self, count: int, method: str, chunk: int) -> float:
+        """Let Optuna hand out the configurations, `chunk` at a time, to so many processes."""
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        begin, left, running, spent = time.perf_counter(), self.case.trials, {}, [0.0] * count
+
+        def hand_out(number: int) -> None:
+            nonlocal left
+            trials = [study.ask(SPACE) for _ in range(min(chunk, left))]
+            left -= len(trials)
+            if trials:
+                running[self.pipes[number]] = number, trials
+                self.pipes[number].send((method, ([trial.params for trial in trials], self.case.steps)))
+
+        for number in range(count):
+            hand_out(number)
+        while running:
+            for pipe in wait(list(running)):
+                assert isinstance(pipe, Connection)
+                number, trials = running.pop(pipe)
+                values, cpu_s = pipe.recv()
+                spent[number] += cpu_s
+                for trial, value in zip(trials, values, strict=True):
+                    study.tell(trial, value)
+                hand_out(number)
+        took = sum(spent) / count if self.clock == "cpu" else time.perf_counter() - begin
+        return self.case.trials * self.case.steps / took
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the first process."""
+        self.pipes[0].send((method, arguments))
+        return self.pipes[0].recv()[0]
+
+    def close(self) -> None:
+        """End the processes."""
+        for pipe in self.pipes:
+            pipe.send(None)
 
 
-def serve(pipe: Connection) -> None:
-    """Answer (method, arguments) until None comes."""
-    bench = Bench()
-    pipe.send("ready")
-    while (request := pipe.recv()) is not None:
-        method, arguments = request
-        pipe.send(getattr(bench, method)(*arguments))
+def measure(case: Case, clock: str, quick: bool) -> tuple[dict[str, Any], list[Bar]]:
+    """Measure one workload; print its table; return the record and the bars."""
+    measurement = Measurement(case, clock, 3 if quick else 5)
+    crowd, loop = measurement.ask("differences")
+    rates = measurement.rates()
+    best = {side: max((k for k in rates if k.startswith(side)), key=lambda k: statistics.median(rates[k]))
+            for side in ("peer", "stack")}  # fmt: skip
+    ratios = [ours / theirs for ours, theirs in zip(rates[best["stack"]], rates[best["peer"]], strict=True)]
+    print(f"\n{case.workload}, batch {case.batch}: {measurement.path}, {measurement.width} slots, {best['stack']}")
+    print(f"{'side x processes':<24}{'trial-steps/s':>14}{'lowest':>12}{'highest':>12}")
+    for name, values in rates.items():
+        print(f"{name:<24}{statistics.median(values):>14,.0f}{min(values):>12,.0f}{max(values):>12,.0f}")
+    record: dict[str, Any] = {"path": measurement.path, "width": measurement.width, "best": best, "rates": rates}
+    record["probe"] = measurement.cells
+    bars: list[Bar] = [
+        (f"{case.workload}-crowd-differs", [crowd], "<=", 0.0),
+        (f"{case.workload}-loop-differs", [loop], "<=", 1e-3),
+        (case.workload, ratios, ">=", LEAST[case.device].get(case.workload, 0.95)),
+    ]
+    on_cpu = case.device == "cpu"
+    if measurement.path == "compiled" and on_cpu and case.workload in ("digits-mlp", *NOISE_BOUND):
+        bound = NOISE_BOUND.get(case.workload)
+        bars.append((f"noise-cost-{case.workload}", measurement.ask("noise_cost"), "<=", bound))
+    if case.workload == "digits-mlp" and on_cpu:
+        bars.append(("width-1", measurement.ask("width_one", 300 if quick else 2000), ">=", 0.97))
+        bars.append(("rung-evaluation-ticks", measurement.ask("evaluation_ticks"), "<=", 10.0))
+        record["roofline"] = floor(*measurement.ask("roofline"))
+    measurement.close()
+    return record | {name: values for name, values, _, _ in bars}, bars
 
 
-def study_time(pipes: list[Connection], method: str, chunk: int, steps: int) -> float:
-    """Let Optuna hand `TRIALS` configurations, `chunk` at a time, to the processes; return the seconds it took."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    space = {
-        "lr": optuna.distributions.FloatDistribution(1e-4, 3e-2, log=True),
-        "weight_decay": optuna.distributions.FloatDistribution(5e-3, 1.0, log=True),
-    }
-    begin, asked, running = time.perf_counter(), 0, {}
-
-    def hand_out(pipe: Connection) -> None:
-        nonlocal asked
-        trials = [study.ask(space) for _ in range(min(chunk, TRIALS - asked))]
-        asked += len(trials)
-        if trials:
-            running[pipe] = trials
-            pipe.send((method, ([trial.params for trial in trials], steps)))
-
-    for pipe in pipes:
-        hand_out(pipe)
-    while running:
-        for pipe in multiprocessing.connection.wait(list(running)):
-            assert isinstance(pipe, Connection)
-            for trial, value in zip(running.pop(pipe), pipe.recv(), strict=True):
-                study.tell(trial, value)
-            hand_out(pipe)
-    return time.perf_counter() - begin
-
-
-def measure(pipes: list[Connection], steps: int, repeats: int) -> dict[str, list[float]]:
-    """Return trial-steps per second of each side and number of processes, for each turn."""
-    rates: dict[str, list[float]] = {}
-    for _ in range(repeats):
-        for count in range(1, PROCESSES + 1):
-            for side, method, chunk in (("peer", "loop", 1), ("stack", "stacked", TRIALS // count)):
-                took = study_time(pipes[:count], method, chunk, steps)
-                rates.setdefault(f"{side} x {count}", []).append(TRIALS * steps / took)
-    return rates
-
-
-def ask(pipe: Connection, method: str, *arguments: int) -> list[float]:
-    """Call a method of one process."""
-    pipe.send((method, arguments))
-    result: list[float] = pipe.recv()
-    return result
-
-
-def floor_lines(tick_s: float, flops_per_s: float, bytes_per_s: float) -> dict[str, float]:
-    """Return what a tick needs at least, by count (docs/engine.md has the sums), beside what it took; print it."""
+def floor(tick_s: float, flops_per_s: float, bytes_per_s: float) -> dict[str, float]:
+    """Return what a tick of digits-mlp needs at least, by count (docs/engine.md), beside what it took; print it."""
     flops, size = 23.0e6, 11.5e6
     found = {
         "tick_us": 1e6 * tick_s,
@@ -192,59 +167,56 @@ def floor_lines(tick_s: float, flops_per_s: float, bytes_per_s: float) -> dict[s
         "gbyte_per_s": bytes_per_s / 1e9,
         "floor_us": 1e6 * (flops / flops_per_s + size / bytes_per_s),
     }
-    print("\none tick of 64 slots: " + ", ".join(f"{name} {value:.0f}" for name, value in found.items()))
+    print("one tick of 64 slots: " + ", ".join(f"{name} {value:.0f}" for name, value in found.items()))
     return found
 
 
-def report(
-    rates: dict[str, list[float]], width_one: list[float], noise: list[float], roofline: list[float], path: Path
-) -> None:
-    """Print the table and the bars, write the file."""
-    best = {side: max((k for k in rates if k.startswith(side)), key=lambda k: statistics.median(rates[k]))
-            for side in ("peer", "stack")}  # fmt: skip
-    ratios = [ours / theirs for ours, theirs in zip(rates[best["stack"]], rates[best["peer"]], strict=True)]
-    print(f"{'side x processes':<24}{'trial-steps/s':>14}{'lowest':>12}{'highest':>12}")
-    for name, values in rates.items():
-        print(f"{name:<24}{statistics.median(values):>14,.0f}{min(values):>12,.0f}{max(values):>12,.0f}")
-    figures = {"digits-mlp": (ratios, ">=", 8.0), "width-1": (width_one, ">=", 0.97), "noise-cost": (noise, "<=", 0.03)}
-    print(f"\n{'figure':<24}{'median':>14}{'lowest':>12}{'highest':>12}")
-    for name, (values, _, _) in figures.items():
-        print(f"{name:<24}{statistics.median(values):>14.3f}{min(values):>12.3f}{max(values):>12.3f}")
-    machine = {"torch": torch.__version__, "python": platform.python_version(), "cores": os.cpu_count(),
-               "machine": platform.processor() or platform.machine(), "load": os.getloadavg()}  # fmt: skip
-    record = {
-        "machine": machine,
-        "roofline": floor_lines(*roofline),
-        "rates": rates,
-        **{name: values for name, (values, _, _) in figures.items()},
-    }
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    for name, (values, sign, bound) in figures.items():
-        value = statistics.median(values)
-        ok = value >= bound if sign == ">=" else value <= bound
-        print(f"bar {name} {value:.3f} {sign} {bound} {'ok' if ok else 'short'}")
+def chosen_cases(arguments: argparse.Namespace, folder: Path) -> list[Case]:
+    """Return the cases that the command line asks for; made-up images lie in `folder`."""
+    names = [case.workload for case in CASES] if arguments.all else arguments.workload or ["digits-mlp"]
+    cases = [case for case in CASES if case.workload in names]
+    for name, write in (("mlp-images", write_digits), ("resnet-images", write_images)):
+        (folder / name).mkdir()
+        write(folder / name)
+    cases = [replace(c, params={"directory": str(folder / c.workload)}) if "images" in c.workload else c for c in cases]
+    if arguments.device == "cuda":
+        cases = [replace(c, device="cuda", widths=GPU_WIDTHS, trials=GPU_TRIALS) for c in cases]
+    return [replace(c, steps=c.steps // 4) for c in cases] if arguments.quick else cases
 
 
 def main() -> None:
     """Run."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="less than 50 s")
-    quick = parser.parse_args().quick
+    parser.add_argument("--quick", action="store_true", help="less than 50 s for one small workload")
+    parser.add_argument("--workload", nargs="+", choices=[case.workload for case in CASES], help="default: digits-mlp")
+    parser.add_argument("--all", action="store_true", help="every built-in workload")
+    parser.add_argument("--device", choices=list(PROCESSES), default="cpu")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    context = multiprocessing.get_context("spawn")
-    pipes: list[Connection] = []
-    for _ in range(PROCESSES):
-        ours, theirs = context.Pipe()
-        context.Process(target=serve, args=(theirs,), daemon=True).start()
-        pipes.append(ours)
-        ours.recv()  # one after another: the first fills the cache of compiled programs
-    rates = measure(pipes, 100 if quick else 400, 3 if quick else 5)
-    width_one = ask(pipes[0], "width_one", 500 if quick else 2000)
-    noise = ask(pipes[0], "noise_cost", 100 if quick else 500)
-    roofline = ask(pipes[0], "roofline", 100 if quick else 500)
-    report(rates, width_one, noise, roofline, Path(__file__).parent / "results" / "stacking.json")
-    for pipe in pipes:
-        pipe.send(None)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    bars: list[Bar] = []
+    results = Path(__file__).parent / "results"
+    machine = {"torch": torch.__version__, "python": platform.python_version(), "cores": os.cpu_count(),
+               "machine": platform.processor() or platform.machine(), "load": os.getloadavg()}  # fmt: skip
+    if arguments.device == "cuda":
+        machine["gpu"] = torch.cuda.get_device_name()
+    with tempfile.TemporaryDirectory() as folder:
+        for case in chosen_cases(arguments, Path(folder)):
+            record, found = measure(case, arguments.clock, arguments.quick)
+            bars += found
+            content = {"machine": machine, "clock": arguments.clock, "device": case.device, **record}
+            name = "stacking" if case.workload == "digits-mlp" else f"stacking-{case.workload}"
+            suffix = "" if case.device == "cpu" else f"-{case.device}"
+            (results / f"{name}{suffix}.json").write_text(json.dumps(content, indent=1) + "\n")
+    print(f"\n{'figure':<32}{'median':>10}{'lowest':>10}{'highest':>10}")
+    for name, values, _, _ in bars:
+        print(f"{name:<32}{statistics.median(values):>10.3g}{min(values):>10.3g}{max(values):>10.3g}")
+    for name, values, sign, bound in bars:
+        value = statistics.median(values)
+        if bound is not None:
+            ok = value >= bound if sign == ">=" else value <= bound
+            print(f"bar {name} {value:.3g} {sign} {bound:g} {'ok' if ok else 'short'}")
 
 
 if __name__ == "__main__":

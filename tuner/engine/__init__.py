@@ -20,7 +20,9 @@ It knows no HTTP and no SQL, and needs torch and numpy only. The map:
     reevaluation.py  the loss again, for rules with a line search
     feed.py, data_order.py, seeds.py   which examples a trial sees
     ledger.py, progress.py             losses and gradient norms on their way to report rows
-    evaluation.py  validation metrics of a slot
+    evaluation.py  validation metrics, several slots in a pass where that pays
+    compiled.py, replay.py             the compiled path; on GPUs recorded as a graph
+    initial_weights.py                 the weights of a seed, without building the model anew
 """
 
 from tuner.engine.snapshot import Snapshot

@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from tuner.engine import dropout, stackable
 from tuner.engine.dropout import Draws
+from tuner.engine.initial_weights import InitialWeights
 from tuner.engine.layout import Layout
 from tuner.engine.seeds import INITIALISATION, derive
 from tuner.errors import InvalidInput
@@ -31,6 +32,7 @@ class Architecture:
         self.device = device
         self.dtype = dtype
         self.training = self.build(0)
+        self._initial = InitialWeights(task)
         self.training.train()
         self.evaluating = copy.deepcopy(self.training).eval()
         self._dropouts = dropout.install(self.training)
@@ -46,6 +48,10 @@ class Architecture:
         """Return a module with the initial weights of a trial with this seed."""
         module = self.task.build_model(derive(seed, INITIALISATION))
         return module.to(device=self.device, dtype=self.dtype)
+
+    def fresh(self, seed: int) -> nn.Module:
+        """Return the same weights for copying: float32 on the CPU, in a module that is lent until the next call."""
+        return self._initial.model(derive(seed, INITIALISATION))
 
     def extras(self, module: nn.Module) -> Tensors:
         """Copy what a module carries besides its trainable parameters."""
@@ -77,8 +83,10 @@ class Architecture:
             part.calls = 0  # type: ignore[assignment]
             prefix = f"{name}." if name else ""
             tensors[f"{prefix}key"], tensors[f"{prefix}examples"] = draws
-        output = functional_call(model, tensors, (inputs,))
-        loss = self.task.loss(output, *targets)
+        # Without autocast's cache: it would hold on to weights that the next step changes.
+        with torch.autocast(self.device.type, torch.bfloat16, self.task.precision == "bf16", cache_enabled=False):
+            output = functional_call(model, tensors, (inputs,))
+            loss = self.task.loss(output, *targets)
         if loss.dim() != 0:
             raise InvalidInput(f"the workload's loss has shape {list(loss.shape)}; expected is one number, the mean")
-        return loss, {name: tensors[name] for name in self._buffers}
+        return loss.to(self.dtype), {name: tensors[name] for name in self._buffers}

@@ -22,15 +22,18 @@ from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tuner.engine.architecture import Architecture, Tensors
-from tuner.engine.dropout import Stream
-from tuner.engine.forward import Forward
+from tuner.engine.dropout import Draws, Stream, stacked_draws
+from tuner.engine.forward import TRIED, Forward, agrees_with_loop
+from tuner.engine.replay import Replay
 from tuner.engine.slots import Ints
+from tuner.errors import InvalidInput
 from tuner.optimizers.rule import ElementwiseRule
 from tuner.workloads.task import Data
 
@@ -49,13 +52,11 @@ def compiled_forward(
 ) -> "CompiledForward | None":
     """Compile a stack's forward program for data like `sample`; None, and one line in the log, where that fails."""
     reason = None if has_compiler() else "there is no C++ compiler (CXX, else g++)"
-    if architecture.draws or architecture.extras(architecture.training):
-        reason = "the model has dropout, buffers or frozen parameters"  # its program would not see the slots' own
     if reason is None:
         forward = CompiledForward(architecture, params, gradients)
         try:
-            with _first_call():
-                forward.accumulate(sample, torch.zeros_like(params), torch.ones_like(params[:, 0]))
+            with first_call():
+                forward.try_out(sample)
             return forward
         except torch.OutOfMemoryError:
             raise
@@ -73,22 +74,70 @@ class CompiledForward(Forward):
     def __init__(self, architecture: Architecture, params: Tensor, gradients: Tensor, norms: bool = True) -> None:
         """Without `norms` the squared norms are zero: what a tick costs when noise is not measured."""
         super().__init__(architecture, params, gradients)
-        self._program = _compiled(_forward_program(architecture, norms))
+        self._replay: Replay | None = None
+        self._recorded_for: tuple[int, int] | None = None
+        """Addresses of the buffers that the recorded graph holds."""
+        self._program = compile_once(_forward_program(architecture, list(self.extras), norms))
 
     def run(self, data: Data, slots: Ints, stream: Stream) -> Tensor:
         """See `Forward.run`; one step's gradients are the sums over one micro-batch."""
         self.gradients.zero_()
-        return self.accumulate(data, self.gradients, torch.ones_like(self.gradients[:, 0]))[0]
+        return self.accumulate(data, self.gradients, torch.ones_like(self.gradients[:, 0]), slots, stream)[0]
 
-    def accumulate(self, data: Data, sums: Tensor, counts: Tensor) -> Tensor:
-        """Add the micro-batch gradients to `sums` [width, P].
+    def accumulate(self, data: Data, sums: Tensor, counts: Tensor, slots: Ints, stream: Stream) -> Tensor:
+        """Add the micro-batch gradients to `sums` [width, P], and let the slots' buffers go on.
 
         `counts` [width] is K, the micro-batches of each slot's step. Returns float64 [3, width]: the losses, the
-        squared norms of the micro-batch gradients, and those of sums / K. An error is raised: it cannot be told whose.
+        squared norms of the micro-batch gradients, and those of sums / K; on a GPU the next call overwrites them. An
+        error is raised: it cannot be told whose.
         """
-        # The fused kernels of attention have no batched form on every device.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            return self._program(self.params, sums, counts, *data)
+        width, count = data[0].shape[:2]
+        draws = stacked_draws(width, slots, stream, count, sums.device) if self.architecture.draws else ()
+        call = self._replayed if sums.is_cuda else self._call
+        return call(sums, counts, draws, data)
+
+    def try_out(self, sample: Data) -> None:
+        """Compile for data like `sample`; raise `InvalidInput` unless the program does what the stack promises.
+
+        The slots get a few models over and over. Equal ones must have equal bits, since kernels may treat the last
+        slots unlike the others, and the results must be those of the loop.
+        """
+        width, count = sample[0].shape[:2]
+        models, needed = min(width, TRIED), self.architecture.draws
+        modules = [self.architecture.build(seed) for seed in range(models)]
+        for slot in range(width):
+            self.architecture.layout.write(self.params[slot], dict(modules[slot % models].named_parameters()))
+            self.extras[slot] = self.architecture.extras(modules[slot % models])
+        sums, counts = torch.zeros_like(self.params), torch.ones_like(self.params[:, 0])
+        draws: Draws = ()
+        if needed:
+            draws = stacked_draws(width, np.arange(width), lambda slot: (slot % models, 0), count, sums.device)
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no batched form on every device
+            found = self._call(sums, counts, draws, sample)
+        numbers = [item.nan_to_num() for item in (found.T, sums, *self.extras.stacked.values())]
+        equal = all(torch.equal(item, item[np.arange(width) % models]) for item in numbers)
+        for slot in range(width):
+            self.extras.release(slot)
+        self.params.zero_()
+        if not equal:
+            raise InvalidInput("its numbers depend on the slot")
+        few = tuple(item[:models] for item in sample)
+        if not agrees_with_loop(self.architecture, few, found[0, :models].to(sums.dtype), sums[:models]):
+            raise InvalidInput("its numbers differ from those of a single model")
+
+    def _call(self, sums: Tensor, counts: Tensor, draws: Draws, data: Data) -> Tensor:
+        with torch.no_grad():
+            return self._program(self.params, sums, counts, tuple(self.extras.stacked.values()), draws, data)
+
+    def _replayed(self, sums: Tensor, counts: Tensor, draws: Draws, data: Data) -> Tensor:
+        """Run the program as a CUDA graph, recorded when these buffers are first seen."""
+        fixed, split = (sums.data_ptr(), counts.data_ptr()), len(draws)
+        if self._replay is None or self._recorded_for != fixed:
+            self._recorded_for = fixed
+            self._replay = Replay(
+                lambda t: self._call(sums, counts, tuple(t[:split]), tuple(t[split:])), [*draws, *data]
+            )
+        return self._replay([*draws, *data])
 
 
 class MaskedUpdate:
@@ -112,11 +161,11 @@ class MaskedUpdate:
                 old.copy_(torch.where(mask, new, old))
             sums.copy_(torch.where(mask, 0.0, sums))
 
-        self._program = _compiled(update)
+        self._program = compile_once(update)
         rows = [torch.zeros_like(like) for _ in range(2 + self._slabs)]
         counts = torch.ones(len(like), dtype=like.dtype, device=like.device)
         scalars = torch.ones(len(like), len(scalar_names), dtype=like.dtype, device=like.device)
-        with _first_call():
+        with first_call():
             self.run(counts.bool(), counts, scalars, rows[0], rows[1], rows[2:])
 
     def run(
@@ -137,16 +186,22 @@ def _scalar_names(rule: ElementwiseRule) -> list[str]:
     return list(rule.scalars(one, {h.name: torch.full_like(one, float(h.default)) for h in numbers}))
 
 
-def _forward_program(architecture: Architecture, norms: bool) -> Program:
+def _forward_program(architecture: Architecture, names: list[str], norms: bool) -> Program:
+    """`names` are those of the extras, which the program takes as [width, ...] each and changes in place."""
     layout = architecture.layout
 
-    def loss(params: Tensors, inputs: Tensor, *targets: Tensor) -> Tensor:
-        return architecture.loss(params, {}, (), inputs, *targets, stacked=True)[0]
+    def loss(params: Tensors, extras: Tensors, draws: Draws, data: Data) -> tuple[Tensor, Tensors]:
+        return architecture.loss(params, extras, draws, *data, stacked=True)
 
-    stacked = vmap(grad_and_value(loss))
+    stacked = vmap(grad_and_value(loss, has_aux=True))
 
-    def forward(params: Tensor, sums: Tensor, counts: Tensor, *data: Tensor) -> Tensor:
-        gradients, losses = stacked(layout.views(params), *data)
+    def forward(
+        params: Tensor, sums: Tensor, counts: Tensor, extras: tuple[Tensor, ...], draws: Draws, data: Data
+    ) -> Tensor:
+        carried = dict(zip(names, extras, strict=True))
+        gradients, (losses, buffers) = stacked(layout.views(params), carried, draws, data)
+        for name, buffer in buffers.items():
+            carried[name].copy_(buffer)
         flat = layout.flat(gradients)
         total = sums + flat
         sums.copy_(total)
@@ -160,14 +215,14 @@ def _forward_program(architecture: Architecture, norms: bool) -> Program:
 
 
 @contextmanager
-def _first_call() -> Iterator[None]:
+def first_call() -> Iterator[None]:
     """Let the first call compile in peace: the compiler's own use of deprecated functions is not the user's concern."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _compiled(program: Any) -> Program:
+def compile_once(program: Any) -> Program:
     """Compile a program that will only ever see the shapes and types of its first call.
 
     Compiled code is kept per code object, with guards that choose among its versions: a copy of the code object makes

@@ -69,7 +69,7 @@ _REPLACEMENTS: dict[type[nn.Module], type[CounterDropout]] = {
 
 
 def install(model: nn.Module) -> dict[str, CounterDropout]:
-    """Turn the dropout layers of `model`, in place, into counting ones; return them by name."""
+    """Turn the dropout layers of `model`, in place, into counting ones; return those that draw at all, by name."""
     found = {name: part for name, part in model.named_modules() if type(part) in _REPLACEMENTS}
     for site, part in enumerate(found.values()):
         part.__class__ = _REPLACEMENTS[type(part)]
@@ -77,7 +77,7 @@ def install(model: nn.Module) -> dict[str, CounterDropout]:
         layer.register_buffer("key", torch.zeros(2, dtype=torch.int64), persistent=False)
         layer.register_buffer("examples", torch.zeros(1, dtype=torch.int64), persistent=False)
         layer.site, layer.calls = site, 0
-    return cast(dict[str, CounterDropout], found)
+    return {name: cast(CounterDropout, part) for name, part in found.items() if part.p}
 
 
 def random_words(key: Tensor, examples: Tensor, site: int, count: int) -> Tensor:

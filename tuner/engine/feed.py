@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tuner.engine.data_order import DataOrder
-from tuner.engine.slots import Slots
+from tuner.engine.slots import Ints, Slots
 from tuner.workloads.task import Data
 
 BLOCK_TICKS = 64
@@ -28,7 +28,7 @@ class Feed:
         """Give a slot the order of a trial's seed, from the examples that it has seen so far on."""
         self._orders[slot] = DataOrder(seed, len(self._data[0]))
         if self._tick < BLOCK_TICKS:
-            self._fill(slot, self._tick)
+            self._block[self._tick :, slot].copy_(torch.from_numpy(self._ahead(slot, self._tick)))
 
     def evict(self, slot: int) -> None:
         """Give a slot example 0 from now on."""
@@ -39,8 +39,10 @@ class Feed:
         """Return the next micro-batch of every slot."""
         if self._tick == BLOCK_TICKS:
             self._tick = 0
+            block = np.zeros(self._block.shape, np.int64)
             for slot in self._orders:
-                self._fill(slot, 0)
+                block[:, slot] = self._ahead(slot, 0)
+            self._block.copy_(torch.from_numpy(block))
         index = self._block[self._tick]
         self._tick += 1
         return self._gather(index)
@@ -53,9 +55,8 @@ class Feed:
     def _gather(self, index: torch.Tensor) -> Data:
         return tuple(item.index_select(0, index.reshape(-1)).view(*index.shape, *item.shape[1:]) for item in self._data)
 
-    def _fill(self, slot: int, tick: int) -> None:
-        """Write what the slot sees from this tick of the block on."""
+    def _ahead(self, slot: int, tick: int) -> Ints:
+        """Return what the slot sees from this tick of the block on, [ticks, b]."""
         count = (BLOCK_TICKS - tick) * self._slots.micro_batch
         order = self._orders[slot].take(self._slots.examples(slot), count)
-        block = order.reshape(-1, self._slots.micro_batch).astype(np.int64, copy=False)
-        self._block[tick:, slot].copy_(torch.from_numpy(block))
+        return order.reshape(-1, self._slots.micro_batch).astype(np.int64, copy=False)

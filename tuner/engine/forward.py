@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 TRIED = 3
 """Slots of a dry run."""
+SLOT_DEPENDENT = "its losses or gradients under vmap depend on the slot"
 
 
 class Forward(ABC):
@@ -155,22 +156,14 @@ def _seed(seed: int, cuda: bool) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def choose_path(architecture: Architecture, train: Data, micro_batch: int) -> str:
-    """Try the model under vmap with a few slots on their micro-batches of training data; say `eager` or `loop`.
+def fault_of_vmap(architecture: Architecture, train: Data, micro_batch: int) -> str | None:
+    """Try the model under vmap with a few slots on their micro-batches of training data; say what is wrong, or None.
 
-    `eager` also has to agree with `loop`, and to give every slot its bits wherever it stands: a model may run under
-    vmap and yet mix its slots.
+    Its results also have to agree with those of `loop`, and every slot to get its bits wherever it stands
+    (`SLOT_DEPENDENT`): a model may run under vmap and yet mix its slots.
     """
     index = torch.arange(TRIED * micro_batch, device=train[0].device) % len(train[0])
     sample = tuple(item[index].view(TRIED, micro_batch, *item.shape[1:]) for item in train)
-    reason = _fault_of_vmap(architecture, sample)
-    if reason is None:
-        return "eager"
-    log.warning("the model cannot be stacked and runs slot by slot", extra={"action": "path", "reason": reason})
-    return "loop"
-
-
-def _fault_of_vmap(architecture: Architecture, sample: Data) -> str | None:
     order = list(range(TRIED))
     turned = order[1:] + order[:1]
     try:
@@ -181,15 +174,26 @@ def _fault_of_vmap(architecture: Architecture, sample: Data) -> str | None:
     except Exception as error:  # whatever vmap cannot take, it says in its own way
         return f"{type(error).__name__}: {error}".partition("\n")[0]
     try:
-        losses_single, gradients_single = _tried(LoopForward, architecture, sample, order)
+        if not agrees_with_loop(architecture, sample, losses, gradients):
+            return "its losses or gradients under vmap differ from those of a single model"
     except InvalidInput as error:
         return str(error).rstrip().rpartition("\n")[2]
-    same = torch.allclose(losses, losses_single, rtol=1e-3, atol=1e-5, equal_nan=True)
-    if not same or not torch.allclose(gradients, gradients_single, rtol=1e-2, atol=1e-4, equal_nan=True):
-        return "its losses or gradients under vmap differ from those of a single model"
     if not _same_bits(losses[turned], losses_turned) or not _same_bits(gradients[turned], gradients_turned):
-        return "its losses or gradients under vmap depend on the slot"
+        return SLOT_DEPENDENT
     return None
+
+
+def agrees_with_loop(architecture: Architecture, sample: Data, losses: Tensor, gradients: Tensor) -> bool:
+    """Whether these [n], [n, P] are what `loop` finds for fresh models of seeds 0 to n - 1 on the sample [n, b, ...].
+
+    Raises `InvalidInput` with its traceback when a model cannot run at all.
+    """
+    losses_single, gradients_single = _tried(LoopForward, architecture, sample, list(range(len(losses))))
+    rough = architecture.task.precision == "bf16"  # 8 bits of a product's factors
+    loose = 20 if rough else 1
+    size = gradients_single.nan_to_num().abs().max().item() if rough else 1e-2
+    close = torch.allclose(losses, losses_single, rtol=1e-3 * loose, atol=1e-5, equal_nan=True)
+    return close and torch.allclose(gradients, gradients_single, rtol=1e-2 * loose, atol=1e-2 * size, equal_nan=True)
 
 
 def _tried(kind: type[Forward], architecture: Architecture, sample: Data, seeds: list[int]) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 ALIGNMENT_BYTES = 64
 
@@ -46,12 +47,13 @@ class Layout:
 
     def flat(self, values: Mapping[str, Tensor]) -> Tensor:
         """Return parameters [n, *shape] as rows [n, P], zeros in the padding."""
-        rows, end = [], 0
-        for place in self.places:
-            start, end = end, place.offset + place.size
-            value = values[place.name].flatten(1)
-            rows.append(torch.nn.functional.pad(value, (place.offset - start, 0)))
-        return torch.nn.functional.pad(torch.cat(rows, 1), (0, self.row - end))
+        ends = [*(place.offset for place in self.places[1:]), self.row]
+        # Each part is padded by itself: one pad around all of them would be a mask over every element of the row.
+        rows = [
+            pad(values[p.name].flatten(1), (0, end - p.offset - p.size))
+            for p, end in zip(self.places, ends, strict=True)
+        ]
+        return torch.cat(rows, 1)
 
     def slot_views(self, row: Tensor) -> dict[str, Tensor]:
         """Return each parameter of one row [P] as a view of its own shape."""

@@ -71,7 +71,8 @@ def probe(
             if path in left_out:
                 continue
             try:
-                stack = Stack(task, width=width, micro_batch=micro_batch, device=device, path=path)
+                wanted = "auto" if path == "eager" else path  # eager itself would not look for slots that mix
+                stack = Stack(task, width=width, micro_batch=micro_batch, device=device, path=wanted)
                 if stack.path == path:
                     yield Cell(path, width, _median_tick_s(stack, cell_s))
                     continue

@@ -30,9 +30,20 @@ FLAT = "flat"
 
 
 class Reevaluation:
-    """Evaluates the slots of one stack; `forward` is the stack's own, whose extras are read."""
+    """Evaluates the slots of one stack; `forward` is the stack's own, whose extras are read.
 
-    def __init__(self, architecture: Architecture, train: Data, slots: Slots, forward: Forward, stream: Stream) -> None:
+    `stackable` says that rows may share an eager pass.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        train: Data,
+        slots: Slots,
+        forward: Forward,
+        stream: Stream,
+        stackable: bool = True,
+    ) -> None:
         self._layout = architecture.layout
         self._train = train
         self._slots = slots
@@ -42,7 +53,7 @@ class Reevaluation:
         self._failures: dict[int, str] = {}
         rows = min(ROWS, len(forward.params))
         buffers = (self._layout.allocate(rows, architecture.device) for _ in range(2))
-        kind = LoopForward if isinstance(forward, LoopForward) else EagerForward
+        kind = EagerForward if stackable and not isinstance(forward, LoopForward) else LoopForward
         self._forward = kind(architecture, *buffers)
 
     def take_failures(self) -> dict[int, str]:

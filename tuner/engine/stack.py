@@ -9,6 +9,7 @@ gradients and then steps with their mean, by its own rule. Invariants:
 - What the workload's code raises ends the trials it concerns, and nothing else.
 """
 
+import logging
 import time
 import traceback
 from collections.abc import Hashable, Sequence
@@ -21,7 +22,7 @@ from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.compiled import CompiledForward, compiled_forward
 from tuner.engine.evaluation import Evaluation
 from tuner.engine.feed import Feed
-from tuner.engine.forward import EagerForward, Forward, LoopForward, choose_path
+from tuner.engine.forward import SLOT_DEPENDENT, EagerForward, Forward, LoopForward, fault_of_vmap
 from tuner.engine.hardware import compiler, hardware
 from tuner.engine.ledger import Ledger
 from tuner.engine.progress import Progress
@@ -34,6 +35,8 @@ from tuner.engine.update import Updates, squared_norm
 from tuner.errors import Fault, InvalidInput, NotFound
 from tuner.study.hyperparameter import Scalar
 from tuner.workloads.task import Data, Task
+
+log = logging.getLogger(__name__)
 
 PATHS = ("auto", "eager", "loop", "compiled")
 
@@ -63,34 +66,43 @@ class Stack:
         self.device = torch.device(device)
         self.dtype = dtype
         self._architecture = Architecture(task, self.device, dtype)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = task.precision == "tf32"
         layout = self._architecture.layout
         self._params, self._gradients, self._sums = (layout.allocate(width, self.device) for _ in range(3))
         self._slots = Slots(width, micro_batch)
         self._examples = task.examples
         train = self._on_device(task.train)
         self._feed = Feed(train, self._slots, width, self.device)
-        self._evaluation = Evaluation(self._architecture, self._on_device(task.valid))
         self._recalibration = Recalibration(self._architecture, train, micro_batch)
         self._ledger = Ledger(width, self.device)
         self.keep_weights = False
         """Whether a feasible trial's last word carries its weights."""
         self._progress: dict[int, Progress] = {}
         self._events: list[Event] = []
-        if path in ("auto", "compiled") and choose_path(self._architecture, train, micro_batch) == "loop":
-            path = "loop"
+        fault = fault_of_vmap(self._architecture, train, micro_batch) if path in ("auto", "compiled") else None
         buffers = self._architecture, self._params, self._gradients
-        self._forward: Forward = LoopForward(*buffers) if path == "loop" else EagerForward(*buffers)
-        if path == "compiled":
-            self._forward = compiled_forward(*buffers, self._feed.sample()) or self._forward
+        program = None
+        if path == "compiled" and fault in (None, SLOT_DEPENDENT):  # the compiled program may do better
+            program = compiled_forward(*buffers, self._feed.sample())
+        if program is None and fault is not None:
+            log.warning("the model cannot be stacked and runs slot by slot", extra={"action": "path", "reason": fault})
+            path = "loop"
+        uncompiled = LoopForward if path == "loop" else EagerForward
+        self._forward: Forward = program or uncompiled(*buffers)
         self.path = self._forward.path
         roles, compiled = self._architecture.roles(), self.path == "compiled"
+        together = 1 if self.path == "loop" else width
+        valid = self._on_device(task.valid)
+        self._evaluation = Evaluation(self._architecture, valid, self._settled, together, compiled)
         self._updates = Updates(layout, roles, self._slots, self._params, compiled)
-        self._reevaluation = Reevaluation(self._architecture, train, self._slots, self._forward, self._stream)
+        parts = self._architecture, train, self._slots, self._forward, self._stream
+        self._reevaluation = Reevaluation(*parts, stackable=fault is None)
         self._updates.evaluate_for = self._reevaluation.for_slots
 
     @property
     def program(self) -> dict[str, Scalar]:
         """What fixes the floating-point result."""
+        task = self._architecture.task
         return {
             "device": self.device.type,
             "hardware": hardware(self.device),
@@ -102,7 +114,8 @@ class Stack:
             "torch": torch.__version__,
             "train_examples": self._examples,
             **({"compiler": compiler()} if self.path == "compiled" else {}),
-            **({} if self._architecture.task.digest is None else {"data": self._architecture.task.digest}),
+            **({} if task.digest is None else {"data": task.digest}),
+            **({} if task.precision == "float32" else {"precision": task.precision}),
         }
 
     @property
@@ -133,8 +146,9 @@ class Stack:
 
     def weights(self, slot: int) -> Tensors:
         """Copy a slot's resulting parameters and its buffers, by the model's own names."""
-        params, extras = self._evaluated(slot)
-        return {name: tensor.detach().clone() for name, tensor in {**params, **extras}.items()}
+        row = self._updates.result(slot, self._params)
+        tensors = {**self._architecture.layout.slot_views(row), **self._settled(slot, row)}
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
     def resume(self, snapshot: Snapshot) -> int:
         """Continue a trial in any free slot. Raises `InvalidInput` as `restore` does, and when the stack is full."""
@@ -154,7 +168,7 @@ class Stack:
             self._events.append(Ended(spec.key, "finished", 0, 0, infeasible="batch_exceeds_budget"))
             return None
         slot = self._free_slot()
-        module = self._architecture.build(spec.seed)
+        module = self._architecture.fresh(spec.seed)
         self._occupy(slot, Progress(spec, self.micro_batch), 0, 0)
         self._architecture.layout.write(self._params[slot], dict(module.named_parameters()))
         self._forward.extras[slot] = self._architecture.extras(module)
@@ -181,7 +195,7 @@ class Stack:
         """Return the validation metrics of occupied slots as they are now."""
         for slot in slots:
             self._occupant(slot)
-        return [self._evaluation.metrics(*self._evaluated(slot)) for slot in slots]
+        return self._evaluation.metrics(slots, [self._updates.result(slot, self._params) for slot in slots])
 
     def evict(self, slot: int) -> None:
         """Free a slot without a last word. What its trial reported before is still said."""
@@ -249,14 +263,15 @@ class Stack:
             self._end(slot, error=error)
         if len(evaluated) or self._ledger.full:
             self._read_ledger()
-        for slot in evaluated.tolist():
-            if slot in self._progress:
-                self._evaluate_due(slot)
+        if len(evaluated):
+            self._evaluate_due([slot for slot in evaluated.tolist() if slot in self._progress])
 
     def _accumulate(self, data: Data) -> Tensor | None:
         """Add up a tick's gradients, note losses and norms; return where the due means' norms go, if still wanted."""
         if isinstance(self._forward, CompiledForward):
-            self._ledger.write(self._forward.accumulate(data, self._sums, self._updates.counts))
+            self._ledger.write(
+                self._forward.accumulate(data, self._sums, self._updates.counts, self._slots.busy(), self._stream)
+            )
             return None
         losses = self._forward.run(data, self._slots.busy(), self._stream)
         squares = squared_norm(self._gradients) if self._slots.measures_noise else None
@@ -264,28 +279,27 @@ class Stack:
         means = self._ledger.open(losses, squares)
         return None if squares is None else means
 
-    def _evaluated(self, slot: int) -> tuple[Tensors, Tensors]:
-        """Return a slot's resulting parameters, and its extras as they are at those."""
-        params, extras = self.result(slot), self._forward.extras[slot]
-        return params, self._recalibration.extras(params, extras) if self._updates.averages(slot) else extras
+    def _settled(self, slot: int, row: Tensor) -> Tensors:
+        """Return a slot's extras as they are at its resulting parameters, a row [P]."""
+        extras = self._forward.extras[slot]
+        if not self._updates.averages(slot):
+            return extras
+        return self._recalibration.extras(self._architecture.layout.slot_views(row), extras)
 
-    def _evaluate_due(self, slot: int) -> None:
-        progress = self._progress[slot]
-        try:
-            (metrics,) = self.evaluate([slot])
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # the trial's boundary
-            self._end(slot, error=traceback.format_exc())
-            return
-        self._events.append(progress.row(metrics))
-        progress.evaluations.pop(0)
-        if not progress.finished:
-            self._slots.next_evaluation[slot] = progress.evaluations[0]
-        elif bool(torch.isfinite(self._params[slot]).all()):
-            self._end(slot)
-        else:
-            self._end(slot, infeasible="diverged")  # by the last update, which no training loss has seen
+    def _evaluate_due(self, slots: list[int]) -> None:
+        found = self._evaluation.each(slots, [self._updates.result(slot, self._params) for slot in slots])
+        finite = torch.isfinite(self._params[slots]).all(1).tolist()
+        for slot, metrics, sound in zip(slots, found, finite, strict=True):
+            progress = self._progress[slot]
+            if isinstance(metrics, str):
+                self._end(slot, error=metrics)
+                continue
+            self._events.append(progress.row(metrics))
+            progress.evaluations.pop(0)
+            if not progress.finished:
+                self._slots.next_evaluation[slot] = progress.evaluations[0]
+            else:  # an infinite weight comes from the last update, which no training loss has seen
+                self._end(slot, infeasible=None if sound else "diverged")
 
     def _read_ledger(self) -> None:
         if self._ledger.empty:

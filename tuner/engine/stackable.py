@@ -66,7 +66,7 @@ def _padded(input: Tensor, layer: nn.Conv1d | nn.Conv2d) -> Tensor:
 
 
 class StackedBatchNorm1d(nn.BatchNorm1d):
-    """`nn.BatchNorm1d` in training mode."""
+    """`nn.BatchNorm1d`, see `normalise`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """See `normalise`."""
@@ -74,7 +74,7 @@ class StackedBatchNorm1d(nn.BatchNorm1d):
 
 
 class StackedBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` in training mode."""
+    """`nn.BatchNorm2d`, see `normalise`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """See `normalise`."""
@@ -82,7 +82,7 @@ class StackedBatchNorm2d(nn.BatchNorm2d):
 
 
 class StackedBatchNorm3d(nn.BatchNorm3d):
-    """`nn.BatchNorm3d` in training mode."""
+    """`nn.BatchNorm3d`, see `normalise`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """See `normalise`."""
@@ -92,13 +92,26 @@ class StackedBatchNorm3d(nn.BatchNorm3d):
 def normalise(layer: BatchNorm, input: Tensor) -> Tensor:
     """Normalise [b, channels, ...] over all dims but 1, and update the layer's running statistics where it has any.
 
-    Raises `ValueError`, as torch does, when there is only one value per channel.
+    In evaluation mode the running statistics, where there are any, take the place of the input's. Raises `ValueError`,
+    as torch does, when there is only one value per channel to find them from.
     """
+    shape = (1, -1, *(1,) * (input.dim() - 2))
+    wide = input.float() if input.dtype == torch.bfloat16 else input  # statistics are never rounded to 8 bits
+    if not layer.training and layer.running_mean is not None and layer.running_var is not None:
+        centred, variance = wide - layer.running_mean.view(shape), layer.running_var
+    else:
+        centred, variance = _centred(layer, wide, shape)
+    result = centred * (1 / torch.sqrt(variance + layer.eps)).view(shape)
+    result = result * layer.weight.view(shape) + layer.bias.view(shape) if layer.affine else result
+    return result.to(input.dtype)
+
+
+def _centred(layer: BatchNorm, input: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return the input less its means, and its variances [channels]; note both in the layer."""
     count = input.numel() // input.shape[1]
     if count == 1:
         raise ValueError(f"one value per channel cannot be normalised: the input's shape is {list(input.shape)}")
     dims = [0, *range(2, input.dim())]
-    shape = (1, -1, *(1,) * (input.dim() - 2))
     mean = input.mean(dims)
     centred = input - mean.view(shape)
     variance = (centred * centred).mean(dims)
@@ -107,8 +120,7 @@ def normalise(layer: BatchNorm, input: Tensor) -> Tensor:
         share = 1 / layer.num_batches_tracked.to(mean.dtype) if layer.momentum is None else layer.momentum
         _move(layer.running_mean, mean.detach(), share)
         _move(layer.running_var, variance.detach() * (count / (count - 1)), share)
-    result = centred * (1 / torch.sqrt(variance + layer.eps)).view(shape)
-    return result * layer.weight.view(shape) + layer.bias.view(shape) if layer.affine else result
+    return centred, variance
 
 
 def _move(running: Tensor, found: Tensor, share: Tensor | float) -> None:
@@ -125,6 +137,6 @@ _REPLACEMENTS: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def install(model: nn.Module) -> None:
-    """Turn the layers of `model` (in training mode, for good) into their stackable forms, in place."""
+    """Turn the layers of `model` into their stackable forms, in place."""
     for part in model.modules():
         part.__class__ = _REPLACEMENTS.get(type(part), part.__class__)

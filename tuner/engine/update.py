@@ -8,6 +8,7 @@ of other shapes lives in a pool per rule. Schedules, and on the compiled path al
 """
 
 from collections.abc import Callable, Hashable, Mapping
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class RuleGroup:
         hp["lr"] = hp["lr"] * lr_factor
         found = self.masked.rule.scalars(steps, self.rule.own(hp))
         columns = torch.stack([found[name] for name in self.masked.scalar_names], 1)
-        self.scalars[slot].copy_(columns)
+        self.scalars[slot, : len(steps)].copy_(columns)
 
     def buffer_names(self, parameter: str) -> tuple[str, ...]:
         """Name the state tensors of a parameter, in the order of the slabs."""
@@ -91,7 +92,8 @@ class Updates:
         self._group_keys: list[Hashable] = []
         self._group_of: Ints = np.full(width, -1, np.int64)
         self._lr_factor = np.ones((width, LR_CHUNK))
-        self._schedules: list[Callable[[NDArray[np.float64]], NDArray[np.float64]] | None] = [None] * width
+        self._totals = [0] * width
+        self._schedules: list[Callable[[int, int], NDArray[np.float64]] | None] = [None] * width
         self.slabs: list[Tensor] = []
         self.evaluate_for: Callable[[Ints], Evaluate] | None = None
         """Due slots -> their loss at other parameters, for rules that need it."""
@@ -116,6 +118,7 @@ class Updates:
             group.pool.take(slot)
         self._group_of[slot] = self._groups.index(group)
         self._schedules[slot] = schedule
+        self._totals[slot] = spec.total_steps
         self.counts[slot] = spec.batch_size // self._slots.micro_batch
         self._work_out(slot, step)
 
@@ -128,7 +131,8 @@ class Updates:
 
         `squared_norms` [width], float64, receives the squared norm of that mean where it is wanted.
         """
-        stale = due[self._slots.step[due] % LR_CHUNK == 0]
+        step = self._slots.step[due]
+        stale = due[(step % LR_CHUNK == 0) & (step > 0)]  # admission has worked out the first chunk
         for slot in stale.tolist():
             self._work_out(slot, int(self._slots.step[slot]))
         groups = self._group_of[due]
@@ -229,12 +233,13 @@ class Updates:
         """Fill the slot's chunk of schedule factors, the one that holds `step`."""
         schedule = self._schedules[slot]
         start = step // LR_CHUNK * LR_CHUNK
-        steps = np.arange(start, start + LR_CHUNK, dtype=np.float64)
+        count = min(LR_CHUNK, max(1, self._totals[slot] - start))
         if schedule is not None:
-            self._lr_factor[slot] = schedule(steps)
+            self._lr_factor[slot, :count] = schedule(start, count)
         group = self._groups[self._group_of[slot]]
         if group.masked is not None:
-            group.work_out(slot, torch.from_numpy(steps + 1), torch.from_numpy(self._lr_factor[slot]))
+            steps = torch.arange(start + 1, start + count + 1, dtype=torch.float64)
+            group.work_out(slot, steps, torch.from_numpy(self._lr_factor[slot, :count]))
 
 
 def squared_norm(rows: Tensor) -> Tensor:
@@ -256,16 +261,22 @@ def _hyperparameters(optimizer: str, params: Mapping[str, Scalar]) -> dict[str, 
     return {**defaults(optimizer), **given}
 
 
-def _schedule(spec: TrialSpec) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+def _schedule(spec: TrialSpec) -> Callable[[int, int], NDArray[np.float64]]:
+    """Return the function from (first step, how many) to the schedule's factors."""
     name = str(spec.params.get("schedule", "constant"))
     known = schedules.catalogue()
     if name not in known:
         raise InvalidInput([Fault("schedule", f"is {name!r}; known are: {', '.join(known)}")])
-    chosen = {p.name: spec.params[p.name] for p in known[name].parameters if p.name in spec.params}
-    total = float(spec.total_steps)
-    schedules.multiplier(name, 0.0, total, **chosen)  # refuses illegal parameters now, not in the middle of a tick
-
-    def factors(t: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(schedules.multiplier(name, torch.from_numpy(t), total, **chosen))
-
+    chosen = tuple((p.name, spec.params[p.name]) for p in known[name].parameters if p.name in spec.params)
+    factors = partial(_factors, name, spec.total_steps, chosen)
+    factors(0, 1)  # refuses illegal parameters now, not in the middle of a tick
     return factors
+
+
+@lru_cache(maxsize=256)
+def _factors(
+    name: str, total: int, chosen: tuple[tuple[str, Scalar], ...], start: int, count: int
+) -> NDArray[np.float64]:
+    """Many trials of a study share their schedule."""
+    t = torch.arange(start, start + count, dtype=torch.float64)
+    return np.asarray(schedules.multiplier(name, t, float(total), **dict(chosen)))

@@ -238,7 +238,9 @@ class Runner:
         if choice is None:
             return "auto"
         path = choice.path_at(self._width)
-        if path != "compiled" or head["reproducible"]:
+        if path != "compiled":
+            return "auto" if path == "eager" else path
+        if head["reproducible"]:
             return path  # a reproducible study waits for the compiler here: it cannot change its program later
         programs = head["stack"], self._width
         if programs in self._compiled:

@@ -14,7 +14,7 @@ from tuner.workloads.task import Task
 
 
 @workload("mlp-images")
-def mlp_images(directory: str, hidden: int = 256, layers: int = 1) -> Task:
+def mlp_images(directory: str, hidden: int = 256, layers: int = 1, precision: str = "float32") -> Task:
     """MNIST, Fashion-MNIST (IDX files) or CIFAR-10 (binary version) from `directory`, a perceptron."""
     whole_number("hidden", hidden, 1, 16_384)
     whole_number("layers", layers, 1, 16)
@@ -29,4 +29,5 @@ def mlp_images(directory: str, hidden: int = 256, layers: int = 1) -> Task:
             parts += [nn.Linear(inputs, outputs), nn.ReLU()]
         return nn.Sequential(*parts, nn.Linear(hidden, CLASSES))
 
-    return Task(model, cross_entropy, data.train, data.valid, metrics={"accuracy": accuracy})
+    metrics = {"accuracy": accuracy}
+    return Task(model, cross_entropy, data.train, data.valid, metrics=metrics, precision=precision)

@@ -17,7 +17,7 @@ from tuner.workloads.task import Task
 
 
 @workload("resnet-images")
-def resnet_images(directory: str, blocks: int = 1, channels: int = 16) -> Task:
+def resnet_images(directory: str, blocks: int = 1, channels: int = 16, precision: str = "float32") -> Task:
     """MNIST, Fashion-MNIST (IDX files) or CIFAR-10 (binary version) from `directory`, a residual network."""
     whole_number("blocks", blocks, 1, 20)
     whole_number("channels", channels, 1, 512)
@@ -30,6 +30,7 @@ def resnet_images(directory: str, blocks: int = 1, channels: int = 16) -> Task:
         train=data.train,
         valid=data.valid,
         metrics={"accuracy": accuracy},
+        precision=precision,
     )
 
 

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 Data = tuple[Tensor, ...]
 """Inputs first, then targets; all with the same number of examples along dim 0."""
 
+PRECISIONS = ("float32", "tf32", "bf16")
+
 
 @dataclass(frozen=True)
 class Task:
@@ -30,6 +32,8 @@ class Task:
     `train`, `valid`: tensors (inputs, *targets) with equal first dimensions, e.g. ([1437, 64], [1437]).
     `metrics`: name -> `fn(output, *targets)`, a scalar over all examples given. They are evaluated on the validation
     data and reported as `valid_<name>`, next to `valid_loss`; the model's output must then be one tensor [N, ...].
+    `precision` of the training passes: `float32`; `tf32`, which shortens the factors of a GPU's matrix products;
+    `bf16`, which runs them in bfloat16 (torch.autocast). Parameters, state and evaluation are float32 in any case.
     `digest` names the content of the data where the workload's name and parameters do not fix it: part of the program.
 
     Raises `InvalidInput` when the data is malformed.
@@ -41,6 +45,7 @@ class Task:
     valid: Data
     metrics: Mapping[str, Callable[..., Tensor | float]] | None = None
     digest: str | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         faults = [fault for field in ("train", "valid") for fault in _data_faults(field, getattr(self, field))]
@@ -48,6 +53,8 @@ class Task:
             faults.append(Fault("model", f"is {type(self.model).__name__}; allowed is a module or a callable"))
         if not callable(self.loss):
             faults.append(Fault("loss", f"is {type(self.loss).__name__}; allowed is a callable"))
+        if self.precision not in PRECISIONS:
+            faults.append(Fault("precision", f"is {self.precision!r}; allowed are {', '.join(PRECISIONS)}"))
         if faults:
             raise InvalidInput(faults)
 

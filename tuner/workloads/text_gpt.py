@@ -27,7 +27,14 @@ TRAIN_BYTES, VALID_BYTES = 1 << 21, 1 << 15
 
 
 @workload("text-gpt")
-def text_gpt(layers: int = 2, heads: int = 4, width: int = 64, context: int = 64, dropout: float = 0.0) -> Task:
+def text_gpt(
+    layers: int = 2,
+    heads: int = 4,
+    width: int = 64,
+    context: int = 64,
+    dropout: float = 0.0,
+    precision: str = "float32",
+) -> Task:
     """A byte-level GPT on the Python standard library's source files."""
     whole_number("layers", layers, 1, 48)
     whole_number("heads", heads, 1, 64)
@@ -44,6 +51,7 @@ def text_gpt(layers: int = 2, heads: int = 4, width: int = 64, context: int = 64
         valid=windows(sources.valid[:VALID_BYTES], context),
         metrics={"bits_per_byte": lambda output, target: per_byte(output, target) / math.log(2)},
         digest=sources.digest,
+        precision=precision,
     )
 
 
