@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import oracles_line_search
 import oracles_torch
 import torch
 from torch import Tensor
@@ -36,13 +37,13 @@ Params = dict[str, Tensor]
 STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = {**oracles_torch.ORACLES}
 """Rule -> from parameters (with `grad`) and hyperparameters of one trial to objects whose `step()` moves them."""
 
-RUNS: dict[str, Callable[[Params, Mapping[str, Any], "Quadratic", int], Params]] = {}
+RUNS: dict[str, Callable[[Params, Mapping[str, Any], "Quadratic", int], Params]] = {**oracles_line_search.RUNS}
 """Rule -> a whole run of one trial, for oracles that ask for loss and gradient themselves."""
 
-TOLERANCE: dict[str, float] = {}
+TOLERANCE: dict[str, float] = {**oracles_line_search.TOLERANCE}
 """Relative and absolute, where not 1e-12."""
 
-STEPS: dict[str, int] = {}
+STEPS: dict[str, int] = {**oracles_line_search.STEPS}
 """Where not 200."""
 
 
@@ -108,6 +109,8 @@ def configurations(name: str, trials: int, seed: int = 3) -> dict[str, Tensor]:
             drawn[h.name] = 1 - (1 - high) * ((1 - low) / (1 - high)) ** u
         else:
             drawn[h.name] = low + (high - low) * u
+        if h.integer:
+            drawn[h.name] = drawn[h.name].round()
     return drawn
 
 

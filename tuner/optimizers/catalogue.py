@@ -11,15 +11,40 @@ from pathlib import Path
 from tuner import schedules
 from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.adamw import AdamW
+from tuner.optimizers.bfgs import BFGS
+from tuner.optimizers.coordinate_descent import CoordinateDescent
+from tuner.optimizers.gd import GradientDescent
+from tuner.optimizers.gd_armijo import GradientDescentArmijo
+from tuner.optimizers.gd_exact import GradientDescentExact
+from tuner.optimizers.gd_wolfe import GradientDescentWolfe
+from tuner.optimizers.lbfgs import LBFGS
 from tuner.optimizers.momentum import Momentum
 from tuner.optimizers.muon import Muon
 from tuner.optimizers.nesterov import Nesterov
+from tuner.optimizers.newton_cg import NewtonCG
 from tuner.optimizers.rule import Role, Rule
 from tuner.optimizers.sgd import SGD
 from tuner.optimizers.treatment import treatment_of
 from tuner.study.hyperparameter import OptimizerInfo, Scalar, to_json
 
-_RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (SGD, Momentum, Nesterov, AdamW, Muon)}
+_RULES: dict[str, type[Rule]] = {
+    rule.name: rule
+    for rule in (
+        SGD,
+        Momentum,
+        Nesterov,
+        AdamW,
+        Muon,
+        GradientDescent,
+        GradientDescentExact,
+        GradientDescentArmijo,
+        GradientDescentWolfe,
+        CoordinateDescent,
+        BFGS,
+        LBFGS,
+        NewtonCG,
+    )
+}
 
 JSON_PATH = Path(__file__).with_name("catalogue.json")
 
