@@ -198,8 +198,8 @@ RUNS = {
 }
 ORACLES: dict[str, Any] = {}
 TOLERANCE: dict[str, float] = {"bfgs": 1e-10, "newton_cg": 1e-10, "lbfgs": 1e-10, "coordinate_descent": 1e-9}
-"""An inverse Hessian returns rounding errors multiplied by its condition; a closure has no Hessian to show, so that
-coordinate descent finds its minima by interpolation."""
+"""A cubic through two losses sees their difference alone, and an inverse Hessian returns rounding errors multiplied by
+its condition. A closure has no Hessian to show: there, coordinate descent finds its minima by interpolation."""
 
-STEPS = {name: 50 for name in RUNS} | {"gd": 200, "bfgs": 30}
+STEPS = {name: 50 for name in RUNS} | {"gd": 200, "bfgs": 30, "lbfgs": 20}
 """Each step is several evaluations, and these rules are through with a problem long before 200 steps."""

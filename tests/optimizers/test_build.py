@@ -22,7 +22,7 @@ def model():
 
 def train(network, optimizer, steps):
     inputs = torch.linspace(-1, 1, 24).reshape(6, 4)
-    rule = rule_class(optimizer.name)
+    rule = rule_class(getattr(optimizer, "name", "sgd"))
 
     def closure():
         optimizer.zero_grad()
