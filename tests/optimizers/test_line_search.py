@@ -147,7 +147,7 @@ def test_a_deceiving_slope_and_an_endless_fall_end_no_higher():
     origin = vector([0.0], [0.0])
     fall = list(never_above(lambda p: -p[:, 0], origin, torch.ones_like(origin)))
     assert all((step > 0).all() for _, step in fall)
-    cliff = never_above(lambda p: (p[:, 0] != 0) - p[:, 0] * 1e-9, origin, torch.ones_like(origin))
+    cliff = never_above(lambda p: (p[:, 0] != 0).double() - p[:, 0] * 1e-9, origin, torch.ones_like(origin))
     assert all((step == 0).all() for _, step in cliff)
 
 

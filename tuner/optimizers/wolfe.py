@@ -41,7 +41,7 @@ class _Search:
 
 
 def strong_wolfe(
-    line: Line, first: Tensor, c1: Tensor, c2: Tensor, rounds: Tensor, narrow: float = NARROW
+    line: Line, first: Tensor, c1: Tensor, c2: Tensor, rounds: Tensor, narrow: float | Tensor = NARROW
 ) -> tuple[Point, Tensor, Tensor]:
     """Search each trial's line from the step `first` [T] on.
 
@@ -51,7 +51,7 @@ def strong_wolfe(
         c1: decrease asked for, in (0, c2).
         c2: share of the slope allowed, in (0, 1).
         rounds: evaluations after the first, at most, whole numbers [T].
-        narrow: see `NARROW`.
+        narrow: see `NARROW`; a number or [T].
 
     Returns:
         The points, a mask [T] of trials that meet both conditions, and the evaluations [T] that each made.
@@ -77,9 +77,13 @@ def strong_wolfe(
 
 
 def exact_search(line: Line, first: Tensor, tolerance: Tensor, rounds: int) -> Point:
-    """Return minimisers along each line: what is left of the slope is at most `tolerance` [T] of it."""
-    c1 = torch.clamp(tolerance, max=1e-4)
-    return strong_wolfe(line, first, c1, tolerance, torch.full_like(first, rounds - 1), narrow=0.0)[0]
+    """Return minimisers along each line: what is left of the slope is at most `tolerance` [T] of it.
+
+    `rounds` is the number of evaluations at most; a bracket that is lost in the parameters' rounding ends a search.
+    """
+    c1, rounding = torch.clamp(tolerance, max=1e-4), torch.finfo(line.origin.dtype).eps
+    narrow = largest(line.origin) * rounding
+    return strong_wolfe(line, first, c1, tolerance, torch.full_like(first, rounds - 1), narrow)[0]
 
 
 def _bracket(search: _Search, line: Line, new: Point, c1: Tensor, c2: Tensor, count: int, rounds: Tensor) -> None:
