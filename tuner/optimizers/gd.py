@@ -27,7 +27,7 @@ class GradientDescent(ElementwiseRule):
     hyperparameters = (
         Hyperparameter(
             name="lr",
-            default=0.1,
+            default=0.5,
             description="learning rate: the step is lr times the gradient; 0 moves nothing",
             low=0.0,
             search=Search(
