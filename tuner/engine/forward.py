@@ -184,7 +184,7 @@ class LoopForward(Forward):
                 gradients = torch.autograd.grad(torch.stack(slopes).sum(), leaves, allow_unused=True)
         for view, gradient in zip(layout.slot_views(self.gradients[slot]).values(), gradients, strict=True):
             view.zero_() if gradient is None else view.copy_(gradient)
-        for name, buffer in buffers.items() if vector is None else ():
+        for name, buffer in buffers.items():
             extras[name].copy_(buffer.detach())
         return loss.detach()
 
