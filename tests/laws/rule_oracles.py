@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import oracles_first_order
+import oracles_line_search
 import oracles_matrix
 import oracles_sums
 import oracles_torch
@@ -36,25 +37,26 @@ ROLES: dict[str, Role] = {
 }
 Params = dict[str, Tensor]
 
-STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = {
-    **oracles_torch.ORACLES,
-    **oracles_first_order.ORACLES,
-    **oracles_sums.ORACLES,
-    **oracles_matrix.ORACLES,
-}
+SOURCES = (oracles_torch, oracles_first_order, oracles_sums, oracles_matrix, oracles_line_search)
+
+
+def _joined(table: str) -> dict[str, Any]:
+    return {name: entry for source in SOURCES for name, entry in getattr(source, table, {}).items()}
+
+
+STEPPERS: dict[str, Callable[[Params, Mapping[str, Any]], list[Any]]] = _joined("ORACLES")
 """Rule -> from parameters (with `grad`) and hyperparameters of one trial to objects whose `step()` moves them."""
 
-RUNS: dict[str, Callable[[Params, Mapping[str, Any], "Quadratic", int], Params]] = {**oracles_sums.RUNS}
+RUNS: dict[str, Callable[[Params, Mapping[str, Any], "Quadratic", int], Params]] = _joined("RUNS")
 """Rule -> a whole run of one trial, for oracles that ask for loss and gradient themselves."""
 
-TOLERANCE: dict[str, float] = {**oracles_sums.TOLERANCE}
-TOLERANCE: dict[str, float] = {**oracles_matrix.TOLERANCE}
+TOLERANCE: dict[str, float] = _joined("TOLERANCE")
 """Relative and absolute, where not 1e-12."""
 
-STEPS: dict[str, int] = {**oracles_sums.STEPS}
+STEPS: dict[str, int] = _joined("STEPS")
 """Where not 200."""
 
-ZERO_AT_LR_0: dict[str, set[str]] = {**oracles_sums.ZERO_AT_LR_0}
+ZERO_AT_LR_0: dict[str, set[str]] = _joined("ZERO_AT_LR_0")
 """Rule -> beginnings of the names of state that stays 0 as long as lr is 0."""
 
 

@@ -72,11 +72,15 @@ def test_the_torch_optimizer_equals_an_independent_one(name, oracle):
     start = {key: value[0] for key, value in problem.start(1).items()}
     hp = {key: float(value[0]) for key, value in configurations(name, 1).items()}
     leaves = {key: value.clone() for key, value in start.items()}
+    for leaf in leaves.values():
+        leaf.requires_grad_(rule_class(name).needs_curvature)
     optimizer = build(name, leaves.items(), roles=ROLES, **hp)
     for step in range(length(name)):
 
         def closure(step=step):
             loss, grads = problem.at(step)({key: leaf[None] for key, leaf in leaves.items()})
+            if rule_class(name).needs_curvature:
+                return loss[0]
             for key, gradient in grads.items():
                 leaves[key].grad = gradient[0]
             return loss[0]

@@ -17,7 +17,7 @@ It knows no HTTP and no SQL, and needs torch and numpy only. The map:
     extras.py      buffers and frozen parameters of all slots
     forward.py     gradients of all slots: as one vmapped program, or slot by slot
     update.py      applying each slot's rule to the slots that are due
-    reevaluation.py  the loss again, for rules with a line search
+    reevaluation.py  the loss and its curvature again, for rules with a line search
     feed.py, data_order.py, seeds.py   which examples a trial sees
     ledger.py, progress.py             losses and gradient norms on their way to report rows
     evaluation.py  validation metrics, several slots in a pass where that pays

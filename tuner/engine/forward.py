@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import grad_and_value, vmap
+from torch.func import grad, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import multi_head_attention_forward, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
@@ -73,7 +73,17 @@ class EagerForward(Forward):
         def loss(params: Tensors, extras: Tensors, draws: Draws, data: Data) -> tuple[Tensor, Tensors]:
             return architecture.loss(params, extras, draws, *data, stacked=True)
 
+        def turned(params: Tensors, vectors: Tensors, extras: Tensors, draws: Draws, data: Data) -> Tensors:
+            def slope(params: Tensors) -> Tensor:
+                gradients = grad(loss, has_aux=True)(params, extras, draws, data)[0]
+                slopes = [(gradients[name] * vectors[name]).sum() for name in vectors]
+                return torch.stack(slopes).sum()
+
+            result: Tensors = grad(slope)(params)
+            return result
+
         self._program = vmap(grad_and_value(loss, has_aux=True))
+        self._products = vmap(turned)
 
     def run(self, data: Data, slots: Ints, stream: Stream) -> Tensor:
         """See `Forward.run`. An error is raised: it cannot be told whose it is."""
@@ -88,6 +98,19 @@ class EagerForward(Forward):
             self.extras.stacked[name].copy_(buffer)
         result: Tensor = losses
         return result
+
+    def hessian_vector(self, data: Data, slots: Ints, stream: Stream, vectors: Tensor) -> None:
+        """Fill `gradients` with the Hessians of the same losses as in `run` times `vectors` [width, P].
+
+        By differentiating the gradient's product with the vector, which more layers allow than forward mode.
+        """
+        width, count = data[0].shape[:2]
+        draws = stacked_draws(width, slots, stream, count, self.params.device) if self.architecture.draws else ()
+        along = self.architecture.layout.views(vectors)
+        with self._kernels():
+            found = self._products(self._views, along, self.extras.stacked, draws, data)
+        for name, view in self._into.items():
+            view.copy_(found[name])
 
     @contextmanager
     def _kernels(self) -> Iterator[None]:
@@ -123,6 +146,13 @@ class LoopForward(Forward):
 
     def run(self, data: Data, slots: Ints, stream: Stream) -> Tensor:
         """See `Forward.run`."""
+        return self._each(data, slots, stream, None)
+
+    def hessian_vector(self, data: Data, slots: Ints, stream: Stream, vectors: Tensor) -> None:
+        """See `EagerForward.hessian_vector`."""
+        self._each(data, slots, stream, vectors)
+
+    def _each(self, data: Data, slots: Ints, stream: Stream, vectors: Tensor | None) -> Tensor:
         self.failures = {}
         losses = torch.zeros(len(self.params), dtype=self.params.dtype, device=self.params.device)
         with torch.random.fork_rng(devices=[self.params.device] if self.params.is_cuda else []):
@@ -130,18 +160,29 @@ class LoopForward(Forward):
                 seed, seen = stream(slot)
                 _seed(derive(seed, STOCHASTIC_LAYERS, seen), self.params.is_cuda)
                 try:
-                    losses[slot] = self._one(slot, seed, seen, tuple(item[slot] for item in data))
+                    own = tuple(item[slot] for item in data)
+                    losses[slot] = self._one(slot, seed, seen, own, None if vectors is None else vectors[slot])
                 except Exception:  # the trial's boundary: the workload's own code runs here
                     self.failures[slot] = traceback.format_exc()
         return losses
 
-    def _one(self, slot: int, seed: int, seen: int, data: Data) -> Tensor:
+    def _one(self, slot: int, seed: int, seen: int, data: Data, vector: Tensor | None) -> Tensor:
         layout = self.architecture.layout
         params = {n: v.detach().requires_grad_() for n, v in layout.slot_views(self.params[slot]).items()}
         draws = draws_of(seed, seen, len(data[0]), self.params.device) if self.architecture.draws else ()
         extras = self.extras[slot]
         loss, buffers = self.architecture.loss(params, extras, draws, *data)
-        gradients = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
+        leaves, twice = list(params.values()), vector is not None
+        gradients = torch.autograd.grad(loss, leaves, create_graph=twice, allow_unused=True, materialize_grads=twice)
+        if vector is not None:
+            slopes = [
+                (gradient * along).sum()
+                for gradient, along in zip(gradients, layout.slot_views(vector).values(), strict=True)
+                if gradient.requires_grad
+            ]
+            gradients = tuple(torch.zeros_like(leaf) for leaf in leaves)
+            if slopes:
+                gradients = torch.autograd.grad(torch.stack(slopes).sum(), leaves, allow_unused=True)
         for view, gradient in zip(layout.slot_views(self.gradients[slot]).values(), gradients, strict=True):
             view.zero_() if gradient is None else view.copy_(gradient)
         for name, buffer in buffers.items():

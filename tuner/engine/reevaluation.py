@@ -1,5 +1,7 @@
 """The loss again, at other parameters: what rules with a line search ask for in the middle of a step.
 
+The same goes for its second derivative: Hessian-vector products, for rules that use curvature.
+
 The function is the one whose gradient the step has: the mean over its B examples, micro-batch by micro-batch, with the
 same dropout masks and the buffers that the slot has now; it leaves those buffers as they are. With B = all training
 examples it is the full training loss.
@@ -19,7 +21,7 @@ from tuner.engine.data_order import DataOrder
 from tuner.engine.dropout import Stream
 from tuner.engine.forward import EagerForward, Forward, LoopForward
 from tuner.engine.slots import Ints, Slots
-from tuner.optimizers.rule import Evaluate
+from tuner.optimizers.rule import Curvature
 from tuner.workloads.task import Data
 
 ROWS = 8
@@ -61,35 +63,56 @@ class Reevaluation:
         failures, self._failures = self._failures, {}
         return failures
 
-    def for_slots(self, due: Ints) -> Evaluate:
+    def for_slots(self, due: Ints) -> Curvature:
         """Return the function from parameters [n, ...] of the n due slots to their losses [n] and gradients.
 
         Parameters and gradients are named as the rule has them. A slot whose evaluation raises gets the loss NaN.
         """
+        return _SlotLoss(self, due)
+
+    def parts(self, due: Ints) -> list[tuple[Ints, Tensor]]:
+        """Divide the due slots into passes: the slots of each, and the numbers of their examples [K, rows, b]."""
         rows = len(self._forward.params)
         parts = [due[start : start + rows] for start in range(0, len(due), rows)]
-        indices = [self._examples(part) for part in parts]
+        return [(part, self._examples(part)) for part in parts]
 
-        def evaluate(params: Tensors) -> tuple[Tensor, Tensors]:
-            flat = self._flat(params)
-            losses, gradients = flat.new_zeros(len(due)), torch.zeros_like(flat)
-            for number, (part, index) in enumerate(zip(parts, indices, strict=True)):
-                place = slice(number * rows, number * rows + len(part))
-                self._pass(part, index, flat[place], losses[place], gradients[place])
-            return losses, {FLAT: gradients} if FLAT in params else self._layout.views(gradients)
+    def compute(
+        self, parts: list[tuple[Ints, Tensor]], params: Tensors, vectors: Tensors | None = None
+    ) -> tuple[Tensor, Tensors]:
+        """Return losses [n] and gradients of the parts' slots, or zeros and the Hessians' products with `vectors`."""
+        flat, along = self._flat(params), None if vectors is None else self._flat(vectors)
+        losses, gradients, start = flat.new_zeros(len(flat)), torch.zeros_like(flat), 0
+        for part, index in parts:
+            place = slice(start, start + len(part))
+            start += len(part)
+            own = None if along is None else along[place]
+            self._pass(part, index, flat[place], losses[place], gradients[place], own)
+        return losses, {FLAT: gradients} if FLAT in params else self._layout.views(gradients)
 
-        return evaluate
+    def _pass(
+        self,
+        part: Ints,
+        index: Tensor,
+        params: Tensor,
+        losses: Tensor,
+        gradients: Tensor,
+        vectors: Tensor | None,
+    ) -> None:
+        """Fill losses [n] and gradients [n, P] of some slots; `index` [K, rows, b] names their examples.
 
-    def _pass(self, part: Ints, index: Tensor, params: Tensor, losses: Tensor, gradients: Tensor) -> None:
-        """Fill losses [n] and gradients [n, P] of some slots; `index` [K, rows, b] names their examples."""
+        With `vectors` [n, P] the gradients are the Hessians' products with them.
+        """
         forward = self._forward
         forward.params.zero_()
         forward.params[: len(part)].copy_(params)
+        along = None if vectors is None else torch.zeros_like(forward.params)
+        if along is not None and vectors is not None:
+            along[: len(part)].copy_(vectors)
         counts = self._slots.ticks_per_step[part]
         for tick in range(len(index)):
             for row, slot in enumerate(part.tolist()):
                 forward.extras[row] = self._stack.extras[slot]  # a pass writes new buffers there
-            found = self._run(part, index, tick)
+            found = self._run(part, index, tick, along)
             takes_part = torch.from_numpy(tick < counts).to(params.device)
             losses += torch.where(takes_part, found[: len(part)], 0.0)
             gradients += torch.where(takes_part[:, None], forward.gradients[: len(part)], 0.0)
@@ -97,8 +120,8 @@ class Reevaluation:
         losses /= divisor
         gradients /= divisor[:, None]
 
-    def _run(self, part: Ints, index: Tensor, tick: int) -> Tensor:
-        """Return the losses [rows] of one micro-batch of each row."""
+    def _run(self, part: Ints, index: Tensor, tick: int, vectors: Tensor | None) -> Tensor:
+        """Return the losses [rows] of one micro-batch of each row; zeros with `vectors`, which take another pass."""
         size = self._slots.micro_batch
 
         def stream(row: int) -> tuple[int, int]:
@@ -106,7 +129,12 @@ class Reevaluation:
             return self._stream(slot)[0], self._first_example(slot) + tick * size
 
         try:
-            losses = self._forward.run(self._gather(index[tick]), np.arange(len(part)), stream)
+            data, slots = self._gather(index[tick]), np.arange(len(part))
+            if vectors is None:
+                losses = self._forward.run(data, slots, stream)
+            else:
+                losses = self._forward.params.new_zeros(len(self._forward.params))
+                self._forward.hessian_vector(data, slots, stream, vectors)
             failures = self._forward.failures
         except torch.OutOfMemoryError:
             raise  # a narrower stack may help: the caller decides
@@ -146,3 +174,19 @@ class Reevaluation:
         for name, view in self._layout.views(flat).items():
             view.copy_(params[name].detach())
         return flat
+
+
+class _SlotLoss:
+    """The loss of the due slots on the examples of the step that each is about to complete: a `Curvature`."""
+
+    def __init__(self, reevaluation: Reevaluation, due: Ints) -> None:
+        self._reevaluation = reevaluation
+        self._parts = reevaluation.parts(due)
+
+    def __call__(self, params: Tensors) -> tuple[Tensor, Tensors]:
+        """See `Reevaluation.for_slots`."""
+        return self._reevaluation.compute(self._parts, params)
+
+    def hessian_vector(self, params: Tensors, vectors: Tensors) -> Tensors:
+        """See `Curvature.hessian_vector`; a slot whose evaluation raises gets zeros."""
+        return self._reevaluation.compute(self._parts, params, vectors)[1]

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rule, rule_class, vector_names
+from tuner.optimizers.closure import ClosureLoss, CurvedClosureLoss
 from tuner.optimizers.one_pass import WORTHWHILE, has_compiler, step_all
 from tuner.optimizers.roles import check_roles, infer_roles, roles_of_shapes
-from tuner.optimizers.rule import FLOAT_TYPES, ElementwiseRule, Evaluate, Role, Rule, State, Tensors
+from tuner.optimizers.rule import ElementwiseRule, Evaluate, FLOAT_TYPES, Role, Rule, State, Tensors
 from tuner.study.hyperparameter import Scalar
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -86,8 +87,12 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Add parameters with their own hyperparameters; those left out take the optimizer's.
 
         Raises:
-            InvalidInput: an unknown or illegal hyperparameter, a parameter of another type or given twice.
+            InvalidInput: an unknown or illegal hyperparameter, a parameter of another type or given twice, or a second
+                group where the rule searches along one direction of all parameters.
         """
+        kind = rule_class(self.name)
+        if kind.needs_loss and self.param_groups:
+            raise InvalidInput([Fault("params", f"{self.name} searches with all parameters at once, in one group")])
         own = {key: value for key, value in param_group.items() if key not in _NOT_HYPERPARAMETERS}
         check_hyperparameters(self.name, {key: _number(value) for key, value in own.items()})
         group = dict(param_group)
@@ -100,6 +105,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         group["roles"] = [
             self._given_roles.get(name, role) for name, role in zip(names, by_shape.values(), strict=True)
         ]
+        shapes = {str(index): param.shape for index, param in enumerate(group["params"])}
+        values = {key: _number(value) for key, value in {**self.defaults, **own}.items() if key in self._declared()}
+        make_rule(self.name, by_shape, values).trial_state(shapes)  # type: ignore[arg-type]  # refuses too many
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -107,25 +115,32 @@ class RuleOptimizer(torch.optim.Optimizer):
 
         Args:
             closure: zeroes the gradients, computes them anew and returns the loss. It is called before the update, and
-                again by optimizers that need the loss at other parameters, which cannot do without it.
+                again by optimizers that need the loss at other parameters, which cannot do without it. For those that
+                need second derivatives (newton_cg) it returns the loss and does not call backward: they do.
 
         Returns:
             The closure's first loss, or None.
 
         Raises:
-            InvalidInput: a gradient is sparse, there is no closure where one is needed, or `eval()` is in force.
+            InvalidInput: a gradient is sparse, there is no closure where one is needed, it cannot be differentiated
+                twice where that is needed, or `eval()` is in force.
         """
         if self._in_eval():
             raise InvalidInput([Fault("eval", f"{self.name} shows its average; call train() before the next step")])
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        elif rule_class(self.name).needs_loss:
+        kind, loss = rule_class(self.name), None
+        if closure is None and kind.needs_loss:
             raise InvalidInput([Fault("closure", f"is None; {self.name} evaluates the loss again, so it needs one")])
+        offered = CurvedClosureLoss if kind.needs_curvature else ClosureLoss
+        if closure is not None:
+            loss = offered(closure, [param for group in self.param_groups for param in group["params"]]).first()
         for group in self.param_groups:
-            for at, members in self._by_progress(group, _has_gradient).items():
-                evaluate = None if closure is None else evaluation(closure, [param for param, _ in members])
+            parts = self._by_progress(group, _has_gradient)
+            if kind.needs_loss and len(parts) > 1:
+                raise InvalidInput(
+                    [Fault("params", f"{self.name} needs one device and gradients from the first step on")]
+                )
+            for at, members in parts.items():
+                evaluate = None if closure is None else offered(closure, [param for param, _ in members])
                 self._update(group, at, members, evaluate)
         return loss
 
@@ -260,27 +275,6 @@ class RuleOptimizer(torch.optim.Optimizer):
             raise InvalidInput([Fault("params", f"{self.name} needs the same parameters with gradients in every step")])
         kept: Tensor = remembered[name]
         return kept
-
-
-def evaluation(closure: Callable[[], float], members: list[Tensor]) -> Evaluate:
-    """Return the closure as a function of other parameters [1, ...]; the members' own come back afterwards."""
-
-    def evaluate(params: Tensors) -> tuple[Tensor, Tensors]:
-        own = [(param.detach().clone(), None if param.grad is None else param.grad.clone()) for param in members]
-        for index, param in enumerate(members):
-            param.detach().copy_(params[str(index)][0])
-        with torch.enable_grad():
-            loss = torch.as_tensor(closure()).detach().reshape(1)
-        grads = {
-            str(index): torch.zeros_like(param)[None] if param.grad is None else param.grad.detach().clone()[None]
-            for index, param in enumerate(members)
-        }
-        for param, (value, grad) in zip(members, own, strict=True):
-            param.detach().copy_(value)
-            param.grad = grad
-        return loss.to(members[0]), grads
-
-    return evaluate
 
 
 def _has_gradient(param: Tensor) -> bool:

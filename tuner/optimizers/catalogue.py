@@ -16,14 +16,22 @@ from tuner.optimizers.adam import Adam
 from tuner.optimizers.adamw import AdamW
 from tuner.optimizers.ademamix import AdEMAMix
 from tuner.optimizers.amsgrad import AMSGrad
+from tuner.optimizers.bfgs import BFGS
+from tuner.optimizers.coordinate_descent import CoordinateDescent
+from tuner.optimizers.gd import GradientDescent
+from tuner.optimizers.gd_armijo import GradientDescentArmijo
+from tuner.optimizers.gd_exact import GradientDescentExact
+from tuner.optimizers.gd_wolfe import GradientDescentWolfe
 from tuner.optimizers.lamb import LAMB
 from tuner.optimizers.lars import LARS
+from tuner.optimizers.lbfgs import LBFGS
 from tuner.optimizers.lion import Lion
 from tuner.optimizers.momentum import Momentum
 from tuner.optimizers.muon import Muon
 from tuner.optimizers.nadam import NAdam
 from tuner.optimizers.nadamw import NAdamW
 from tuner.optimizers.nesterov import Nesterov
+from tuner.optimizers.newton_cg import NewtonCG
 from tuner.optimizers.prodigy import Prodigy
 from tuner.optimizers.psgd_kron import PSGDKron
 from tuner.optimizers.rmsprop import RMSprop
@@ -67,6 +75,14 @@ _RULES: dict[str, type[Rule]] = {
         SOAP,
         PSGDKron,
         Steepest,
+        GradientDescent,
+        GradientDescentExact,
+        GradientDescentArmijo,
+        GradientDescentWolfe,
+        CoordinateDescent,
+        BFGS,
+        LBFGS,
+        NewtonCG,
     )
 }
 

@@ -66,6 +66,8 @@ class Rule(ABC):
     """True when every element is updated alone, so that all parameters may be handed over as one flat tensor."""
     needs_loss: ClassVar[bool] = False
     """True when `update` calls `evaluate`: the engine then offers the step's own loss at other parameters."""
+    needs_curvature: ClassVar[bool] = False
+    """True when it needs an `evaluate` that is a `Curvature`: the engine always offers one."""
     averages: ClassVar[bool] = False
     """True when other parameters than the trained ones are the result: see `evaluation_params`."""
 
