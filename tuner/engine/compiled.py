@@ -30,6 +30,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.dropout import Stream
 from tuner.engine.forward import Forward
+from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.slots import Ints
 from tuner.optimizers.rule import ElementwiseRule
 from tuner.workloads.task import Data
@@ -57,9 +58,9 @@ def compiled_forward(
             with _first_call():
                 forward.accumulate(sample, torch.zeros_like(params), torch.ones_like(params[:, 0]))
             return forward
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # what cannot be compiled is said in many ways
+            if is_out_of_memory(error):
+                raise
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
     log.warning("the stack is not compiled and runs eagerly", extra={"action": "path", "reason": reason})
     return None

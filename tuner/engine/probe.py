@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.stack import Stack
 from tuner.engine.trial import TrialSpec
 from tuner.study.hyperparameter import Scalar
@@ -75,8 +76,9 @@ def probe(
                 if stack.path == path:
                     yield Cell(path, width, _median_tick_s(stack, cell_s))
                     continue
-            except torch.OutOfMemoryError:
-                pass
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
             left_out.add(path)
 
 

@@ -18,6 +18,7 @@ from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.data_order import DataOrder
 from tuner.engine.dropout import Stream
 from tuner.engine.forward import EagerForward, Forward, LoopForward
+from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.slots import Ints, Slots
 from tuner.optimizers.rule import Evaluate
 from tuner.workloads.task import Data
@@ -97,9 +98,9 @@ class Reevaluation:
         try:
             losses = self._forward.run(self._gather(index[tick]), np.arange(len(part)), stream)
             failures = self._forward.failures
-        except torch.OutOfMemoryError:
-            raise  # a narrower stack may help: the caller decides
-        except Exception:  # the trials' boundary: it cannot be told whose it is
+        except Exception as error:  # the trials' boundary: it cannot be told whose it is
+            if is_out_of_memory(error):
+                raise  # a narrower stack may help: the caller decides
             losses = self._forward.params.new_zeros(len(self._forward.params))
             failures = dict.fromkeys(range(len(part)), traceback.format_exc())
         for row, error in failures.items():

@@ -23,6 +23,7 @@ from tuner.engine.evaluation import Evaluation
 from tuner.engine.feed import Feed
 from tuner.engine.forward import EagerForward, Forward, LoopForward, choose_path
 from tuner.engine.ledger import Ledger
+from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.progress import Progress
 from tuner.engine.reevaluation import Reevaluation
 from tuner.engine.slots import Slots
@@ -227,9 +228,9 @@ class Stack:
         data = self._feed.next()
         try:
             means = self._accumulate(data)
-        except torch.OutOfMemoryError:
-            raise  # a narrower stack may help: the caller decides
-        except Exception:  # the trials' boundary: the workload's own code runs here
+        except Exception as error:  # the trials' boundary: the workload's own code runs here
+            if is_out_of_memory(error):
+                raise  # a narrower stack may help: the caller decides
             self._read_ledger()
             for slot in list(self._progress):
                 self._end(slot, error=traceback.format_exc())
@@ -263,9 +264,9 @@ class Stack:
         progress = self._progress[slot]
         try:
             (metrics,) = self.evaluate([slot])
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # the trial's boundary
+        except Exception as error:  # the trial's boundary
+            if is_out_of_memory(error):
+                raise
             self._end(slot, error=traceback.format_exc())
             return
         self._events.append(progress.row(metrics))

@@ -7,7 +7,7 @@ Each trial in turn, one at a time, so that neither memory nor the disk sees all 
 - A checkpoint is told after all rows of its trial up to its step, and only when it lies safely in the store.
 - While the server does not know of a trial's checkpoint, no further one is taken of it: if this process died, nobody
   could resume from it, and while the server is away the store does not grow.
-- A fault of the store is logged and costs the checkpoint, never the trial.
+- A fault of the store, or too little memory for a copy of the state, is logged and costs the checkpoint, never the trial.
 """
 
 import logging
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from tuner.engine import Snapshot, Stack, TrialSpec
 from tuner.engine.checkpoint import decode, encode, encode_tensors
+from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.store import Damaged, Store, Stored, path_of
 from tuner.worker.channel import Json
 
@@ -123,7 +124,14 @@ class Checkpoints:
         """Hand a trial's state to the writer. What the stack has to say of it must have been said."""
         began = time.monotonic()
         trial = self._trials[key]
-        snapshot = stack.snapshot(slot)
+        try:
+            snapshot = stack.snapshot(slot)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("no memory for a checkpoint", extra={"action": "checkpoint", "trial": key[0]})
+            trial.last_s = began
+            return
         path = path_of(trial.study, trial.number, key[1], snapshot.step, self._token)
 
         def message(stored: Stored | None) -> Json | None:

@@ -17,6 +17,7 @@ Messages out (each a JSON object with one of these keys):
     checkpointed  where a trial's state lies now
 """
 
+import gc
 import logging
 import time
 import traceback
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from tuner import workloads
 from tuner.engine import Ended, Event, Stack, TrialSpec
+from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.probe import key, stored
 from tuner.errors import InvalidInput
 from tuner.store import Damaged
@@ -113,13 +115,18 @@ class Runner:
 
     def step(self) -> None:
         """Fill free slots, run one tick, and take a checkpoint if one is due."""
+        fits = True
         try:
             self._look_at_warming()
             self._refill()
             if self._stack is not None:
                 self._tell(self._stack.tick())
-        except torch.OutOfMemoryError:
-            self._narrow()
+        except Exception as error:
+            fits = not is_out_of_memory(error)
+            if fits:
+                raise
+        if not fits:
+            self._narrow()  # out here: the error's traceback holds the memory that is to be given back
         if self._checkpoints is not None:
             self._checkpoint(self._checkpoints)
         if not self.busy:
@@ -153,14 +160,14 @@ class Runner:
                     self._stack, self._stack_key = self._build(head), head["stack"]
                 self._announce(self._stack_key)
                 self._admit(head, self._stack)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception:  # the trial's boundary: the workload's own code runs here
+            except Exception as error:  # the trial's boundary: the workload's own code runs here
+                if is_out_of_memory(error):
+                    raise
                 self._end(_key(head), "error", error=traceback.format_exc())
             self._backlog.popleft()
 
     def _build(self, head: Json) -> Stack:
-        self._stack, self._stack_key = None, None  # its memory is needed
+        self._drop_stack()  # its memory is needed
         name, params = head["workload"], head["workload_params"]
         address = (name, repr(sorted(params.items())))
         if address not in self._tasks:
@@ -248,8 +255,9 @@ class Runner:
         """Halve the stack after running out of memory; its trials go back to the server."""
         held = [] if self._stack is None else [key for key in self._stack.keys() if isinstance(key, tuple)]
         if self._stack is None or not held:
-            held = [_key(self._backlog.popleft())]
-        self._stack, self._stack_key = None, None
+            held = [_key(self._backlog[0])]
+        self._backlog = deque(item for item in self._backlog if _key(item) not in held)
+        self._drop_stack()
         if self._width == 1:
             for key in held:
                 self._end(key, "finished", infeasible="oom")
@@ -259,6 +267,13 @@ class Runner:
         self._send({"width": self._width})
         for key in held:
             self._end(key, "displaced")
+
+    def _drop_stack(self) -> None:
+        """Give the stack's memory back now: its parts refer to each other, and would wait for the garbage collector."""
+        self._stack, self._stack_key = None, None
+        gc.collect()
+        if torch.device(self._device).type == "cuda":
+            torch.cuda.empty_cache()
 
     def _tell(self, events: list[Event]) -> None:
         for event in events:
