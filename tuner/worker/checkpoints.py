@@ -7,7 +7,7 @@ Each trial in turn, one at a time, so that neither memory nor the disk sees all 
 - A checkpoint is told after all rows of its trial up to its step, and only when it lies safely in the store.
 - While the server does not know of a trial's checkpoint, no further one is taken of it: if this process died, nobody
   could resume from it, and while the server is away the store does not grow.
-- A fault of the store, or too little memory for a copy of the state, is logged and costs the checkpoint, never the trial.
+- A fault of the store, or no memory for a copy of the state, is logged and costs the checkpoint, never the trial.
 """
 
 import logging
