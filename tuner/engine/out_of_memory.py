@@ -4,6 +4,8 @@ CUDA has an exception of its own. The CPU allocator of torch raises a plain Runt
 MemoryError, C++ libraries std::bad_alloc, which arrives as a RuntimeError; compilers and frameworks wrap any of them.
 """
 
+import errno
+
 import torch
 
 SIGNS = (
@@ -13,8 +15,10 @@ SIGNS = (
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "cannot map zero-fill pages",
+    "failed to map segment from shared object",
 )
-"""What the messages of RuntimeErrors say that mean it."""
+"""What the messages of RuntimeErrors, and of ImportErrors of compiled modules, say that mean it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -23,7 +27,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     while seen is not None:
         if isinstance(seen, torch.OutOfMemoryError | MemoryError):
             return True
-        if isinstance(seen, RuntimeError) and any(sign in str(seen) for sign in SIGNS):
+        if isinstance(seen, OSError) and seen.errno == errno.ENOMEM:
+            return True
+        if isinstance(seen, RuntimeError | ImportError) and any(sign in str(seen) for sign in SIGNS):
             return True
         seen = seen.__cause__
     return False

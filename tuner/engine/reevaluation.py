@@ -9,6 +9,7 @@ gives a row the same bits whatever stands in the others.
 """
 
 import traceback
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -41,10 +42,15 @@ class Reevaluation:
         self._stream = stream
         self._orders: dict[int, DataOrder] = {}
         self._failures: dict[int, str] = {}
-        rows = min(ROWS, len(forward.params))
-        buffers = (self._layout.allocate(rows, architecture.device) for _ in range(2))
-        kind = LoopForward if isinstance(forward, LoopForward) else EagerForward
-        self._forward = kind(architecture, *buffers)
+        self._architecture = architecture
+        self._rows = min(ROWS, len(forward.params))
+
+    @cached_property
+    def _forward(self) -> Forward:
+        """The passes' own program; few stacks ever need its memory."""
+        buffers = (self._layout.allocate(self._rows, self._architecture.device) for _ in range(2))
+        kind = LoopForward if isinstance(self._stack, LoopForward) else EagerForward
+        return kind(self._architecture, *buffers)
 
     def take_failures(self) -> dict[int, str]:
         """Return slot -> traceback of what the workload's code raised since the last call."""
@@ -56,7 +62,7 @@ class Reevaluation:
 
         Parameters and gradients are named as the rule has them. A slot whose evaluation raises gets the loss NaN.
         """
-        rows = len(self._forward.params)
+        rows = self._rows
         parts = [due[start : start + rows] for start in range(0, len(due), rows)]
         indices = [self._examples(part) for part in parts]
 
@@ -98,8 +104,8 @@ class Reevaluation:
         try:
             losses = self._forward.run(self._gather(index[tick]), np.arange(len(part)), stream)
             failures = self._forward.failures
-        except Exception as error:  # the trials' boundary: it cannot be told whose it is
-            if is_out_of_memory(error):
+        except Exception as raised:  # the trials' boundary: it cannot be told whose it is
+            if is_out_of_memory(raised):
                 raise  # a narrower stack may help: the caller decides
             losses = self._forward.params.new_zeros(len(self._forward.params))
             failures = dict.fromkeys(range(len(part)), traceback.format_exc())

@@ -228,8 +228,8 @@ class Stack:
         data = self._feed.next()
         try:
             means = self._accumulate(data)
-        except Exception as error:  # the trials' boundary: the workload's own code runs here
-            if is_out_of_memory(error):
+        except Exception as raised:  # the trials' boundary: the workload's own code runs here
+            if is_out_of_memory(raised):
                 raise  # a narrower stack may help: the caller decides
             self._read_ledger()
             for slot in list(self._progress):

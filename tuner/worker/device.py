@@ -24,6 +24,7 @@ from typing import IO
 import torch
 
 from tuner import logs, workloads
+from tuner.engine.allocator import keep_freed_memory
 from tuner.worker.channel import Json, private_streams, read_lines, write_line
 from tuner.worker.checkpoints import Checkpoints
 from tuner.worker.runner import Runner
@@ -41,6 +42,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the agent decides when we leave
     logs.configure()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
         logging.getLogger(__name__).error("no usable GPU for device %s", options.device)
         return 1

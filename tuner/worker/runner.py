@@ -17,7 +17,6 @@ Messages out (each a JSON object with one of these keys):
     checkpointed  where a trial's state lies now
 """
 
-import gc
 import logging
 import time
 import traceback
@@ -31,6 +30,7 @@ from torch import Tensor
 
 from tuner import workloads
 from tuner.engine import Ended, Event, Stack, TrialSpec
+from tuner.engine.allocator import give_back
 from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.probe import key, stored
 from tuner.errors import InvalidInput
@@ -269,11 +269,9 @@ class Runner:
             self._end(key, "displaced")
 
     def _drop_stack(self) -> None:
-        """Give the stack's memory back now: its parts refer to each other, and would wait for the garbage collector."""
+        """Give the stack's memory back now."""
         self._stack, self._stack_key = None, None
-        gc.collect()
-        if torch.device(self._device).type == "cuda":
-            torch.cuda.empty_cache()
+        give_back(torch.device(self._device))
 
     def _tell(self, events: list[Event]) -> None:
         for event in events:
