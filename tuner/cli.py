@@ -173,7 +173,10 @@ def worker(
     width: Width = None,
     workloads: Workloads = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads per device (default: half the cores, at most 8).")
+        int | None, typer.Option(min=1, help="CPU threads per process (default: half the cores, at most 8).")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes per device (default: a probe's choice, else 1).")
     ] = None,
     checkpoints: Annotated[
         Path | None,
@@ -213,6 +216,7 @@ def worker(
         checkpoints=store,
         checkpoint_every_s=checkpoint_every_s,
         hang_s=hang_s,
+        processes=processes,
     )
     raise typer.Exit(status)
 

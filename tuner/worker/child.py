@@ -35,9 +35,13 @@ class DeviceProcess:
         workloads: list[str],
         checkpoints: str | None = None,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+        number: int | None = None,
     ) -> None:
-        """`width` None leaves the choice to a probe's result, where there is one."""
-        self.device = device
+        """`width` None leaves the choice to a probe's result, where there is one. `number` tells apart several
+        processes on one device.
+        """
+        self.device = device if number is None else f"{device}#{number}"
+        """The name under which the worker speaks of it."""
         self.width = width or DEFAULT_WIDTH
         self.heard = 0
         """Messages heard so far."""

@@ -29,10 +29,11 @@ import torch
 from torch import Tensor
 
 from tuner import workloads
+from tuner.choice import key, stored
 from tuner.engine import Ended, Event, Stack, TrialSpec
 from tuner.engine.allocator import give_back
 from tuner.engine.out_of_memory import is_out_of_memory
-from tuner.engine.probe import key, stored
+from tuner.engine.probe import place_of
 from tuner.errors import InvalidInput
 from tuner.store import Damaged
 from tuner.worker.channel import Json
@@ -181,7 +182,8 @@ class Runner:
     def _path(self, head: Json) -> str:
         """Take over what a probe chose for this stack: its width where that is free, and its path."""
         name, params, size = head["workload"], head["workload_params"], head["micro_batch"]
-        choice = stored(key(name, params, size, self._device))
+        found = stored(key(name, params, size, place_of(torch.device(self._device))))
+        choice = found.with_threads(torch.get_num_threads()) if found is not None else None
         if choice is None:
             return "auto"
         if self._width_is_free and choice.best.width != self._width:
