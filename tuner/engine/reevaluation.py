@@ -19,10 +19,10 @@ from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.data_order import DataOrder
 from tuner.engine.dropout import Stream
 from tuner.engine.forward import EagerForward, Forward, LoopForward
+from tuner.engine.loader import AnyFeed
 from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.slots import Ints, Slots
 from tuner.optimizers.rule import Evaluate
-from tuner.workloads.task import Data
 
 ROWS = 8
 """Rows of a pass, at most: slots are rarely due together, and an idle row costs as much as a wanted one."""
@@ -34,9 +34,12 @@ FLAT = "flat"
 class Reevaluation:
     """Evaluates the slots of one stack; `forward` is the stack's own, whose extras are read."""
 
-    def __init__(self, architecture: Architecture, train: Data, slots: Slots, forward: Forward, stream: Stream) -> None:
+    def __init__(
+        self, architecture: Architecture, feed: AnyFeed, slots: Slots, forward: Forward, stream: Stream
+    ) -> None:
         self._layout = architecture.layout
-        self._train = train
+        self._feed = feed
+        self._examples_in_all = architecture.task.examples
         self._slots = slots
         self._stack = forward
         self._stream = stream
@@ -102,7 +105,7 @@ class Reevaluation:
             return self._stream(slot)[0], self._first_example(slot) + tick * size
 
         try:
-            losses = self._forward.run(self._gather(index[tick]), np.arange(len(part)), stream)
+            losses = self._forward.run(self._feed.gather(index[tick]), np.arange(len(part)), stream)
             failures = self._forward.failures
         except Exception as raised:  # the trials' boundary: it cannot be told whose it is
             if is_out_of_memory(raised):
@@ -123,16 +126,13 @@ class Reevaluation:
             seed = self._stream(slot)[0]
             order = self._orders.get(slot)
             if order is None or order.seed != seed:
-                order = self._orders[slot] = DataOrder(seed, len(self._train[0]))
+                order = self._orders[slot] = DataOrder(seed, self._examples_in_all)
             index[:count, row] = order.take(self._first_example(slot), count * size).reshape(count, size)
         return torch.from_numpy(index).to(self._forward.params.device)
 
     def _first_example(self, slot: int) -> int:
         """Return the place in the trial's stream at which the slot's present step began."""
         return int(self._slots.step[slot] * self._slots.ticks_per_step[slot]) * self._slots.micro_batch
-
-    def _gather(self, index: Tensor) -> Data:
-        return tuple(item.index_select(0, index.view(-1)).view(*index.shape, *item.shape[1:]) for item in self._train)
 
     def _flat(self, params: Tensors) -> Tensor:
         if FLAT in params:

@@ -148,7 +148,7 @@ class Runner:
             self._draining = result and self._asked == (self._stack_key, self._width)
         if self._draining and (self._stack is None or not self._stack.busy):
             self._draining = False
-            self._stack = None  # the next assignment builds the compiled one
+            self._drop_stack()  # the next assignment builds the compiled one
 
     def _refill(self) -> None:
         while self._backlog and not self._draining:
@@ -272,6 +272,8 @@ class Runner:
 
     def _drop_stack(self) -> None:
         """Give the stack's memory back now."""
+        if self._stack is not None:
+            self._stack.close()
         self._stack, self._stack_key = None, None
         give_back(torch.device(self._device))
 
