@@ -14,7 +14,7 @@ from api.conductor.specs import Plans
 from api.conductor.use_cases import UseCases
 from api.settings import Settings
 from storage.database import Database
-from tuner.store import Store
+from tuner.store import Store, open_store
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Server:
 def build_server(settings: Settings, database: Database) -> Server:
     """Wire the control plane together."""
     hub, plans, asker = Hub(), Plans(), Asker()
-    store = Store(settings.store_root)
+    store = open_store(settings.store_root)
     retention = Retention(database, plans, store)
     return Server(
         settings=settings,

@@ -179,8 +179,8 @@ def worker(
         int | None, typer.Option(min=1, max=256, help="Processes per device (default: a probe's choice, else 1).")
     ] = None,
     checkpoints: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", envvar="TUNER_CHECKPOINTS", help="Checkpoints, in a directory of the server's."),
+        str | None,
+        typer.Option(metavar="DIR|URL", envvar="TUNER_CHECKPOINTS", help="Checkpoints: the server's own store."),
     ] = None,
     checkpoint_every_s: Annotated[
         float | None,
@@ -199,11 +199,12 @@ def worker(
       tuner worker --device cuda:0 --width 64 --workloads my_workloads.py
     """
     from tuner.client import DEFAULT_SERVER
+    from tuner.store import absolute_root
     from tuner.worker import run
 
     url = server or os.environ.get("TUNER_SERVER") or DEFAULT_SERVER
     token = token or os.environ.get("TUNER_TOKEN")
-    store = str(checkpoints.absolute()) if checkpoints is not None else None
+    store = absolute_root(checkpoints) if checkpoints is not None else None
     status = run(
         url,
         token,

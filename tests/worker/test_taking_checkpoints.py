@@ -10,7 +10,7 @@ from worker_doubles import assignment
 
 from tuner.engine import Stack
 from tuner.engine.checkpoint import decode_tensors
-from tuner.store import Store
+from tuner.store import FolderStore
 from tuner.worker import checkpoints as module
 from tuner.worker.channel import Json
 from tuner.worker.checkpoints import Checkpoints
@@ -119,7 +119,7 @@ def test_weights_come_with_the_last_word_and_nothing_else_does_after_it(tmp_path
     watched.run()
     ends = {ended["trial"]: ended for ended in watched.of("ended")}
     weights = ends[1]["weights"]
-    content = Store(tmp_path).read(weights["path"], weights["digest"])
+    content = FolderStore(tmp_path).read(weights["path"], weights["digest"])
     assert {name: list(t.shape) for name, t in decode_tensors(content).items()} == {
         "0.weight": [32, 64],
         "0.bias": [32],
@@ -141,10 +141,10 @@ def test_no_further_checkpoint_before_the_server_knows_of_the_last(tmp_path: Pat
 def test_a_store_that_fails_costs_the_checkpoint_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: list[Json]
 ) -> None:
-    def full(store: Store, path: str, content: bytes) -> None:
+    def full(store: FolderStore, path: str, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Store, "write", full)
+    monkeypatch.setattr(FolderStore, "write", full)
     watched = Watched(tmp_path)
     watched.assign(1)
     watched.run()

@@ -25,7 +25,7 @@ from torch import Tensor
 from tuner.engine import Snapshot, Stack, TrialSpec
 from tuner.engine.checkpoint import decode, encode, encode_tensors
 from tuner.engine.out_of_memory import is_out_of_memory
-from tuner.store import Damaged, Store, Stored, path_of
+from tuner.store import Damaged, Stored, open_store, path_of
 from tuner.worker.channel import Json
 
 log = logging.getLogger(__name__)
@@ -62,9 +62,9 @@ class _Job:
 class Checkpoints:
     """Checkpoints of one device process, in the store at `root`, about every `every_s` seconds for each trial."""
 
-    def __init__(self, root: Path, every_s: float) -> None:
-        self.store = Store(root)
-        self.store.root.mkdir(parents=True, exist_ok=True)
+    def __init__(self, root: str | Path, every_s: float) -> None:
+        self.store = open_store(str(root))
+        self.store.prepare()
         self._every_s = every_s
         self._token = secrets.token_hex(4)
         self._trials: dict[Key, _Trial] = {}

@@ -25,6 +25,7 @@ import torch
 
 from tuner import logs, workloads
 from tuner.engine.allocator import keep_freed_memory
+from tuner.errors import InvalidInput
 from tuner.worker.channel import Json, private_streams, read_lines, write_line
 from tuner.worker.checkpoints import Checkpoints
 from tuner.worker.runner import Runner
@@ -83,8 +84,8 @@ def _checkpoints(root: str | None, every_s: float) -> Checkpoints | None:
     if root is None:
         return None
     try:
-        return Checkpoints(Path(root), every_s)
-    except OSError as error:
+        return Checkpoints(root, every_s)
+    except (OSError, InvalidInput) as error:
         logging.getLogger(__name__).error("no checkpoints: %s", error, extra={"action": "checkpoint", "root": root})
         return None
 
