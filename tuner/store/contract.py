@@ -55,7 +55,7 @@ def check(path: str) -> None:
 
 
 class Store(ABC):
-    """Files below a root. Methods raise `InvalidInput` for paths of another form, and `OSError` for the store's faults."""
+    """Files below a root. Methods raise `InvalidInput` for paths of another form, `OSError` for faults of the store."""
 
     @abstractmethod
     def prepare(self) -> None:
