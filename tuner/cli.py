@@ -182,6 +182,9 @@ def worker(
         str | None,
         typer.Option(metavar="DIR|URL", envvar="TUNER_CHECKPOINTS", help="Checkpoints: the server's own store."),
     ] = None,
+    own_disk: Annotated[
+        bool, typer.Option("--own-disk", help="The store is a directory of this worker's own that nobody else sees.")
+    ] = False,
     checkpoint_every_s: Annotated[
         float | None,
         typer.Option(min=0.1, envvar="TUNER_CHECKPOINT_EVERY_S", help="Seconds between a trial's (default: 10)."),
@@ -218,6 +221,7 @@ def worker(
         checkpoint_every_s=checkpoint_every_s,
         hang_s=hang_s,
         processes=processes,
+        own_disk=own_disk,
     )
     raise typer.Exit(status)
 

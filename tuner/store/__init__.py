@@ -10,10 +10,21 @@ open_store("/mnt/shared/tuner"), open_store("file:///mnt/shared/tuner"), open_st
 from pathlib import Path
 
 from tuner.errors import InvalidInput
-from tuner.store.contract import PATTERN, Damaged, Store, Stored, path_of
+from tuner.store.contract import PATTERN, SCOPE, SHARED, Damaged, Store, Stored, path_of
 from tuner.store.folder import FolderStore
 
-__all__ = ["PATTERN", "Damaged", "FolderStore", "Store", "Stored", "absolute_root", "open_store", "path_of"]
+__all__ = [
+    "PATTERN",
+    "SCOPE",
+    "SHARED",
+    "Damaged",
+    "FolderStore",
+    "Store",
+    "Stored",
+    "absolute_root",
+    "open_store",
+    "path_of",
+]
 
 
 def absolute_root(root: str) -> str:

@@ -19,6 +19,10 @@ from tuner.errors import InvalidInput, NotFound, TunerError
 
 PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}/[0-9]{1,18}/[0-9]{1,18}-[0-9]{1,18}-[0-9a-f]{8}\.(state|weights)\.safetensors$"
 _PATH = re.compile(PATTERN.removesuffix("$") + r"\Z")
+SHARED = "shared"
+"""The scope of a store that the server and every worker with checkpoints see; else `worker:<id of the disk>`."""
+SCOPE = r"^(shared|worker:[0-9a-f]{8})$"
+
 ASIDE = ".writing"
 """Ends the name of a file that is not whole yet."""
 

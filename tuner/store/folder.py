@@ -5,10 +5,14 @@ Files are written aside, synced and renamed. No link inside the directory leads 
 
 import contextlib
 import os
+import secrets
 from pathlib import Path
 
 from tuner.errors import InvalidInput, NotFound
 from tuner.store.contract import ASIDE, Store, check, is_path
+
+IDENTITY = ".tuner-store"
+"""The file that holds a directory's identity."""
 
 
 class FolderStore(Store):
@@ -20,6 +24,17 @@ class FolderStore(Store):
     def prepare(self) -> None:
         """See `Store.prepare`."""
         self.root.mkdir(parents=True, exist_ok=True)
+
+    def identity(self) -> str:
+        """Return 8 hex digits that this directory has for good; made up when it is asked for the first time."""
+        place = self.root / IDENTITY
+        if not place.exists():
+            draft = place.with_name(f"{IDENTITY}.{os.getpid()}")
+            draft.write_text(secrets.token_hex(4))
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                os.link(draft, place)
+            draft.unlink()
+        return place.read_text()
 
     def locate(self, path: str) -> Path:
         """Return where a path lies. Raises `InvalidInput` unless it has the form and stays below the root."""

@@ -52,6 +52,7 @@ def run(
     checkpoint_every_s: float | None = None,
     hang_s: float | None = None,
     processes: int | None = None,
+    own_disk: bool = False,
 ) -> int:
     """Run a worker until SIGTERM or SIGINT; return its exit status.
 
@@ -70,6 +71,7 @@ def run(
         hang_s: seconds without a tick after which a device process that holds trials is ended; 300 by default.
         processes: device processes on each device, each with a stack of its own; by default what the last
             `tuner probe` on this machine chose, where `width` and `threads` are left to it as well, else 1.
+        own_disk: `checkpoints` is a directory of this worker's own, which neither the server nor others see.
 
     Returns:
         0 after a drain (all that was held went back to the server), 1 when no device could start, 2 when the server
@@ -92,7 +94,7 @@ def run(
         count, each = split(device, width, processes, threads)
         numbers = range(1, count + 1) if count > 1 else [None]
         given = (device, width, each, workloads or [], checkpoints, every_s)
-        children += [DeviceProcess(*given, number) for number in numbers]
+        children += [DeviceProcess(*given, number, own_disk) for number in numbers]
     label = name or socket.gethostname()
     with Client(server, token) as client:
         agent = Agent(client, children, name=label, parent=parent, hang_s=hang_s or HANG_S)

@@ -36,6 +36,7 @@ class DeviceProcess:
         checkpoints: str | None = None,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
         number: int | None = None,
+        own_disk: bool = False,
     ) -> None:
         """`width` None leaves the choice to a probe's result, where there is one. `number` tells apart several
         processes on one device.
@@ -50,6 +51,7 @@ class DeviceProcess:
         self._command += ["--threads", str(threads), "--workloads", *workloads]
         if checkpoints is not None:
             self._command += ["--checkpoints", checkpoints, "--checkpoint-every", str(checkpoint_every_s)]
+            self._command += ["--own-disk"] if own_disk else []
         self._process: subprocess.Popen[str] | None = None
         self._pause_s = FIRST_PAUSE_S
         self._started_at = 0.0

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tuner.store import SHARED
 from tuner.wire.sync import (
     Assignment,
     Capacity,
@@ -52,6 +53,7 @@ class Board:
     ready: bool = False
     description: str = ""
     checkpoints: bool = False
+    scope: str = SHARED
     workloads: list[WorkloadInfo] = field(default_factory=list)
     stack: str | None = None
 
@@ -89,6 +91,7 @@ class Holdings:
                     description=board.description,
                     width=board.width,
                     checkpoints=board.checkpoints,
+                    scope=board.scope,
                 )
                 for name, board in self._boards.items()
             ]
@@ -182,7 +185,7 @@ class Holdings:
             if "hello" in message:
                 hello = message["hello"]
                 board.ready, board.description = True, hello["description"]
-                board.checkpoints = hello.get("checkpoints", False)
+                board.checkpoints, board.scope = hello.get("checkpoints", False), hello.get("scope", SHARED)
                 board.workloads = [WorkloadInfo(**item) for item in hello["workloads"]]
             elif "died" in message:
                 self._boards[device.device] = replace(board, width=device.width, ready=False, stack=None)

@@ -35,7 +35,7 @@ from tuner.engine.allocator import give_back
 from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.probe import place_of
 from tuner.errors import InvalidInput
-from tuner.store import Damaged
+from tuner.store import SHARED, Damaged
 from tuner.worker.channel import Json
 from tuner.worker.checkpoints import Checkpoints
 from tuner.worker.child import DEFAULT_WIDTH
@@ -176,7 +176,7 @@ class Runner:
         task, size = self._tasks[address], head["micro_batch"]
         path = self._path(head)
         stack = Stack(task, width=self._width, micro_batch=size, device=self._device, path=path)
-        stack.keep_weights = self._checkpoints is not None
+        stack.keep_weights = self._checkpoints is not None and self._checkpoints.scope == SHARED
         return stack
 
     def _path(self, head: Json) -> str:
@@ -219,7 +219,8 @@ class Runner:
         if slot is None:
             slot = stack.admit(spec)
         if self._checkpoints is not None and slot is not None:
-            self._checkpoints.watch(_key(head), head["study"], head["number"], slot)
+            resumed = (head.get("resume") or {}).get("path")
+            self._checkpoints.watch(_key(head), head["study"], head["number"], slot, resumed)
 
     def _resume(self, head: Json, spec: TrialSpec, stack: Stack) -> int | None:
         """Continue a trial from its checkpoint; None, and a message, when that cannot be done."""
@@ -313,7 +314,7 @@ class Runner:
         else:
             self._send({"ended": ended})
         if self._checkpoints is not None:
-            self._checkpoints.forget(key)
+            self._checkpoints.forget(key, done=outcome == "finished")
 
 
 def _key(assignment: Json) -> Key:
