@@ -55,8 +55,7 @@ def on_disk(task: Task, folder: Path) -> Task:
     return replace(task, train=tuple(files))
 
 
-@pytest.mark.parametrize("path", ["eager", "loop"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("path", "dtype"), [("eager", torch.float32), ("loop", torch.float64)])
 def test_a_run_from_files_has_the_bits_of_one_from_memory(tmp_path: Path, path: str, dtype: torch.dtype) -> None:
     """Three slots, five trials of four batch sizes: slots change hands while ticks are gathered ahead."""
     task = small_task()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
 from tuner.choice import Cell, Choice
@@ -15,6 +16,10 @@ from tuner.engine.memory import Footprint
 from tuner.engine.probe import PATHS, LeftOut, Timing, probe
 from tuner.errors import TunerError
 from tuner.worker.channel import Json, read_lines, write_line
+
+
+NOISE = "USDT:"
+"""Begins what torch's profiler prints to the standard error of its process."""
 
 
 def measured(
@@ -76,7 +81,8 @@ class Processes:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
-                    stream.close()
+                    with suppress(OSError):  # unsent bytes for a dead process
+                        stream.close()
         self._running = []
         if self._said is not None:
             self._said.close()
@@ -105,7 +111,8 @@ class Processes:
         if message is not None and kind in message:
             return message[kind]
         self._said.seek(0)
-        reason = message["fault"] if message else f"a process of the probe ended: {self._said.read()[-2000:]}"
+        said = "".join(line for line in self._said if not line.startswith(NOISE))[-2000:]
+        reason = message["fault"] if message else f"a process of the probe ended with {process.wait()}: {said}"
         raise TunerError(f"the workload cannot be measured: {reason}")
 
 
