@@ -17,7 +17,6 @@ from tuner.engine.probe import PATHS, LeftOut, Timing, probe
 from tuner.errors import TunerError
 from tuner.worker.channel import Json, read_lines, write_line
 
-
 NOISE = "USDT:"
 """Begins what torch's profiler prints to the standard error of its process."""
 
