@@ -114,7 +114,7 @@ async def _run(
 
 def _local_workers(settings: Settings, url: str, token: str | None) -> LocalWorkers:
     logs = settings.data_dir / "logs"
-    flags = ["--checkpoints", str(settings.store_root), "--checkpoint-every-s", str(settings.checkpoint_every_s)]
+    flags = ["--checkpoints", settings.store_root, "--checkpoint-every-s", str(settings.checkpoint_every_s)]
     flags += ["--hang-s", str(settings.hang_s)]
     return LocalWorkers(url, token, settings.width, logs, workloads=settings.workloads, flags=flags)
 

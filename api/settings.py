@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tuner.errors import Fault, InvalidInput
+from tuner.store import absolute_root
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 READ_ELSEWHERE = ("TUNER_SERVER",)
@@ -36,13 +37,18 @@ class Settings(BaseSettings):
     width: int = Field(default=32, ge=1, le=4096, description="slots of a local worker's stack")
     lease_s: float = Field(default=15.0, ge=1.0, le=3600.0, description="seconds without a sync until a lease is lost")
     log_form: Literal["text", "json"] = Field(default="text", description="how log lines look")
-    checkpoints: Path | None = Field(default=None, description="directory that all workers see; see store_root")
+    checkpoints: str | None = Field(default=None, description="directory or URL that all workers see; see store_root")
     checkpoint_every_s: float = Field(default=10.0, ge=0.1, le=86400.0, description="between checkpoints of a trial")
     hang_s: float = Field(
         default=300.0, ge=1.0, le=86400.0, description="silence of a device process until it is ended"
     )
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="largest request body")
     max_event_streams: int = Field(default=200, ge=1, description="browsers that may follow studies at a time")
+
+    @field_validator("checkpoints", mode="before")
+    @classmethod
+    def _paths_are_text(cls, place: object) -> object:
+        return str(place) if isinstance(place, Path) else place
 
     @field_validator("token")
     @classmethod
@@ -57,9 +63,9 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'tuner.sqlite'}"
 
     @property
-    def store_root(self) -> Path:
-        """Where checkpoints lie: the directory named, or one in `data_dir`, which local workers see."""
-        return (self.checkpoints or self.data_dir / "checkpoints").absolute()
+    def store_root(self) -> str:
+        """Where checkpoints lie: the directory or URL named, or a directory in `data_dir`, which local workers see."""
+        return absolute_root(self.checkpoints or str(self.data_dir / "checkpoints"))
 
     @property
     def on_loopback(self) -> bool:

@@ -15,7 +15,7 @@ from api.conductor.use_cases import UseCases
 from api.metrics import Metrics
 from api.settings import Settings
 from storage.database import Database
-from tuner.store import Store
+from tuner.store import Store, open_store
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def build_server(settings: Settings, database: Database, metrics: Metrics) -> Se
     """Wire the control plane together."""
     hub, plans = Hub(), Plans()
     asker = Asker(lambda method, seconds: metrics.ask.labels(method).observe(seconds))
-    store = Store(settings.store_root)
+    store = open_store(settings.store_root)
     retention = Retention(database, plans, store)
     return Server(
         settings=settings,

@@ -49,8 +49,8 @@ def add(session: Session, *, record: CheckpointRecord, now: datetime) -> str | N
     return replaced
 
 
-def usable(session: Session, *, trial_id: int) -> CheckpointRecord | None:
-    """Find the newest checkpoint from which a trial can go on."""
+def usable(session: Session, *, trial_id: int, scope: str | None = None) -> CheckpointRecord | None:
+    """Find the newest checkpoint from which a trial can go on, of one scope where it is given."""
     later = aliased(t.Attempt)
     broken = exists().where(
         later.trial_id == t.Checkpoint.trial_id,
@@ -60,6 +60,8 @@ def usable(session: Session, *, trial_id: int) -> CheckpointRecord | None:
     query = select(t.Checkpoint).where(
         t.Checkpoint.trial_id == trial_id, t.Checkpoint.path.not_like(f"%{WEIGHTS}"), t.Checkpoint.step > 0, ~broken
     )
+    if scope is not None:
+        query = query.where(t.Checkpoint.scope == scope)
     order = (t.Checkpoint.attempt.desc(), t.Checkpoint.step.desc())
     row = session.scalars(query.order_by(*order).limit(1)).one_or_none()
     return None if row is None else _record(row)

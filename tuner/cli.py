@@ -173,12 +173,18 @@ def worker(
     width: Width = None,
     workloads: Workloads = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads per device (default: half the cores, at most 8).")
+        int | None, typer.Option(min=1, help="CPU threads per process (default: half the cores, at most 8).")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes per device (default: a probe's choice, else 1).")
     ] = None,
     checkpoints: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", envvar="TUNER_CHECKPOINTS", help="Checkpoints, in a directory of the server's."),
+        str | None,
+        typer.Option(metavar="DIR|URL", envvar="TUNER_CHECKPOINTS", help="Checkpoints: the server's own store."),
     ] = None,
+    own_disk: Annotated[
+        bool, typer.Option("--own-disk", help="The store is a directory of this worker's own that nobody else sees.")
+    ] = False,
     checkpoint_every_s: Annotated[
         float | None,
         typer.Option(min=0.1, envvar="TUNER_CHECKPOINT_EVERY_S", help="Seconds between a trial's (default: 10)."),
@@ -196,11 +202,12 @@ def worker(
       tuner worker --device cuda:0 --width 64 --workloads my_workloads.py
     """
     from tuner.client import DEFAULT_SERVER
+    from tuner.store import absolute_root
     from tuner.worker import run
 
     url = server or os.environ.get("TUNER_SERVER") or DEFAULT_SERVER
     token = token or os.environ.get("TUNER_TOKEN")
-    store = str(checkpoints.absolute()) if checkpoints is not None else None
+    store = absolute_root(checkpoints) if checkpoints is not None else None
     status = run(
         url,
         token,
@@ -213,6 +220,8 @@ def worker(
         checkpoints=store,
         checkpoint_every_s=checkpoint_every_s,
         hang_s=hang_s,
+        processes=processes,
+        own_disk=own_disk,
     )
     raise typer.Exit(status)
 

@@ -159,6 +159,9 @@ class Leasing:
             trial = trials.by_ids(session, ids=[trial_id])[trial_id]
             if limits.get(trial.study_id, 1) <= 0:
                 continue
+            away = resuming.waits_for_disk(session, trial_id=trial_id, device=device, now=now, lease_s=self._lease_s)
+            if away == "wait":
+                continue
             found = resuming.resumable(session, trial_id=trial_id, device=device)
             step = found.step if found is not None else 0
             examples = resuming.examples_at(trial, step)
@@ -180,6 +183,11 @@ class Leasing:
             studies.mark_started(session, study_id=trial.study_id, now=now)
             data = {"worker": worker.name, "attempt": attempt, "resumed_from": step}
             outcome.changes.append(Change(trial.study_id, "trial.running", trial.number, data))
+            if away == "over":
+                why = "its checkpoint lies on the disk of a worker that did not take it back within one lease"
+                outcome.changes.append(
+                    Change(trial.study_id, "trial.restarted", trial.number, {"attempt": attempt, "why": why})
+                )
 
     def _stack_of(self, session: Session, underway: list[AttemptRecord]) -> str | None:
         """An idle device that was granted trials already is bound to their stack."""

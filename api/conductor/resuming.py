@@ -4,7 +4,7 @@ Every message may come twice. A path is taken only when it is the trial's own, s
 server open or delete another file.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -15,7 +15,8 @@ from storage.checkpoints import CheckpointRecord
 from storage.events import Change
 from storage.trials import TrialRecord
 from storage.workers import WorkerRecord
-from tuner.wire.sync import Resume, SyncRequest, Weights
+from tuner.store import SHARED
+from tuner.wire.sync import Checkpointed, Resume, SyncRequest, Weights
 
 
 def examples_at(trial: TrialRecord, step: int) -> int:
@@ -24,10 +25,26 @@ def examples_at(trial: TrialRecord, step: int) -> int:
 
 
 def resumable(session: Session, *, trial_id: int, device: dict[str, Any] | None = None) -> CheckpointRecord | None:
-    """Find the checkpoint from which a trial goes on; None as well when the device does not see the store."""
-    if device is not None and not device.get("checkpoints"):
+    """Find the checkpoint from which a trial goes on; on a device, the newest in the store that the device sees."""
+    if device is None:
+        return checkpoints.usable(session, trial_id=trial_id)
+    if not device.get("checkpoints"):
         return None
-    return checkpoints.usable(session, trial_id=trial_id)
+    return checkpoints.usable(session, trial_id=trial_id, scope=device.get("scope", SHARED))
+
+
+def waits_for_disk(
+    session: Session, *, trial_id: int, device: dict[str, Any], now: datetime, lease_s: float
+) -> str | None:
+    """Say whether a trial's state lies on another worker's own disk: `wait` within one lease, in which that worker is
+    preferred, then `over`; None otherwise.
+    """
+    newest = checkpoints.usable(session, trial_id=trial_id)
+    if newest is None or newest.scope in (SHARED, device.get("scope", SHARED)):
+        return None
+    last = attempts.latest(session, trial_ids=[trial_id]).get(trial_id)
+    ended = last.ended_at if last is not None else None
+    return "wait" if ended is not None and now < ended + timedelta(seconds=lease_s) else "over"
 
 
 def device_of(worker: WorkerRecord, name: str) -> dict[str, Any] | None:
@@ -85,5 +102,6 @@ def keep(session: Session, *, trial: TrialRecord, attempt: int, step: int, file:
     study = studies.get(session, trial.study_id)
     if not file.path.startswith(f"{study.name}/{trial.number}/{attempt}-{step}-"):
         return None
-    record = CheckpointRecord(trial.id, step, attempt, file.path, "shared", file.digest, file.bytes)
+    scope = file.scope if isinstance(file, Checkpointed) else SHARED
+    record = CheckpointRecord(trial.id, step, attempt, file.path, scope, file.digest, file.bytes)
     return checkpoints.add(session, record=record, now=now)

@@ -10,8 +10,9 @@ POST /studies/{study}/trials/{number}/stop        stop it
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from fastapi.responses import FileResponse
+from fastapi.responses import Response
 
+from api.downloads import download
 from api.results.curves import curve as build_curve
 from api.results.weights import stored_weights
 from api.routes.studies import cursor_number
@@ -79,18 +80,13 @@ def curve(
         return build_curve(session, record, trial, metric=name, points=points)
 
 
-@router.get("/{number}/weights", response_class=FileResponse)
-def weights(server: Srv, study: str, number: int) -> FileResponse:
+@router.get("/{number}/weights", response_class=Response)
+def weights(server: Srv, study: str, number: int) -> Response:
     """Download a trial's weights as safetensors. Only a study's best trial keeps them. The ETag is their SHA-256."""
     with server.database.read() as session:
         record = studies.get(session, study)
         stored = stored_weights(session, trials.get(session, study_id=record.id, number=number))
-    return FileResponse(
-        server.store.existing(stored.path),
-        media_type="application/octet-stream",
-        filename=f"{record.name}-{number}.safetensors",
-        headers={"ETag": f'"{stored.digest}"'},
-    )
+    return download(server.store, stored.path, filename=f"{record.name}-{number}.safetensors", digest=stored.digest)
 
 
 @router.post("/{number}/stop")

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import InvalidInput, NotFound
-from tuner.store import Damaged, Store, path_of
+from tuner.store import Damaged, FolderStore, path_of
 
 PATH = path_of("my-study", 3, 1, 250, "0123abcd")
 
 
 def test_what_was_written_is_read_back_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    store = Store(tmp_path / "root")
+    store = FolderStore(tmp_path / "root")
     stored = store.write(PATH, b"old")
     stored = store.write(PATH, b"new content")
     assert (stored.path, stored.bytes) == ("my-study/3/1-250-0123abcd.state.safetensors", 11)
@@ -26,7 +26,7 @@ def test_what_was_written_is_read_back_and_leaves_nothing_beside_it(tmp_path: Pa
 
 
 def test_a_damaged_or_missing_file_is_told(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = FolderStore(tmp_path)
     stored = store.write(PATH, b"content")
     (tmp_path / PATH).write_bytes(b"contend")
     with pytest.raises(Damaged, match="digest"):
@@ -37,7 +37,7 @@ def test_a_damaged_or_missing_file_is_told(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path)
+    store = FolderStore(tmp_path)
     stored = store.write(PATH, b"old")
 
     def full(_: int) -> None:
@@ -66,7 +66,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_other_paths_are_refused(tmp_path: Path, path: str) -> None:
-    store = Store(tmp_path / "root")
+    store = FolderStore(tmp_path / "root")
     for use in (store.locate, store.delete, store.existing, lambda p: store.read(p, ""), lambda p: store.write(p, b"")):
         with pytest.raises(InvalidInput, match="checkpoint store"):
             use(path)  # type: ignore[operator]
@@ -74,7 +74,7 @@ def test_other_paths_are_refused(tmp_path: Path, path: str) -> None:
 
 
 def test_a_link_does_not_lead_out(tmp_path: Path) -> None:
-    outside, store = tmp_path / "outside", Store(tmp_path / "root")
+    outside, store = tmp_path / "outside", FolderStore(tmp_path / "root")
     (outside / "3").mkdir(parents=True)
     (outside / PATH.partition("/")[2]).write_bytes(b"secret")
     store.root.mkdir()
@@ -89,7 +89,7 @@ def test_a_link_does_not_lead_out(tmp_path: Path) -> None:
 
 
 def test_only_own_old_files_are_listed(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = FolderStore(tmp_path)
     stored = store.write(PATH, b"x")
     for foreign in ("my-study/3/model.safetensors", "my-study/3/notes.txt", "model.safetensors"):
         (tmp_path / foreign).write_bytes(b"mine")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from worker_doubles import assignment
 
+from tuner.choice import Cell, Choice, cpu, key, store
 from tuner.engine import Stack
-from tuner.engine.probe import Cell, Choice, key, store
 from tuner.worker import runner
 from tuner.worker.channel import Json
 from tuner.worker.runner import Runner
@@ -127,7 +127,7 @@ def test_out_of_memory_halves_the_stack_and_gives_its_trials_back(monkeypatch: p
 
 
 def remember(*cells: Cell) -> None:
-    store(key("digits-mlp", {}, 4, "cpu"), Choice(cells))
+    store(key("digits-mlp", {}, 4, cpu()), Choice(cells))
 
 
 def test_the_probes_choice_decides_width_and_path() -> None:

@@ -1,5 +1,6 @@
 """Checkpoints of a device process: told after their rows, resumed without a trace, and never at a trial's expense."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from worker_doubles import assignment
 
 from tuner.engine import Stack
 from tuner.engine.checkpoint import decode_tensors
-from tuner.store import Store
+from tuner.errors import InvalidInput
+from tuner.store import FolderStore, path_of
 from tuner.worker import checkpoints as module
 from tuner.worker.channel import Json
 from tuner.worker.checkpoints import Checkpoints
@@ -22,9 +24,9 @@ LONG = {"examples": 1600, "params": {"optimizer": "adamw", "lr": 0.01, "batch_si
 class Watched:
     """A runner with checkpoints as often as they can be taken, and its messages."""
 
-    def __init__(self, root: Path | None, width: int = 2, answers: bool = True) -> None:
+    def __init__(self, root: Path | None, width: int = 2, answers: bool = True, own_disk: bool = False) -> None:
         self.messages: list[Json] = []
-        self.checkpoints = Checkpoints(root, 0.0) if root is not None else None
+        self.checkpoints = Checkpoints(root, 0.0, own_disk) if root is not None else None
         self.runner = Runner(self.messages.append, "cpu", width, self.checkpoints)
         self._answers = answers
 
@@ -119,7 +121,7 @@ def test_weights_come_with_the_last_word_and_nothing_else_does_after_it(tmp_path
     watched.run()
     ends = {ended["trial"]: ended for ended in watched.of("ended")}
     weights = ends[1]["weights"]
-    content = Store(tmp_path).read(weights["path"], weights["digest"])
+    content = FolderStore(tmp_path).read(weights["path"], weights["digest"])
     assert {name: list(t.shape) for name, t in decode_tensors(content).items()} == {
         "0.weight": [32, 64],
         "0.bias": [32],
@@ -141,10 +143,10 @@ def test_no_further_checkpoint_before_the_server_knows_of_the_last(tmp_path: Pat
 def test_a_store_that_fails_costs_the_checkpoint_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: list[Json]
 ) -> None:
-    def full(store: Store, path: str, content: bytes) -> None:
+    def full(store: FolderStore, path: str, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Store, "write", full)
+    monkeypatch.setattr(FolderStore, "write", full)
     watched = Watched(tmp_path)
     watched.assign(1)
     watched.run()
@@ -213,3 +215,35 @@ def test_checkpoints_earn_their_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
         while watched.checkpoints is not None and watched.checkpoints._jobs.qsize():
             pass  # the writer is on its way
     assert 5 <= len(taken) <= 400 * 0.25 / 10 + 2
+
+
+def test_a_worker_with_its_own_disk_keeps_it_tidy(tmp_path: Path, straight: list[Json]) -> None:
+    """The newest state stays while the trial is under way, also across processes; none when it has finished."""
+
+    def states() -> list[str]:
+        return sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*/*"))
+
+    first = Watched(tmp_path, own_disk=True)
+    assert first.checkpoints is not None and first.checkpoints.scope.startswith("worker:")
+    first.assign(1)
+    first.run(until=3)
+    words = first.of("checkpointed")
+    assert {word["scope"] for word in words} == {first.checkpoints.scope} and words[-1]["path"] in states()
+    assert words[0]["path"] not in states() and words[1]["path"] not in states()
+    second = Watched(tmp_path, own_disk=True)
+    assert second.checkpoints is not None and second.checkpoints.scope == first.checkpoints.scope
+    second.assign(1, 2, resume=resume_of(words[-1]))
+    second.run(until=1)
+    assert words[-1]["path"] not in states()
+    second.run()
+    assert first.rows(1, 1, words[-1]["step"]) + second.rows(1, 2) == straight
+    assert second.of("ended")[0].get("weights") is None
+    assert [path for path in states() if "/1/2-" in path] == []
+    old = tmp_path / path_of("gone", 7, 1, 5, "0123abcd")
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"left behind")
+    os.utime(old, (1e9, 1e9))
+    Watched(tmp_path, own_disk=True)
+    assert not old.exists()
+    with pytest.raises(InvalidInput, match="a directory, not a URL"):
+        Checkpoints("memory://own", 0.0, own_disk=True)

@@ -19,6 +19,9 @@ It knows no HTTP and no SQL, and needs torch and numpy only. The map:
     update.py      applying each slot's rule to the slots that are due
     reevaluation.py  the loss and its curvature again, for rules with a line search
     feed.py, data_order.py, seeds.py   which examples a trial sees
+    loader.py      the same from data that is not on the device
+    probe.py, memory.py, room.py       how fast and how large stacks are, and what there is for them
+    out_of_memory.py, allocator.py     telling an exhausted memory, and keeping what ticks free
     ledger.py, progress.py             losses and gradient norms on their way to report rows
     evaluation.py  validation metrics, several slots in a pass where that pays
     compiled.py, replay.py             the compiled path; on GPUs recorded as a graph

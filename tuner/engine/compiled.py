@@ -31,6 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.dropout import Draws, Stream, stacked_draws
 from tuner.engine.forward import TRIED, Forward, agrees_with_loop
+from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.replay import Replay
 from tuner.engine.slots import Ints
 from tuner.errors import InvalidInput
@@ -58,9 +59,9 @@ def compiled_forward(
             with first_call():
                 forward.try_out(sample)
             return forward
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # what cannot be compiled is said in many ways
+            if is_out_of_memory(error):
+                raise
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
     log.warning("the stack is not compiled and runs eagerly", extra={"action": "path", "reason": reason})
     return None

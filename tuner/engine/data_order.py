@@ -5,6 +5,7 @@ so trials that differ in them see the same examples at the same count. Memory: o
 """
 
 import numpy as np
+from numpy.random import PCG64, Generator
 from numpy.typing import NDArray
 
 from tuner.engine.seeds import DATA_ORDER, derive
@@ -31,7 +32,7 @@ class DataOrder:
 
     def _of_epoch(self, epoch: int) -> NDArray[np.int64]:
         if epoch != self._epoch:
-            bits = np.random.PCG64(derive(self.seed, DATA_ORDER, epoch))
-            self._permutation = np.random.Generator(bits).permutation(self.examples)
+            bits = PCG64(derive(self.seed, DATA_ORDER, epoch))
+            self._permutation = Generator(bits).permutation(self.examples)
             self._epoch = epoch
         return self._permutation

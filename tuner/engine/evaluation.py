@@ -23,6 +23,7 @@ from tuner.engine import stackable
 from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.compiled import Program, compile_once, first_call
 from tuner.engine.extras import Extras
+from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.workloads.task import Data
 
 log = logging.getLogger(__name__)
@@ -85,9 +86,9 @@ class Evaluation:
             part = slice(start, start + self.rows)
             try:
                 found += self.metrics(slots[part], rows[part])
-            except torch.OutOfMemoryError:
-                raise
-            except Exception:  # the trials' boundary: the workload's own code runs here
+            except Exception as error:  # the trials' boundary: the workload's own code runs here
+                if is_out_of_memory(error):
+                    raise
                 found += [traceback.format_exc()] * len(slots[part])
         return found
 
@@ -140,9 +141,9 @@ class Evaluation:
         built = compile_once(program) if compiled else program
         try:
             reason = self._fault(built, rows)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # whatever vmap, a metric or the compiler cannot take, it says in its own way
+            if is_out_of_memory(error):
+                raise
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         if reason is not None:
             log.info("trials are evaluated one by one", extra={"action": "evaluation", "reason": reason})

@@ -45,14 +45,22 @@ class Feed:
             self._block.copy_(torch.from_numpy(block))
         index = self._block[self._tick]
         self._tick += 1
-        return self._gather(index)
+        return self.gather(index)
+
+    def take_failures(self) -> dict[int, str]:
+        """Return slot -> traceback of reading its examples: data in memory has none (`loader.py` may)."""
+        return {}
+
+    def close(self) -> None:
+        """End what runs beside the stack: nothing."""
 
     def sample(self) -> Data:
         """Return micro-batches of the shapes that `next` gives, the first examples in every slot."""
         count = torch.arange(self._slots.micro_batch, device=self._block.device) % len(self._data[0])
-        return self._gather(count.expand_as(self._block[0]))
+        return self.gather(count.expand_as(self._block[0]))
 
-    def _gather(self, index: torch.Tensor) -> Data:
+    def gather(self, index: torch.Tensor) -> Data:
+        """Return the examples with these numbers."""
         return tuple(item.index_select(0, index.reshape(-1)).view(*index.shape, *item.shape[1:]) for item in self._data)
 
     def _ahead(self, slot: int, tick: int) -> Ints:

@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.dropout import Draws, Stream, draws_of, stacked_draws
 from tuner.engine.extras import Extras
+from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.seeds import STOCHASTIC_LAYERS, derive
 from tuner.engine.slots import Ints
 from tuner.errors import InvalidInput
@@ -162,7 +163,9 @@ class LoopForward(Forward):
                 try:
                     own = tuple(item[slot] for item in data)
                     losses[slot] = self._one(slot, seed, seen, own, None if vectors is None else vectors[slot])
-                except Exception:  # the trial's boundary: the workload's own code runs here
+                except Exception as error:  # the trial's boundary: the workload's own code runs here
+                    if is_out_of_memory(error):
+                        raise
                     self.failures[slot] = traceback.format_exc()
         return losses
 
@@ -213,6 +216,8 @@ def fault_of_vmap(architecture: Architecture, train: Data, micro_batch: int) -> 
             losses, gradients = _tried(EagerForward, architecture, sample, order)
             losses_turned, gradients_turned = _tried(EagerForward, architecture, sample, turned)
     except Exception as error:  # whatever vmap cannot take, it says in its own way
+        if is_out_of_memory(error):
+            raise
         return f"{type(error).__name__}: {error}".partition("\n")[0]
     try:
         if not agrees_with_loop(architecture, sample, losses, gradients):

@@ -1,141 +1,161 @@
-"""Which path and width trains a workload fastest on this device: measured, never guessed.
+"""How fast and how large a workload's stacks are on this device: measured, never guessed.
 
-A choice holds for one key: workload and its parameters, micro-batch, type, threads, versions, device. Choices are kept
-in a JSON file in the user's cache directory; a file that cannot be read counts as empty.
+A `Bench` measures stacks in its own process. `probe` says which paths and widths to try, and leaves out what will not
+fit; it measures through a team of benches in processes of their own (`tuner.worker.probing`), so that what processes
+take from each other is seen.
 """
 
-import json
-import os
+import gc
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
+from tuner import choice
+from tuner.choice import Cell
+from tuner.engine.memory import HEAP_FACTOR, Footprint, footprint, predicted
+from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.stack import Stack
-from tuner.engine.trial import TrialSpec
-from tuner.study.hyperparameter import Scalar
 from tuner.workloads import Task
 
+PATHS = ("loop", "eager", "compiled")
 WIDTHS = (1, 4, 16, 64)
 CELL_S = 0.5
 """How long one path is timed at one width."""
-LEAST_TICKS = 5
-NEAR = 0.95
-"""A narrower stack with this share of the best rate is preferred: its trials end sooner."""
+LEAST_STEPS = 3
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One measurement: `path` is the one that really ran; `tick_s` is the median seconds of a tick."""
+class LeftOut:
+    """A stack that was not built since its predicted peak, in all processes, is more than there is."""
 
     path: str
     width: int
-    tick_s: float
-
-    @property
-    def rate(self) -> float:
-        """Trial-ticks per second."""
-        return self.width / self.tick_s
+    processes: int
+    threads: int
+    bytes: int
 
 
 @dataclass(frozen=True)
-class Choice:
-    """All measurements of one key."""
+class Timing:
+    """What a team found of one kind of stack: seconds of a tick, and the footprint of one process's stack."""
 
-    cells: tuple[Cell, ...]
+    tick_s: float
+    footprint: Footprint
 
-    @property
-    def best(self) -> Cell:
-        """The narrowest of those that are nearly as fast as the fastest."""
-        most = max(cell.rate for cell in self.cells)
-        return min((c for c in self.cells if c.rate >= NEAR * most), key=lambda c: (c.width, c.tick_s))
 
-    def path_at(self, width: int) -> str:
-        """Return the fastest path for stacks of this width: that of the widest measured ones that are not wider."""
-        fitting = [cell.width for cell in self.cells if cell.width <= width] or [min(c.width for c in self.cells)]
-        return max((cell for cell in self.cells if cell.width == max(fitting)), key=lambda cell: cell.rate).path
+class Team(Protocol):
+    """Processes that measure the same stack at the same time."""
+
+    processes: int
+    threads: int
+
+    def measure(self, path: str, width: int) -> Timing | None:
+        """Return what was found; None where the path falls back to another, or has no memory."""
+
+
+class Bench:
+    """Measures stacks of one task, one at a time; a team of its own."""
+
+    processes = 1
+
+    def __init__(self, task: Task, micro_batch: int, device: str = "cpu", cell_s: float = CELL_S) -> None:
+        self.threads = torch.get_num_threads()
+        self._task, self._micro_batch, self._cell_s = task, micro_batch, cell_s
+        self._device = torch.device(device)
+        self._stack: Stack | None = None
+
+    def measure(self, path: str, width: int) -> Timing | None:
+        """See `Team.measure`."""
+        taken = self.prepare(path, width)
+        return None if taken is None else Timing(self.tick_s(), taken)
+
+    def prepare(self, path: str, width: int) -> Footprint | None:
+        """Build a stack, fill it with trials that step every second tick, and warm it up."""
+        self._stack = None
+        gc.collect()
+
+        def build() -> Stack:
+            self._stack = Stack(self._task, width=width, micro_batch=self._micro_batch, device=self._device, path=path)
+            if self._stack.path != path:
+                raise _AnotherPath
+            return self._stack
+
+        try:
+            return footprint(build, self._device)
+        except _AnotherPath:
+            pass
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self._stack = None
+        return None
+
+    def tick_s(self) -> float:
+        """Return the seconds of a tick: half the median of a step's two."""
+        assert self._stack is not None
+        times: list[float] = []
+        begin = time.perf_counter()
+        while len(times) < LEAST_STEPS or time.perf_counter() - begin < self._cell_s:
+            start = time.perf_counter()
+            self._stack.tick()
+            self._stack.tick()
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            times.append(time.perf_counter() - start)
+        return sorted(times)[len(times) // 2] / 2
+
+
+class _AnotherPath(Exception):
+    """The stack fell back to a path that is measured by itself."""
 
 
 def probe(
-    task: Task, micro_batch: int, *, device: str = "cpu", widths: tuple[int, ...] = WIDTHS, cell_s: float = CELL_S
-) -> Iterator[Cell]:
+    team: Team, *, paths: Sequence[str] = PATHS, widths: Sequence[int] = WIDTHS, room: int | None = None
+) -> Iterator[Cell | LeftOut]:
     """Measure every path at every width, narrow ones first, with AdamW; yield each cell as it is known.
 
-    A path that falls back to another, or that a wider stack has no memory for, is left out from there on.
+    A path that falls back to another, or that a wider stack has no memory for, is left out from there on. `room` is the
+    bytes that all processes may take together; what is predicted to take more is not built.
     """
-    left_out: set[str] = set()
+    ended: set[str] = set()
+    footprints: dict[str, list[Footprint]] = {path: [] for path in paths}
     for width in widths:
-        for path in ("loop", "eager", "compiled"):
-            if path in left_out:
+        for path in paths:
+            if path in ended:
                 continue
-            try:
-                wanted = "auto" if path == "eager" else path  # eager itself would not look for slots that mix
-                stack = Stack(task, width=width, micro_batch=micro_batch, device=device, path=wanted)
-                if stack.path == path:
-                    yield Cell(path, width, _median_tick_s(stack, cell_s))
-                    continue
-            except torch.OutOfMemoryError:
-                pass
-            left_out.add(path)
+            expected = predicted(footprints[path], width)
+            if room is not None and expected is not None and expected * team.processes > room:
+                ended.add(path)
+                yield LeftOut(path, width, team.processes, team.threads, expected)
+                continue
+            found = team.measure(path, width)
+            if found is None:
+                ended.add(path)
+                continue
+            footprints[path].append(found.footprint)
+            taken = expected if expected is not None else found.footprint.peak
+            yield Cell(path, width, found.tick_s, team.processes, team.threads, taken)
 
 
-def key(workload: str, params: Mapping[str, Scalar], micro_batch: int, device: str) -> str:
-    """Name what a choice holds for. The type is float32; threads and versions are this process's."""
-    is_gpu = torch.device(device).type == "cuda"
-    place = torch.cuda.get_device_name(device) if is_gpu else f"cpu of {os.cpu_count()} cores"
-    parts = {"workload": workload, "params": dict(sorted(params.items())), "micro_batch": micro_batch, "device": place}
-    versions = {"torch": torch.__version__, "threads": torch.get_num_threads(), "dtype": "float32"}
-    return json.dumps(parts | versions, sort_keys=True)
+def splits(cores: int, device: torch.device) -> list[tuple[int, int]]:
+    """Return (processes, threads of each) to try: all cores for one process, half each for two, ..., one for each.
+
+    On a GPU one process; its threads only feed it.
+    """
+    if device.type == "cuda":
+        return [(1, max(1, min(8, cores)))]
+    counts = [2**power for power in range(cores.bit_length()) if 2**power < cores]
+    return [(processes, cores // processes) for processes in [*counts, cores]]
 
 
-def cache_file() -> Path:
-    """Return where choices are kept: `tuner/probe.json` in XDG_CACHE_HOME, else in ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tuner" / "probe.json"
+def allocator_room(room: int | None, device: torch.device) -> int | None:
+    """Return how much torch's allocator may hand out when processes may grow by `room` bytes."""
+    return room if room is None or device.type == "cuda" else int(room / HEAP_FACTOR)
 
 
-def stored(name: str) -> Choice | None:
-    """Return the choice that was kept for a key, or None."""
-    try:
-        cells = _read()[name]
-        return Choice(tuple(Cell(str(c["path"]), int(c["width"]), float(c["tick_s"])) for c in cells))
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def store(name: str, choice: Choice) -> Path:
-    """Keep a choice; return the file. Another process that writes at the same moment may win, never tear it."""
-    path = cache_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = _read() | {name: [asdict(cell) for cell in choice.cells]}
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(draft, path)
-    return path
-
-
-def _read() -> dict[str, list[dict[str, str | float]]]:
-    try:
-        content = json.loads(cache_file().read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _median_tick_s(stack: Stack, cell_s: float) -> float:
-    params: dict[str, Scalar] = {"optimizer": "adamw", "lr": 1e-4, "batch_size": stack.micro_batch}
-    for slot in range(stack.width):
-        stack.admit(TrialSpec(slot, params, slot, 10**12, report_every=10**12, divergence_factor=1e30))
-    stack.tick()
-    stack.tick()
-    times: list[float] = []
-    begin = time.perf_counter()
-    while len(times) < LEAST_TICKS or time.perf_counter() - begin < cell_s:
-        start = time.perf_counter()
-        stack.tick()
-        if stack.device.type == "cuda":
-            torch.cuda.synchronize(stack.device)
-        times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]
+def place_of(device: torch.device) -> str:
+    """Name a device as a place that choices hold for."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else choice.cpu()

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tuner.engine.architecture import Architecture, Tensors
-from tuner.workloads.task import Data
+from tuner.engine.loader import AnyFeed
 
 BATCHES = 50
 """As many as the authors' package advises."""
@@ -24,9 +24,11 @@ BATCHES = 50
 class Recalibration:
     """Gathers a model's running statistics anew; all else of the model is in evaluation mode (no dropout)."""
 
-    def __init__(self, architecture: Architecture, data: Data, batch: int) -> None:
-        """`data` is the training data, on the device; `batch` is the number of examples that share statistics."""
-        self._inputs = data[0]
+    def __init__(self, architecture: Architecture, feed: AnyFeed, batch: int) -> None:
+        """`feed` has the training data; `batch` is the number of examples that share statistics."""
+        self._feed = feed
+        self._examples = architecture.task.examples
+        self._device = architecture.device
         self._batch = batch
         self._model = copy.deepcopy(architecture.evaluating)
         self._fresh: Tensors = {}
@@ -50,5 +52,7 @@ class Recalibration:
 
     def _batches(self) -> Iterator[Tensor]:
         """Yield whole batches only, but one of all examples where there are fewer."""
-        whole = max(1, min(BATCHES, len(self._inputs) // self._batch))
-        yield from (self._inputs[i * self._batch : (i + 1) * self._batch] for i in range(whole))
+        for number in range(max(1, min(BATCHES, self._examples // self._batch))):
+            first = number * self._batch
+            last = min(first + self._batch, self._examples)
+            yield self._feed.gather(torch.arange(first, last, device=self._device))[0]

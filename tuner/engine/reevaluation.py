@@ -11,6 +11,7 @@ gives a row the same bits whatever stands in the others.
 """
 
 import traceback
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,9 +21,10 @@ from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.data_order import DataOrder
 from tuner.engine.dropout import Stream
 from tuner.engine.forward import EagerForward, Forward, LoopForward
+from tuner.engine.loader import AnyFeed
+from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.slots import Ints, Slots
 from tuner.optimizers.rule import Curvature
-from tuner.workloads.task import Data
 
 ROWS = 8
 """Rows of a pass, at most: slots are rarely due together, and an idle row costs as much as a wanted one."""
@@ -40,23 +42,30 @@ class Reevaluation:
     def __init__(
         self,
         architecture: Architecture,
-        train: Data,
+        feed: AnyFeed,
         slots: Slots,
         forward: Forward,
         stream: Stream,
         stackable: bool = True,
     ) -> None:
         self._layout = architecture.layout
-        self._train = train
+        self._feed = feed
+        self._examples_in_all = architecture.task.examples
         self._slots = slots
         self._stack = forward
         self._stream = stream
         self._orders: dict[int, DataOrder] = {}
         self._failures: dict[int, str] = {}
-        rows = min(ROWS, len(forward.params))
-        buffers = (self._layout.allocate(rows, architecture.device) for _ in range(2))
-        kind = EagerForward if stackable and not isinstance(forward, LoopForward) else LoopForward
-        self._forward = kind(architecture, *buffers)
+        self._architecture = architecture
+        self._rows = min(ROWS, len(forward.params))
+        self._stackable = stackable and not isinstance(forward, LoopForward)
+
+    @cached_property
+    def _forward(self) -> EagerForward | LoopForward:
+        """The passes' own program; few stacks ever need its memory."""
+        buffers = (self._layout.allocate(self._rows, self._architecture.device) for _ in range(2))
+        kind = EagerForward if self._stackable else LoopForward
+        return kind(self._architecture, *buffers)
 
     def take_failures(self) -> dict[int, str]:
         """Return slot -> traceback of what the workload's code raised since the last call."""
@@ -72,7 +81,7 @@ class Reevaluation:
 
     def parts(self, due: Ints) -> list[tuple[Ints, Tensor]]:
         """Divide the due slots into passes: the slots of each, and the numbers of their examples [K, rows, b]."""
-        rows = len(self._forward.params)
+        rows = self._rows
         parts = [due[start : start + rows] for start in range(0, len(due), rows)]
         return [(part, self._examples(part)) for part in parts]
 
@@ -129,16 +138,16 @@ class Reevaluation:
             return self._stream(slot)[0], self._first_example(slot) + tick * size
 
         try:
-            data, slots = self._gather(index[tick]), np.arange(len(part))
+            data, slots = self._feed.gather(index[tick]), np.arange(len(part))
             if vectors is None:
                 losses = self._forward.run(data, slots, stream)
             else:
                 losses = self._forward.params.new_zeros(len(self._forward.params))
                 self._forward.hessian_vector(data, slots, stream, vectors)
             failures = self._forward.failures
-        except torch.OutOfMemoryError:
-            raise  # a narrower stack may help: the caller decides
-        except Exception:  # the trials' boundary: it cannot be told whose it is
+        except Exception as raised:  # the trials' boundary: it cannot be told whose it is
+            if is_out_of_memory(raised):
+                raise  # a narrower stack may help: the caller decides
             losses = self._forward.params.new_zeros(len(self._forward.params))
             failures = dict.fromkeys(range(len(part)), traceback.format_exc())
         for row, error in failures.items():
@@ -155,16 +164,13 @@ class Reevaluation:
             seed = self._stream(slot)[0]
             order = self._orders.get(slot)
             if order is None or order.seed != seed:
-                order = self._orders[slot] = DataOrder(seed, len(self._train[0]))
+                order = self._orders[slot] = DataOrder(seed, self._examples_in_all)
             index[:count, row] = order.take(self._first_example(slot), count * size).reshape(count, size)
         return torch.from_numpy(index).to(self._forward.params.device)
 
     def _first_example(self, slot: int) -> int:
         """Return the place in the trial's stream at which the slot's present step began."""
         return int(self._slots.step[slot] * self._slots.ticks_per_step[slot]) * self._slots.micro_batch
-
-    def _gather(self, index: Tensor) -> Data:
-        return tuple(item.index_select(0, index.view(-1)).view(*index.shape, *item.shape[1:]) for item in self._train)
 
     def _flat(self, params: Tensors) -> Tensor:
         if FLAT in params:

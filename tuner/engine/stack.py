@@ -22,9 +22,11 @@ from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.compiled import CompiledForward, compiled_forward
 from tuner.engine.evaluation import Evaluation
 from tuner.engine.feed import Feed
-from tuner.engine.forward import SLOT_DEPENDENT, EagerForward, Forward, LoopForward, fault_of_vmap
+from tuner.engine.forward import SLOT_DEPENDENT, TRIED, EagerForward, Forward, LoopForward, fault_of_vmap
 from tuner.engine.hardware import compiler, hardware
 from tuner.engine.ledger import Ledger
+from tuner.engine.loader import AnyFeed, LoadingFeed, fits_on
+from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.progress import Progress
 from tuner.engine.recalibration import Recalibration
 from tuner.engine.reevaluation import Reevaluation
@@ -71,15 +73,14 @@ class Stack:
         self._params, self._gradients, self._sums = (layout.allocate(width, self.device) for _ in range(3))
         self._slots = Slots(width, micro_batch)
         self._examples = task.examples
-        train = self._on_device(task.train)
-        self._feed = Feed(train, self._slots, width, self.device)
-        self._recalibration = Recalibration(self._architecture, train, micro_batch)
+        self._feed = self._fed_from(task)
+        self._recalibration = Recalibration(self._architecture, self._feed, micro_batch)
         self._ledger = Ledger(width, self.device)
         self.keep_weights = False
         """Whether a feasible trial's last word carries its weights."""
         self._progress: dict[int, Progress] = {}
         self._events: list[Event] = []
-        fault = fault_of_vmap(self._architecture, train, micro_batch) if path in ("auto", "compiled") else None
+        fault = self._fault_of_model() if path in ("auto", "compiled") else None
         buffers = self._architecture, self._params, self._gradients
         program = None
         if path == "compiled" and fault in (None, SLOT_DEPENDENT):  # the compiled program may do better
@@ -95,7 +96,7 @@ class Stack:
         valid = self._on_device(task.valid)
         self._evaluation = Evaluation(self._architecture, valid, self._settled, together, compiled)
         self._updates = Updates(layout, roles, self._slots, self._params, compiled)
-        parts = self._architecture, train, self._slots, self._forward, self._stream
+        parts = self._architecture, self._feed, self._slots, self._forward, self._stream
         self._reevaluation = Reevaluation(*parts, stackable=fault is None)
         self._updates.evaluate_for = self._reevaluation.for_slots
 
@@ -242,13 +243,22 @@ class Stack:
             pool.copy_(snapshot.pool)
         self._forward.extras[slot] = snapshot.extras
 
+    def close(self) -> None:
+        """End what runs beside the stack; no tick comes after it."""
+        self._feed.close()
+
     def _advance(self) -> None:
         data = self._feed.next()
+        failures = self._feed.take_failures()
+        if failures:
+            self._read_ledger()
+            for slot in failures.keys() & self._progress.keys():
+                self._end(slot, error=failures[slot])
         try:
             means = self._accumulate(data)
-        except torch.OutOfMemoryError:
-            raise  # a narrower stack may help: the caller decides
-        except Exception:  # the trials' boundary: the workload's own code runs here
+        except Exception as raised:  # the trials' boundary: the workload's own code runs here
+            if is_out_of_memory(raised):
+                raise  # a narrower stack may help: the caller decides
             self._read_ledger()
             for slot in list(self._progress):
                 self._end(slot, error=traceback.format_exc())
@@ -347,6 +357,18 @@ class Stack:
         if slot not in self._progress:
             raise NotFound(f"slot {slot} holds no trial; taken are {sorted(self._progress)}")
         return self._progress[slot]
+
+    def _fed_from(self, task: Task) -> AnyFeed:
+        """Copy the training data to the device, or leave it where it is and load it tick by tick."""
+        resident = tuple(item for item in task.train if isinstance(item, Tensor))
+        if task.resident and fits_on(self.device, task.train):
+            return Feed(self._on_device(resident), self._slots, self.width, self.device)
+        return LoadingFeed(task.train, self._slots, self.width, self.device, self.dtype)
+
+    def _fault_of_model(self) -> str | None:
+        """Try the model on the first examples; see `fault_of_vmap`."""
+        first = torch.arange(min(self._examples, TRIED * self.micro_batch), device=self.device)
+        return fault_of_vmap(self._architecture, self._feed.gather(first), self.micro_batch)
 
     def _on_device(self, data: Data) -> Data:
         """Move data to the stack's device, floating-point tensors in its dtype."""

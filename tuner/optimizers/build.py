@@ -16,7 +16,7 @@ from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rul
 from tuner.optimizers.closure import ClosureLoss, CurvedClosureLoss
 from tuner.optimizers.one_pass import WORTHWHILE, has_compiler, step_all
 from tuner.optimizers.roles import check_roles, infer_roles, roles_of_shapes
-from tuner.optimizers.rule import ElementwiseRule, Evaluate, FLOAT_TYPES, Role, Rule, State, Tensors
+from tuner.optimizers.rule import FLOAT_TYPES, ElementwiseRule, Evaluate, Role, Rule, State, Tensors
 from tuner.study.hyperparameter import Scalar
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]

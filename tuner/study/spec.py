@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tuner.study.hyperparameter import Scaling
+from tuner.study.micro_batch import default_micro_batch
 from tuner.study.space import Choices, Domain, Fixed, Range
 
 DEFAULT_BATCH_SIZE = 32
@@ -188,16 +189,8 @@ class StudySpec(Section):
         return sorted({int(v) for v in values if isinstance(v, int | float)})
 
     def micro_batch_size(self) -> int:
-        """Examples per tick: as given, else the largest common divisor that gives the smallest batch 2 parts or more.
-
-        Four parts measure the noise scale better; they are taken when the micro-batch is then still 4 or more.
-        """
-        if self.micro_batch is not None:
-            return self.micro_batch
-        sizes = self.batch_sizes()
-        divisors = [d for d in range(1, min(sizes) + 1) if all(size % d == 0 for size in sizes)]
-        quarter = max((d for d in divisors if d <= min(sizes) // 4), default=1)
-        return quarter if quarter >= 4 else max((d for d in divisors if d <= min(sizes) // 2), default=1)
+        """Examples per tick: as given, else worked out from the batch sizes (`micro_batch.py`)."""
+        return self.micro_batch if self.micro_batch is not None else default_micro_batch(self.batch_sizes())
 
     def in_flight(self) -> int:
         """How many trials may be queued or running at a time."""

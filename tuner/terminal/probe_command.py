@@ -1,21 +1,25 @@
-"""`tuner probe`: measure the paths and widths of a workload on this machine, show the table, keep the choice.
+"""`tuner probe`: measure a workload on this machine, show the table, keep the choice.
 
-Needs no server. Workers use what is kept here when their own width is not given. Heavy modules are imported inside.
+Needs no server. Workers use what is kept here where they are not told otherwise. Heavy modules are imported inside.
 """
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tuner.errors import Fault, InvalidInput
 from tuner.study.hyperparameter import Scalar
+from tuner.study.micro_batch import default_micro_batch, legal_micro_batches
 from tuner.terminal.options import Workloads
+from tuner.worker.channel import Json
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from tuner.terminal.probe_tables import Measured
 
-    from tuner.engine.probe import Cell, Choice
+MOST_MICRO_BATCHES = 6
+DEFAULT_MICRO_BATCH = 8
 
 
 def probe(
@@ -23,43 +27,87 @@ def probe(
     param: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of the workload; may be repeated.")
     ] = None,
-    micro_batch: Annotated[int, typer.Option(min=1, help="Examples per slot and tick: the study's micro_batch.")] = 8,
-    device: Annotated[str, typer.Option(help="cpu or cuda:0, ...")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads (default: a worker's: half the cores, at most 8).")
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Examples per slot and tick: the study's micro_batch (default: 8).")
     ] = None,
+    batch_sizes: Annotated[
+        str | None, typer.Option(metavar="16,32,...", help="A study's batch sizes: compare its legal micro-batches.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda:0, ...")] = "cpu",
+    processes: Annotated[int | None, typer.Option(min=1, help="Only this many processes.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Only this many CPU threads per process.")] = None,
     most: Annotated[int, typer.Option("--most", min=1, help="No wider than this.")] = 64,
     workloads: Workloads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure how wide and by which path a workload trains fastest here, and keep that for workers.
+    """Measure in how many processes, how wide and by which path a workload trains fastest here; keep that for workers.
 
     Examples:
       tuner probe digits-mlp
+      tuner probe digits-cnn --batch-sizes 16,32,64
       tuner probe my-problem --workloads my_workloads.py --param hidden=64 --micro-batch 16
     """
-    import torch
-
-    from tuner.engine.probe import WIDTHS, Choice, key, store
-    from tuner.engine.probe import probe as measured
-    from tuner.terminal.console import console
-    from tuner.worker import default_threads
-    from tuner.worker.device import import_workloads
-    from tuner.workloads import load
+    from tuner.terminal.probe_tables import show
 
     params = dict(_parameter(text) for text in param or [])
-    torch.set_num_threads(threads or default_threads())
-    import_workloads(workloads or [])
-    task = load(workload, params)
-    widths = tuple(width for width in WIDTHS if width <= most)
-    choice = Choice(tuple(measured(task, micro_batch, device=device, widths=widths)))
-    path = store(key(workload, params, micro_batch, device), choice)
+    sizes = _batch_sizes(batch_sizes) if batch_sizes is not None else None
+    if sizes is not None and micro_batch is not None and micro_batch not in legal_micro_batches(sizes):
+        allowed = ", ".join(map(str, legal_micro_batches(sizes)))
+        raise InvalidInput([Fault("--micro-batch", f"is {micro_batch}; allowed with these batch sizes: {allowed}")])
+    size = micro_batch or (default_micro_batch(sizes) if sizes else DEFAULT_MICRO_BATCH)
+    wanted: Json = {"workload": workload, "workload_params": params, "device": device, "workloads": workloads or []}
+    found = _measured(wanted, size, processes, threads, most)
+    found.compared = _compared(wanted, sizes, found) if sizes else {}
     if as_json:
-        print(json.dumps(_as_json(choice, str(path)), indent=2))
-        return
-    out, best = console(), choice.best
-    out.print(_table(choice))
-    out.print(f"choice: {best.path}, width {best.width}; kept in {path}")
+        print(json.dumps(_as_json(found), indent=2))
+    else:
+        show(found)
+
+
+def _measured(wanted: Json, micro_batch: int, processes: int | None, threads: int | None, most: int) -> "Measured":
+    """Measure all splits, paths and widths at one micro-batch, and keep the choice."""
+    import torch
+
+    from tuner.choice import Cell, Choice, cores, key, store
+    from tuner.engine.probe import CELL_S, WIDTHS, allocator_room, place_of, splits
+    from tuner.engine.room import room
+    from tuner.terminal.probe_tables import Measured, waiting
+    from tuner.worker.probing import measured
+
+    device = torch.device(wanted["device"])
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput([Fault("--device", f"is {wanted['device']}; there is no GPU that torch can use")])
+    tried = splits(cores(), device)
+    if threads is not None:
+        tried = sorted({(1, threads), (max(1, cores() // threads), threads)})
+    if processes is not None:
+        tried = [(processes, threads or max(1, cores() // processes))]
+    widths = [width for width in WIDTHS if width <= most]
+    free = allocator_room(room(device), device)
+    with waiting() as note:
+        results = []
+        for result in measured(wanted | {"micro_batch": micro_batch, "cell_s": CELL_S}, tried, widths, free):
+            results.append(result)
+            note(f"{result.processes} x {result.threads} threads, width {result.width}, {result.path}")
+    choice = Choice(tuple(result for result in results if isinstance(result, Cell)))
+    if not choice.cells:
+        raise InvalidInput(f"no stack of {wanted['workload']} fits in the memory of {wanted['device']}")
+    path = store(key(wanted["workload"], wanted["workload_params"], micro_batch, place_of(device)), choice)
+    return Measured(results, choice, micro_batch, str(path))
+
+
+def _compared(wanted: Json, sizes: list[int], found: "Measured") -> dict[int, float]:
+    """Return micro-batch -> examples per second of the legal ones, by the path, width and processes chosen."""
+    from tuner.engine.probe import CELL_S
+    from tuner.worker.probing import Processes
+
+    best, rates = found.choice.best, {}
+    for size in legal_micro_batches(sizes)[-MOST_MICRO_BATCHES:]:
+        with Processes(best.processes, best.threads, wanted | {"micro_batch": size, "cell_s": CELL_S}) as team:
+            timing = team.measure(best.path, best.width)
+        if timing is not None:
+            rates[size] = size * best.slots / timing.tick_s
+    return rates
 
 
 def _parameter(text: str) -> tuple[str, Scalar]:
@@ -73,19 +121,18 @@ def _parameter(text: str) -> tuple[str, Scalar]:
     return name, read if isinstance(read, bool | int | float | str) else value
 
 
-def _as_json(choice: "Choice", path: str) -> dict[str, object]:
-    def entry(cell: "Cell") -> dict[str, object]:
-        return {"path": cell.path, "width": cell.width, "tick_s": cell.tick_s, "trial_ticks_per_s": cell.rate}
+def _batch_sizes(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise InvalidInput([Fault("--batch-sizes", f"is {text!r}; expected are whole numbers, e.g. 16,32,64")])
+    return sorted({int(part) for part in parts})
 
-    return {"cells": [entry(cell) for cell in choice.cells], "choice": entry(choice.best), "file": path}
 
-
-def _table(choice: "Choice") -> "Table":
-    from tuner.terminal.tables import plain_table
-
-    names = ("width", "path", "tick ms", "trial-ticks/s", "")
-    table = plain_table(*names, right=("width", "tick ms", "trial-ticks/s"))
-    for cell in choice.cells:
-        mark = "<- choice" if cell == choice.best else ""
-        table.add_row(str(cell.width), cell.path, f"{1e3 * cell.tick_s:.3f}", f"{cell.rate:,.0f}", mark)
-    return table
+def _as_json(found: "Measured") -> dict[str, object]:
+    cells = [asdict(cell) | {"trial_ticks_per_s": cell.rate} for cell in found.choice.cells]
+    result: dict[str, object] = {"cells": cells, "choice": cells[found.choice.cells.index(found.choice.best)]}
+    result |= {"left_out": [asdict(item) for item in found.left_out], "micro_batch": found.micro_batch}
+    if found.compared:
+        result["micro_batches"] = {str(size): rate for size, rate in found.compared.items()}
+        result["best_micro_batch"] = found.best_micro_batch
+    return result | {"file": found.file}

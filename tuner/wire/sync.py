@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tuner.store import PATTERN
+from tuner.store import PATTERN, SCOPE, SHARED
 from tuner.study.hyperparameter import Scalar
 from tuner.wire.message import Count, Message, Number
 
@@ -22,7 +22,8 @@ class DeviceInfo(Message):
     device: str
     description: str = ""
     width: int = Field(ge=1, le=1_000_000, description="slots of its stack")
-    checkpoints: bool = Field(default=False, description="whether it sees the checkpoint store")
+    checkpoints: bool = Field(default=False, description="whether it has a checkpoint store")
+    scope: str = Field(default=SHARED, pattern=SCOPE, description="which one: the shared one, or that of its own disk")
 
 
 class WorkloadInfo(Message):
@@ -117,7 +118,7 @@ class Checkpointed(Weights):
     trial: Count
     attempt: Number
     step: Count = Field(description="updates done")
-    scope: Literal["shared"] = Field(default="shared", description="who sees the store: every worker")
+    scope: str = Field(default=SHARED, pattern=SCOPE, description="who sees it: every worker, or those with this disk")
 
 
 class Resume(Weights):

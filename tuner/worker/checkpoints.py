@@ -7,7 +7,7 @@ Each trial in turn, one at a time, so that neither memory nor the disk sees all 
 - A checkpoint is told after all rows of its trial up to its step, and only when it lies safely in the store.
 - While the server does not know of a trial's checkpoint, no further one is taken of it: if this process died, nobody
   could resume from it, and while the server is away the store does not grow.
-- A fault of the store, or a lack of memory, is logged and costs the checkpoint, never the trial.
+- A fault of the store, or no memory for a copy of the state, is logged and costs the checkpoint, never the trial.
 """
 
 import logging
@@ -15,17 +15,18 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors.torch  # noqa: F401 - loaded now: as a part of the first checkpoint it would be charged to it
-import torch
 from torch import Tensor
 
 from tuner.engine import Snapshot, Stack, TrialSpec
 from tuner.engine.checkpoint import decode, encode, encode_tensors
-from tuner.store import Damaged, Store, Stored, path_of
+from tuner.engine.out_of_memory import is_out_of_memory
+from tuner.errors import InvalidInput
+from tuner.store import SHARED, Damaged, FolderStore, Store, Stored, open_store, path_of
 from tuner.worker.channel import Json
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ SHARE = 0.01
 """Of the time of the tick loop; the writer's own processor time counts too, because it may run on the same core."""
 AHEAD = 2
 """Snapshots that wait for the disk at most: each is a copy of a trial's whole state in memory."""
+OWN_AGE_S = 7 * 86400.0
+"""Age at which states on a worker's own disk are deleted when it starts: their trials went on elsewhere."""
 LOOK_S = 0.05
 """How often to look whether a checkpoint is due."""
 
@@ -50,6 +53,8 @@ class _Trial:
     """When its latest checkpoint was taken (or it began), by the steady clock."""
     waits: bool = False
     """Its latest checkpoint is not yet known to the server."""
+    files: list[str] = field(default_factory=list)
+    """Paths of its states, the latest last; kept on an own disk only."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,14 @@ class _Job:
 class Checkpoints:
     """Checkpoints of one device process, in the store at `root`, about every `every_s` seconds for each trial."""
 
-    def __init__(self, root: Path, every_s: float) -> None:
-        self.store = Store(root)
-        self.store.root.mkdir(parents=True, exist_ok=True)
+    def __init__(self, root: str | Path, every_s: float, own_disk: bool = False) -> None:
+        """`own_disk`: nobody else sees the store, so this process also deletes what is not needed any more.
+
+        Raises `OSError` and `InvalidInput` when the store cannot be used.
+        """
+        self.store = open_store(str(root))
+        self.store.prepare()
+        self.scope = self._take_over(self.store) if own_disk else SHARED
         self._every_s = every_s
         self._token = secrets.token_hex(4)
         self._trials: dict[Key, _Trial] = {}
@@ -88,13 +98,19 @@ class Checkpoints:
             raise Damaged(f"{resume['path']} holds step {snapshot.step}; expected is {resume['step']}")
         return snapshot
 
-    def watch(self, key: Key, study: str, number: int, slot: int) -> None:
-        """Checkpoint a trial from now on; it is in this slot of the stack and stays there."""
-        self._trials[key] = _Trial(study, number, slot, time.monotonic())
+    def watch(self, key: Key, study: str, number: int, slot: int, resumed: str | None = None) -> None:
+        """Checkpoint a trial from now on; it is in this slot of the stack and stays there.
 
-    def forget(self, key: Key) -> None:
-        """Checkpoint a trial no more."""
-        self._trials.pop(key, None)
+        `resumed` is the path of the state that it went on from.
+        """
+        files = [resumed] if resumed is not None and self.scope != SHARED else []
+        self._trials[key] = _Trial(study, number, slot, time.monotonic(), files=files)
+
+    def forget(self, key: Key, done: bool = False) -> None:
+        """Checkpoint a trial no more; `done`: nobody will go on with it."""
+        trial = self._trials.pop(key, None)
+        if trial is not None and done:
+            self._delete(trial.files)
 
     def watches(self, key: Key) -> bool:
         """Whether a trial is checkpointed."""
@@ -103,7 +119,10 @@ class Checkpoints:
     def kept(self, key: Key) -> None:
         """Note that the server knows of a trial's latest checkpoint."""
         if key in self._trials:
-            self._trials[key].waits = False
+            trial = self._trials[key]
+            trial.waits = False
+            self._delete(trial.files[:-1])
+            trial.files = trial.files[-1:]
 
     def due(self, stack: Stack) -> tuple[Key, int] | None:
         """Return the trial to checkpoint now with its slot, if any: the one that has waited longest."""
@@ -126,7 +145,9 @@ class Checkpoints:
         trial = self._trials[key]
         try:
             snapshot = stack.snapshot(slot)
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             log.warning("no memory for a checkpoint", extra={"action": "checkpoint", "trial": key[0]})
             trial.last_s = began
             return
@@ -136,10 +157,11 @@ class Checkpoints:
             if stored is None:
                 trial.waits = False  # nothing was written that the server could hear of
                 return None
-            told = {"trial": key[0], "attempt": key[1], "step": snapshot.step, "scope": "shared"}
+            told = {"trial": key[0], "attempt": key[1], "step": snapshot.step, "scope": self.scope}
             return {"checkpointed": told | {"path": path, "digest": stored.digest, "bytes": stored.bytes}}
 
         trial.last_s, trial.waits = began, True
+        trial.files += [path] if self.scope != SHARED else []
         self._put(_Job(path, lambda: encode(snapshot), message))
         now = time.monotonic()
         writer_s = self._writer_cpu_s
@@ -188,6 +210,20 @@ class Checkpoints:
                 self.take(stack, key, slot)
         while self._pending and time.monotonic() < until_s:
             _send_all(self.collect(0.02), send)
+
+    def _take_over(self, store: Store) -> str:
+        """Return the scope of a disk of our own, rid of states that were left behind long ago."""
+        if not isinstance(store, FolderStore):
+            raise InvalidInput("a worker's own checkpoint store is a directory, not a URL")
+        self._delete(store.files(time.time() - OWN_AGE_S))
+        return f"worker:{store.identity()}"
+
+    def _delete(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            try:
+                self.store.delete(path)
+            except OSError as error:
+                log.warning("a checkpoint cannot be deleted: %s", error, extra={"action": "checkpoint", "path": path})
 
     def _put(self, job: _Job) -> None:
         self._pending += 1

@@ -38,9 +38,14 @@ class DeviceProcess:
         workloads: list[str],
         checkpoints: str | None = None,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+        number: int | None = None,
+        own_disk: bool = False,
     ) -> None:
-        """`width` None leaves the choice to a probe's result, where there is one."""
-        self.device = device
+        """`width` None leaves the choice to a probe's result, where there is one. `number` tells apart several
+        processes on one device.
+        """
+        self.device = device if number is None else f"{device}#{number}"
+        """The name under which the worker speaks of it."""
         self.width = width or DEFAULT_WIDTH
         self.heard = 0
         """Messages heard so far."""
@@ -49,6 +54,7 @@ class DeviceProcess:
         self._command += ["--threads", str(threads), "--workloads", *workloads]
         if checkpoints is not None:
             self._command += ["--checkpoints", checkpoints, "--checkpoint-every", str(checkpoint_every_s)]
+            self._command += ["--own-disk"] if own_disk else []
         self._process: subprocess.Popen[str] | None = None
         self._pause_s = FIRST_PAUSE_S
         self._started_at = 0.0

@@ -24,6 +24,9 @@ from typing import IO
 import torch
 
 from tuner import logs, workloads
+from tuner.engine.allocator import keep_freed_memory
+from tuner.errors import InvalidInput
+from tuner.store import SHARED
 from tuner.worker.channel import Json, private_streams, read_lines, write_line
 from tuner.worker.checkpoints import Checkpoints
 from tuner.worker.runner import Runner
@@ -41,13 +44,15 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the agent decides when we leave
     logs.configure()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
         logging.getLogger(__name__).error("no usable GPU for device %s", options.device)
         return 1
     import_workloads(options.workloads)
     try:
-        checkpoints = _checkpoints(options.checkpoints, options.checkpoint_every)
-        write_line(target, {"hello": {**_hello(options.device), "checkpoints": checkpoints is not None}})
+        checkpoints = _checkpoints(options.checkpoints, options.checkpoint_every, options.own_disk)
+        store = {"checkpoints": checkpoints is not None, "scope": checkpoints.scope if checkpoints else SHARED}
+        write_line(target, {"hello": _hello(options.device) | store})
         _serve(source, target, options, checkpoints)
     except BrokenPipeError:
         return 0  # the agent is gone
@@ -63,6 +68,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoints", help="root of the checkpoint store")
     parser.add_argument("--checkpoint-every", type=float, default=10.0, help="seconds")
+    parser.add_argument("--own-disk", action="store_true", help="nobody else sees the checkpoint store")
     parser.add_argument("--workloads", nargs="*", default=[], help="modules or files that register workloads")
     return parser.parse_args()
 
@@ -76,13 +82,13 @@ def import_workloads(sources: list[str]) -> None:
         workloads.import_user_workloads(source)
 
 
-def _checkpoints(root: str | None, every_s: float) -> Checkpoints | None:
+def _checkpoints(root: str | None, every_s: float, own_disk: bool) -> Checkpoints | None:
     """Open the store; a worker whose store cannot be used trains without checkpoints."""
     if root is None:
         return None
     try:
-        return Checkpoints(Path(root), every_s)
-    except OSError as error:
+        return Checkpoints(root, every_s, own_disk)
+    except (OSError, InvalidInput) as error:
         logging.getLogger(__name__).error("no checkpoints: %s", error, extra={"action": "checkpoint", "root": root})
         return None
 

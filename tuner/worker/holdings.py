@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tuner.store import SHARED
 from tuner.wire.sync import (
     Assignment,
     Capacity,
@@ -63,6 +64,7 @@ class Board:
     ready: bool = False
     description: str = ""
     checkpoints: bool = False
+    scope: str = SHARED
     workloads: list[WorkloadInfo] = field(default_factory=list)
     stack: str | None = None
     declines: set[str] = field(default_factory=set)
@@ -104,6 +106,7 @@ class Holdings:
                     description=board.description,
                     width=board.width,
                     checkpoints=board.checkpoints,
+                    scope=board.scope,
                 )
                 for name, board in self._boards.items()
             ]
@@ -230,7 +233,7 @@ class Holdings:
             if "hello" in message:
                 hello = message["hello"]
                 board.ready, board.description = True, hello["description"]
-                board.checkpoints = hello.get("checkpoints", False)
+                board.checkpoints, board.scope = hello.get("checkpoints", False), hello.get("scope", SHARED)
                 board.workloads = [WorkloadInfo(**item) for item in hello["workloads"]]
             elif "died" in message:
                 self._boards[device.device] = Board(device.width, board.ahead)

@@ -32,10 +32,13 @@ import torch
 from torch import Tensor
 
 from tuner import workloads
+from tuner.choice import key, stored
 from tuner.engine import Ended, Event, Stack, TrialSpec
-from tuner.engine.probe import key, stored
+from tuner.engine.allocator import give_back
+from tuner.engine.out_of_memory import is_out_of_memory
+from tuner.engine.probe import place_of
 from tuner.errors import InvalidInput
-from tuner.store import Damaged
+from tuner.store import SHARED, Damaged
 from tuner.study.program import Program, fingerprint
 from tuner.worker.channel import Json
 from tuner.worker.checkpoints import Checkpoints
@@ -129,13 +132,18 @@ class Runner:
 
     def step(self) -> None:
         """Fill free slots, run one tick, and take a checkpoint if one is due."""
+        fits = True
         try:
             self._look_at_warming()
             self._refill()
             if self._stack is not None:
                 self._tick(self._stack)
-        except torch.OutOfMemoryError:
-            self._narrow()
+        except Exception as error:
+            fits = not is_out_of_memory(error)
+            if fits:
+                raise
+        if not fits:
+            self._narrow()  # out here: the error's traceback holds the memory that is to be given back
         if self._checkpoints is not None:
             self._checkpoint(self._checkpoints)
         if not self.busy:
@@ -158,7 +166,7 @@ class Runner:
             self._draining = result and self._asked == (self._stack_key, self._width)
         if self._draining and (self._stack is None or not self._stack.busy):
             self._draining = False
-            self._stack = None  # the next assignment builds the compiled one
+            self._drop_stack()  # the next assignment builds the compiled one
 
     def _tick(self, stack: Stack) -> None:
         self._look_at_slots()
@@ -186,12 +194,12 @@ class Runner:
                     self._stack, self._stack_key = self._build(head), head["stack"]
                 self._announce(self._stack_key)
                 self._admit(head, self._stack)
-            except torch.OutOfMemoryError:
-                raise
             except OtherProgram as error:
                 self._decline(head, str(error))
                 continue
-            except Exception:  # the trial's boundary: the workload's own code runs here
+            except Exception as error:  # the trial's boundary: the workload's own code runs here
+                if is_out_of_memory(error):
+                    raise
                 self._end(_key(head), "error", error=traceback.format_exc())
             self._backlog.popleft()
 
@@ -204,7 +212,7 @@ class Runner:
             self._end(_key(item), "displaced", error=why)
 
     def _build(self, head: Json) -> Stack:
-        self._stack, self._stack_key = None, None  # its memory is needed
+        self._drop_stack()  # its memory is needed
         name, params = head["workload"], head["workload_params"]
         address = (name, repr(sorted(params.items())))
         if address not in self._tasks:
@@ -215,7 +223,7 @@ class Runner:
         stack = Stack(task, width=self._width, micro_batch=size, device=self._device, path=path)
         if pinned is not None:
             check_whole(pinned, stack.program)
-        stack.keep_weights = self._checkpoints is not None
+        stack.keep_weights = self._checkpoints is not None and self._checkpoints.scope == SHARED
         return stack
 
     def _pinned_path(self, pinned: Program) -> str:
@@ -230,7 +238,8 @@ class Runner:
     def _path(self, head: Json) -> str:
         """Take over what a probe chose for this stack: its width where that is free, and its path."""
         name, params, size = head["workload"], head["workload_params"], head["micro_batch"]
-        choice = stored(key(name, params, size, self._device))
+        found = stored(key(name, params, size, place_of(torch.device(self._device))))
+        choice = found.with_threads(torch.get_num_threads()) if found is not None else None
         width = DEFAULT_WIDTH if choice is None else choice.best.width
         if self._width_is_free and width != self._width:
             self._width = width
@@ -270,7 +279,8 @@ class Runner:
         if slot is None:
             slot = stack.admit(spec)
         if self._checkpoints is not None and slot is not None:
-            self._checkpoints.watch(_key(head), head["study"], head["number"], slot)
+            resumed = (head.get("resume") or {}).get("path")
+            self._checkpoints.watch(_key(head), head["study"], head["number"], slot, resumed)
 
     def _resume(self, head: Json, spec: TrialSpec, stack: Stack) -> int | None:
         """Continue a trial from its checkpoint; None, and a message, when that cannot be done."""
@@ -308,8 +318,9 @@ class Runner:
         """Halve the stack after running out of memory; its trials go back to the server."""
         held = [] if self._stack is None else [key for key in self._stack.keys() if isinstance(key, tuple)]
         if self._stack is None or not held:
-            held = [_key(self._backlog.popleft())]
-        self._stack, self._stack_key = None, None
+            held = [_key(self._backlog[0])]
+        self._backlog = deque(item for item in self._backlog if _key(item) not in held)
+        self._drop_stack()
         if self._width == 1:
             for key in held:
                 self._end(key, "finished", infeasible="oom")
@@ -319,6 +330,13 @@ class Runner:
         self._send({"width": self._width})
         for key in held:
             self._end(key, "displaced")
+
+    def _drop_stack(self) -> None:
+        """Give the stack's memory back now."""
+        if self._stack is not None:
+            self._stack.close()
+        self._stack, self._stack_key = None, None
+        give_back(torch.device(self._device))
 
     def _tell(self, events: list[Event]) -> None:
         for event in events:
@@ -356,12 +374,12 @@ class Runner:
             self._checkpoints.keep_weights(key, ended, weights)
         else:
             self._send({"ended": ended})
-        self._forget(key)
+        self._forget(key, done=outcome == "finished")
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, key: Key, done: bool = False) -> None:
         self._use.forget(key)
         if self._checkpoints is not None:
-            self._checkpoints.forget(key)
+            self._checkpoints.forget(key, done=done)
 
 
 def _key(assignment: Json) -> Key:

@@ -1,4 +1,4 @@
-"""The contract of a workload: a model, a loss, and the data in memory.
+"""The contract of a workload: a model, a loss, and the data.
 
 Invariant: the model's initial weights depend on the seed alone, so that a trial starts the same in any slot of any
 worker. The data does not depend on the seed.
@@ -8,8 +8,11 @@ import copy
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tuner.errors import Fault, InvalidInput
@@ -22,6 +25,24 @@ Data = tuple[Tensor, ...]
 PRECISIONS = ("float32", "tf32", "bf16")
 
 
+@runtime_checkable
+class Indexed(Protocol):
+    """Examples that need not be in memory, e.g. a `numpy.memmap`, or an object of yours that reads files."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+
+    def __getitem__(self, index: NDArray[np.int64], /) -> Any:
+        """Return the examples with these numbers [n], in this order, as an array or CPU tensor [n, ...].
+
+        Called from a thread of the engine's, and from the thread that builds a stack.
+        """
+
+
+Examples = Tensor | Indexed
+"""One part of the training data."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A training problem.
@@ -29,7 +50,11 @@ class Task:
     `model`: an `nn.Module` subclass or any callable without arguments that returns a fresh module. A module itself is
     accepted too: it is copied for each trial and `reset_parameters()` is called on every submodule that has it.
     `loss`: `loss(output, *targets)` returns a scalar, the mean over the examples of the batch.
-    `train`, `valid`: tensors (inputs, *targets) with equal first dimensions, e.g. ([1437, 64], [1437]).
+    `train`, `valid`: tensors (inputs, *targets) with equal first dimensions, e.g. ([1437, 64], [1437]). Those of
+    `train` may also be `Indexed`: then one loader reads the micro-batches of all trials ahead, in the same order and
+    with the same results as from memory.
+    `resident`: whether training tensors are copied to the device as a whole (where they fit); the loader reads them
+    from the host's memory otherwise.
     `metrics`: name -> `fn(output, *targets)`, a scalar over all examples given. They are evaluated on the validation
     data and reported as `valid_<name>`, next to `valid_loss`; the model's output must then be one tensor [N, ...].
     `precision` of the training passes: `float32`; `tf32`, which shortens the factors of a GPU's matrix products;
@@ -41,14 +66,15 @@ class Task:
 
     model: nn.Module | Callable[[], nn.Module]
     loss: Callable[..., Tensor]
-    train: Data
+    train: tuple[Examples, ...]
     valid: Data
     metrics: Mapping[str, Callable[..., Tensor | float]] | None = None
     digest: str | None = None
     precision: str = "float32"
+    resident: bool = True
 
     def __post_init__(self) -> None:
-        faults = [fault for field in ("train", "valid") for fault in _data_faults(field, getattr(self, field))]
+        faults = _data_faults("train", self.train, (Tensor, Indexed)) + _data_faults("valid", self.valid, (Tensor,))
         if not callable(self.model):
             faults.append(Fault("model", f"is {type(self.model).__name__}; allowed is a module or a callable"))
         if not callable(self.loss):
@@ -75,15 +101,20 @@ class Task:
         return model
 
 
-def _data_faults(field: str, data: object) -> list[Fault]:
-    if not isinstance(data, tuple) or not data or not all(isinstance(item, Tensor) for item in data):
+def _data_faults(field: str, data: object, kinds: tuple[type, ...]) -> list[Fault]:
+    if not isinstance(data, tuple) or not data or not all(_is_data(item, kinds) for item in data):
         return [Fault(field, "is not a tuple of tensors (inputs, *targets)")]
-    if any(item.dim() == 0 for item in data):
+    if any(isinstance(item, Tensor) and item.dim() == 0 for item in data):
         return [Fault(field, "holds a tensor without dimensions; the first one must count the examples")]
     sizes = [len(item) for item in data]
     if len(set(sizes)) > 1:
         return [Fault(field, f"has tensors of {sizes} examples; allowed is one number for all")]
     return [] if sizes[0] else [Fault(field, "is empty; allowed is at least one example")]
+
+
+def _is_data(item: object, kinds: tuple[type, ...]) -> bool:
+    """Sequences of Python have a length and take an index too, but not an array of them."""
+    return isinstance(item, kinds) and not isinstance(item, list | tuple | str | bytes | dict)
 
 
 def _reinitialised(module: nn.Module) -> nn.Module:

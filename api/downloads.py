@@ -1,0 +1,16 @@
+"""Files of the checkpoint store as answers: streamed from a folder, fetched whole from a remote store."""
+
+from fastapi.responses import FileResponse, Response
+
+from tuner.store import FolderStore, Store
+
+BYTES = "application/octet-stream"
+
+
+def download(store: Store, path: str, *, filename: str, digest: str) -> Response:
+    """Answer with a file, its SHA-256 as the ETag. Raises `NotFound` when it is gone."""
+    headers = {"ETag": f'"{digest}"'}
+    if isinstance(store, FolderStore):
+        return FileResponse(store.existing(path), media_type=BYTES, filename=filename, headers=headers)
+    headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    return Response(store.content(path), media_type=BYTES, headers=headers)

@@ -1,0 +1,43 @@
+"""The C library's heap, set up for ticks: memory that a tick frees is kept for the next one.
+
+By default glibc maps and unmaps large blocks, and gives the top of its heap back, so every tick pays for fresh pages
+again. Measured at 64 slots, eager, one thread, CPU time per tick against the default: digits-cnn 0.85, text-gpt 0.72,
+digits-mlp 0.64. The price: a process on a CPU keeps what its widest stack took until `give_back` is called.
+"""
+
+import ctypes
+import gc
+
+import torch
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Parameters of mallopt(3)."""
+_LARGE, _LARGEST = 2**30, 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep what it frees; False where the C library has no such setting."""
+    mallopt = _function("mallopt")
+    return mallopt is not None and all(
+        mallopt(name, value) == 1 for name, value in ((_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _LARGEST))
+    )
+
+
+def give_back(device: torch.device) -> None:
+    """Return memory that nobody uses: to the machine, and to other processes on a GPU.
+
+    The parts of a stack refer to each other, so one that was dropped waits for the garbage collector: it is called.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    trim = _function("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _function(name: str) -> "ctypes._NamedFuncPointer | None":
+    try:
+        return getattr(ctypes.CDLL(None), name, None)
+    except OSError:
+        return None

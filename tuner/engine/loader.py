@@ -1,0 +1,192 @@
+"""The micro-batches of all slots from data that is not on the device: one thread gathers the next ticks' ahead.
+
+The same interface as `Feed`, the same order and the same bits: examples are copied as they are, into memory aligned as
+torch aligns it, and rounded once to the stack's type. Invariants:
+
+- Orders are worked out by the stack's thread; the loader's thread runs the data's own code and numpy, nothing else.
+- What the data's own code raises for one slot's examples is that slot's failure and nobody else's.
+- A slot that changes hands gets its rows of the ticks gathered ahead rewritten before they are handed out.
+- The thread ends with `close`, or when the feed is garbage.
+"""
+
+import traceback
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tuner.engine.data_order import DataOrder
+from tuner.engine.feed import Feed
+from tuner.engine.out_of_memory import is_out_of_memory
+from tuner.engine.slots import Ints, Slots
+from tuner.errors import InvalidInput
+from tuner.workloads.task import Data, Examples
+
+AHEAD = 4
+"""Ticks gathered ahead."""
+DEVICE_SHARE = 0.5
+"""Of a GPU's free memory that training data may take before it is loaded from the host instead."""
+
+
+def fits_on(device: torch.device, train: Sequence[Examples]) -> bool:
+    """Whether training data can live on the device."""
+    if not all(isinstance(item, Tensor) for item in train):
+        return False
+    needed = sum(item.nbytes for item in train if isinstance(item, Tensor))
+    return device.type != "cuda" or needed <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+@dataclass
+class _Tick:
+    """One tick on its way: who writes its rows, in order, and what went wrong, by slot."""
+
+    buffers: list[Tensor]
+    failures: dict[int, str] = field(default_factory=dict)
+    jobs: "list[Future[None]]" = field(default_factory=list)
+
+
+class LoadingFeed:
+    """Hands out (inputs, *targets), each [width, b, ...], tick by tick. `train` is a task's, on the host."""
+
+    def __init__(
+        self, train: Sequence[Examples], slots: Slots, width: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._sources = [_Source(item, device, dtype) for item in train]
+        self._examples = len(train[0])
+        self._slots = slots
+        self._width = width
+        self._device = device
+        self._dtype = dtype
+        self._orders: dict[int, DataOrder] = {}
+        self._ticks: deque[_Tick] = deque()
+        self._failures: dict[int, str] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._end = weakref.finalize(self, self._thread.shutdown, wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._end()
+
+    def admit(self, slot: int, seed: int) -> None:
+        """Give a slot the order of a trial's seed, from the examples that it has seen so far on."""
+        self._orders[slot] = DataOrder(seed, self._examples)
+        for ahead, tick in enumerate(self._ticks):
+            index = self._index(slot, ahead)[None]
+            tick.jobs.append(self._thread.submit(_fill, self._sources, tick, np.array([slot]), index))
+
+    def evict(self, slot: int) -> None:
+        """Give a slot example 0 from now on, and what was gathered ahead for it."""
+        del self._orders[slot]
+
+    def next(self) -> Data:
+        """Return the next micro-batch of every slot; those in `take_failures` got zeros."""
+        while len(self._ticks) <= AHEAD:
+            self._request(len(self._ticks))
+        tick = self._ticks.popleft()
+        for job in tick.jobs:
+            job.result()
+        self._failures |= {slot: error for slot, error in tick.failures.items() if slot in self._orders}
+        return self._to_device(tick.buffers)
+
+    def take_failures(self) -> dict[int, str]:
+        """Return slot -> traceback of what the data's own code raised since the last call."""
+        failures, self._failures = self._failures, {}
+        return failures
+
+    def sample(self) -> Data:
+        """Return micro-batches of the shapes that `next` gives, the first examples in every slot."""
+        count = torch.arange(self._slots.micro_batch) % self._examples
+        return self.gather(count.expand(self._width, -1))
+
+    def gather(self, index: Tensor) -> Data:
+        """Return the examples with these numbers, now, in the thread of the caller. What their code raises passes."""
+        numbers = index.cpu().numpy()
+        buffers = [source.allocate(numbers.shape) for source in self._sources]
+        for source, buffer in zip(self._sources, buffers, strict=True):
+            source.read(numbers, buffer)
+        return self._to_device(buffers)
+
+    def _request(self, ahead: int) -> None:
+        """Have the tick gathered that comes so many ticks after the next."""
+        index = np.zeros((self._width, self._slots.micro_batch), np.int64)
+        for slot in self._orders:
+            index[slot] = self._index(slot, ahead)
+        tick = _Tick([source.allocate(index.shape) for source in self._sources])
+        tick.jobs.append(self._thread.submit(_fill, self._sources, tick, np.arange(self._width), index))
+        self._ticks.append(tick)
+
+    def _index(self, slot: int, ahead: int) -> Ints:
+        size = self._slots.micro_batch
+        return self._orders[slot].take(self._slots.examples(slot) + ahead * size, size)
+
+    def _to_device(self, buffers: Sequence[Tensor]) -> Data:
+        return tuple(
+            item.to(self._device, self._dtype if item.is_floating_point() else item.dtype, non_blocking=True)
+            for item in buffers
+        )
+
+
+class _Source:
+    """One part of the data: what it holds for each example, and how it is read."""
+
+    def __init__(self, item: Examples, device: torch.device, dtype: torch.dtype) -> None:
+        self._item = item.numpy() if isinstance(item, Tensor) else item
+        first = _as_array(self._item[np.zeros(1, np.int64)])
+        self._shape = first.shape[1:]
+        self._dtype = torch.from_numpy(first).dtype
+        if self._dtype.is_floating_point and dtype in (torch.float32, torch.float64):
+            self._dtype = dtype  # rounded while it is copied
+        self._pinned = device.type == "cuda"
+
+    def allocate(self, shape: tuple[int, ...]) -> Tensor:
+        """Return fresh memory for examples [*shape, ...]; pinned, it is reused once its copy to the GPU is done."""
+        return torch.empty((*shape, *self._shape), dtype=self._dtype, pin_memory=self._pinned)
+
+    def read(self, index: Ints, into: Tensor) -> None:
+        """Copy the examples of a block of numbers into memory of the same leading shape."""
+        found = _as_array(self._item[index.reshape(-1)])
+        if found.shape != (index.size, *self._shape):
+            expected = [index.size, *self._shape]
+            raise InvalidInput(f"the training data gave {list(found.shape)} for {index.size} examples, not {expected}")
+        into.numpy()[...] = found.reshape(into.shape)
+
+
+def _fill(sources: Sequence[_Source], tick: _Tick, slots: Ints, index: Ints) -> None:
+    """Read the examples `index` [n, b] of some slots; runs in the loader's thread."""
+    try:
+        for source, buffer in zip(sources, tick.buffers, strict=True):
+            if len(slots) == len(buffer):
+                source.read(index, buffer)
+            else:
+                source.read(index[0], buffer[slots[0]])
+        for slot in slots.tolist():
+            tick.failures.pop(slot, None)
+    except Exception as error:  # the trials' boundary: the data's own code runs here
+        if is_out_of_memory(error):
+            raise
+        if len(slots) > 1:
+            for slot, row in zip(slots, index, strict=True):
+                _fill(sources, tick, np.array([slot]), row[None])
+            return
+        tick.failures[int(slots[0])] = traceback.format_exc()
+        for buffer in tick.buffers:
+            buffer[int(slots[0])] = 0
+
+
+def _as_array(found: object) -> NDArray[np.generic]:
+    """Return what an index gave as a plain array of this machine's byte order."""
+    array = found.numpy() if isinstance(found, Tensor) else np.asarray(found)
+    array = np.ascontiguousarray(array)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array if array.flags.writeable else array.copy()
+
+
+AnyFeed: TypeAlias = Feed | LoadingFeed
+"""What hands a stack its examples."""

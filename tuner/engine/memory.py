@@ -1,0 +1,137 @@
+"""How much memory a stack takes: predicted from narrow stacks, so that wide ones are not tried in vain.
+
+What a stack holds (parameters, gradients, sums, slabs, activations) grows linearly with its width; what the dry run or
+one slot's evaluation takes does not grow at all. So each phase of a stack's life is measured by itself at two narrow
+widths and has a line of its own; the peak is the highest of the lines. On CPUs every allocation of torch's allocator is
+counted, on GPUs the allocator's own peak is read: both see nothing of the rest of the process.
+"""
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.autograd.profiler import profile
+
+from tuner.engine.stack import Stack
+from tuner.engine.trial import TrialSpec
+from tuner.study.hyperparameter import Scalar
+from tuner.workloads import Task
+
+NARROW = (2, 4)
+"""Widths at which the lines are measured: one slot alone often takes other kernels than several."""
+HEAP_FACTOR = 1.7
+"""On CPUs a process grows by up to this many times the allocator's peak, since holes in the heap cannot be used:
+measured 1.05 (text-gpt, loop) and 1.5 to 1.7 (eager, digits and text-gpt). On GPUs torch's allocator decides."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The peaks, in bytes above what was taken before, of a stack's phases at one width.
+
+    The phases: allocation, dry run and admission; a tick in which no slot is due; one in which all slots are due; the
+    evaluation of a slot.
+    """
+
+    width: int
+    phases: tuple[int, ...]
+
+    @property
+    def peak(self) -> int:
+        """The most bytes that the stack ever took."""
+        return max(self.phases)
+
+
+def predicted(measured: Sequence[Footprint], width: int) -> int | None:
+    """Predict the peak in bytes of a stack of this width from measurements at others; the two widest of them count.
+
+    None with fewer than two.
+    """
+    *_, low, high = [None, None, *sorted(measured, key=lambda one: one.width)]
+    if low is None or high is None or low.width == high.width:
+        return None
+    lines = []
+    for at_low, at_high in zip(low.phases, high.phases, strict=True):
+        slope = (at_high - at_low) / (high.width - low.width)
+        lines.append(at_high + slope * (width - high.width))
+    return round(max(lines))
+
+
+def peak_of_stack(
+    task: Task, width: int, micro_batch: int, *, path: str = "auto", device: str = "cpu", optimizer: str = "adamw"
+) -> int:
+    """Predict the peak in bytes of a full stack whose trials all have one optimizer, from stacks 2 and 4 wide.
+
+    What torch's allocator hands out is meant; see `HEAP_FACTOR` for what a process takes from the machine.
+    """
+    place = torch.device(device)
+
+    def build(narrow: int) -> Stack:
+        return Stack(task, width=narrow, micro_batch=micro_batch, device=place, path=path)
+
+    found = predicted([footprint(partial(build, narrow), place, optimizer) for narrow in NARROW], width)
+    assert found is not None
+    return found
+
+
+def footprint(build: Callable[[], Stack], device: torch.device, optimizer: str = "adamw") -> Footprint:
+    """Build a stack, fill it with trials and take each phase's peak.
+
+    Every slot is due in every second tick, all of them together: a step cannot take more.
+    """
+    stacks: list[Stack] = []
+
+    def filled() -> None:
+        stack = build()
+        fill(stack, optimizer, ticks_per_step=2)
+        stacks.append(stack)
+
+    phases: list[Callable[[], object]] = [filled, lambda: stacks[0].tick(), lambda: stacks[0].tick()]
+    phases.append(lambda: stacks[0].evaluate([0]))
+    held, peaks = 0, []
+    gc.collect()
+    for phase in phases:
+        with _counted(device) as count:
+            phase()
+        peaks.append(held + count.peak)
+        held += count.kept
+    return Footprint(stacks[0].width, tuple(peaks))
+
+
+def fill(stack: Stack, optimizer: str = "adamw", ticks_per_step: int = 1) -> None:
+    """Put an endless trial into every slot, all of them due in the same ticks."""
+    batch_size = ticks_per_step * stack.micro_batch
+    params: dict[str, Scalar] = {"optimizer": optimizer, "lr": 1e-4, "batch_size": batch_size}
+    for slot in range(stack.free):
+        stack.admit(TrialSpec(slot, params, slot, 10**12, report_every=10**12, divergence_factor=1e30))
+
+
+@dataclass
+class _Count:
+    """Bytes above those at the beginning: at most, and at the end."""
+
+    peak: int = 0
+    kept: int = 0
+
+
+@contextmanager
+def _counted(device: torch.device) -> Iterator[_Count]:
+    count = _Count()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield count
+        torch.cuda.synchronize(device)
+        count.peak = torch.cuda.max_memory_allocated(device) - before
+        count.kept = torch.cuda.memory_allocated(device) - before
+        return
+    with profile(profile_memory=True, use_kineto=True) as seen:
+        yield count
+    assert seen.kineto_results is not None
+    changes = [(e.start_ns(), e.nbytes()) for e in seen.kineto_results.events() if e.name() == "[memory]"]
+    for _, change in sorted(changes, key=lambda entry: entry[0]):
+        count.kept += change
+        count.peak = max(count.peak, count.kept)

@@ -1,0 +1,74 @@
+"""What `tuner probe` found, for people."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.table import Table
+
+from tuner.choice import NEAR, Cell, Choice
+from tuner.engine.probe import LeftOut
+from tuner.terminal.console import console, messages
+from tuner.terminal.tables import plain_table
+
+MIB = 2**20
+
+
+@dataclass
+class Measured:
+    """A probe's results. `compared` is micro-batch -> examples per second, where batch sizes were given."""
+
+    results: list[Cell | LeftOut]
+    choice: Choice
+    micro_batch: int
+    file: str
+    compared: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """What was not built."""
+        return [item for item in self.results if isinstance(item, LeftOut)]
+
+    @property
+    def best_micro_batch(self) -> int:
+        """The smallest of those that are nearly as fast as the fastest: it measures the noise best."""
+        most = max(self.compared.values())
+        return min(size for size, rate in self.compared.items() if rate >= NEAR * most)
+
+
+@contextmanager
+def waiting() -> Iterator[Callable[[str], None]]:
+    """Show what was measured last while more is being measured."""
+    with messages().status("measuring") as status:
+        yield lambda text: status.update(f"measured {text}")
+
+
+def show(found: Measured) -> None:
+    """Print the tables and the choice."""
+    out, best = console(), found.choice.best
+    out.print(_table(found))
+    where = f"{best.processes} {'process' if best.processes == 1 else 'processes'} of {best.threads} threads"
+    out.print(f"choice: {where}, {best.path}, width {best.width}; kept in {found.file}")
+    if found.compared:
+        out.print(_micro_batches(found))
+        out.print(f"micro_batch: {found.best_micro_batch}   # for the study; without it, it gets {found.micro_batch}")
+
+
+def _table(found: Measured) -> Table:
+    names = ("processes", "threads", "width", "path", "tick ms", "trial-ticks/s", "MiB each", "")
+    table = plain_table(*names, right=("processes", "threads", "width", "tick ms", "trial-ticks/s", "MiB each"))
+    best = found.choice.best
+    for one in found.results:
+        speed, mark = ("", ""), "does not fit"
+        if isinstance(one, Cell):
+            speed, mark = (f"{1e3 * one.tick_s:.3f}", f"{one.rate:,.0f}"), "<- choice" if one == best else ""
+        size = "" if one.bytes is None else f"{one.bytes / MIB:,.1f}"
+        table.add_row(str(one.processes), str(one.threads), str(one.width), one.path, *speed, size, mark)
+    return table
+
+
+def _micro_batches(found: Measured) -> Table:
+    table = plain_table("micro-batch", "examples/s", "", right=("micro-batch", "examples/s"))
+    for size, rate in found.compared.items():
+        table.add_row(str(size), f"{rate:,.0f}", "<- best" if size == found.best_micro_batch else "")
+    return table
