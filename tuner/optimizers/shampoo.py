@@ -173,7 +173,7 @@ class Shampoo(Rule):
         grafted = self._grafted(name, grad, mean, state, hp)
         started = [count > self.structure["start"] for count in state.counts]  # type: ignore[operator]
         if not any(started):
-            return grafted.clone() if grafted is mean else grafted
+            return grafted
         result = self._preconditioned(name, mean, state)
         if self.structure["graft"] != "none":
             own = norms(result)
