@@ -5,16 +5,12 @@ Every configuration of a class runs as one trial of a stack, in float64, and mus
 numbers or tensors of one element: cases about tensors are refused for being tensors.
 """
 
-import importlib.util
-import sys
-import types
-import unittest
-import warnings
-
 import optim_db_first_order
+import optim_db_sums
 import pytest
 import torch
 from rule_oracles import ROLES, Quadratic
+from torch_optim_db import IMPLEMENTATION, entries
 
 from tuner.errors import InvalidInput
 from tuner.optimizers import Stacked, build, catalogue
@@ -23,23 +19,21 @@ from tuner.optimizers.catalogue import defaults, program_key, vector_names
 STEPS = 30
 TRIALS_AT_LEAST = 2
 
-MAPPING = {**optim_db_first_order.MAPPING}
+MAPPING = {**optim_db_first_order.MAPPING, **optim_db_sums.MAPPING}
 """torch's class -> from its keyword arguments to our rule's name and hyperparameters."""
 
 NOT_OFFERED = {
     "Adadelta": "superseded by Adam; no study has asked for it",
-    "Adafactor": "not in the catalogue",
     "Adamax": "superseded by Adam",
     "ASGD": "its average begins at a step given in advance; schedule-free rules average from the start",
-    "LBFGS": "not in the catalogue",
-    "Muon": "torch rounds to bfloat16; test_update_rules.py compares with its Newton-Schulz in float64",
     "RAdam": "a warm-up of Adam, which schedules and moment_warmup offer for every rule",
     "Rprop": "for full batches only",
     "SparseAdam": "sparse gradients do not stack",
 }
 """torch's class -> why it has no mapping."""
 
-IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
+ELSEWHERE = {"LBFGS": "test_optim_db_line_search.py", "Muon": "test_optim_db_muon.py"}
+"""Compared in files of their own: one takes many iterations per step, the other matrices only."""
 
 
 @pytest.fixture(autouse=True)
@@ -53,19 +47,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def database():
-    """Return torch's list by class name, without what importing it leaves behind.
-
-    It asks for the package expecttest, only as a base class of tests, and forbids to set any backend's flags.
-    """
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setattr(torch.backends, "disable_global_flags", lambda: None)
-        if importlib.util.find_spec("expecttest") is None:
-            stand_in = types.ModuleType("expecttest")
-            stand_in.TestCase = unittest.TestCase
-            patch.setitem(sys.modules, "expecttest", stand_in)
-        from torch.testing._internal.common_optimizers import optim_db
-    return {info.optim_cls.__name__: info for info in optim_db}
+    return entries()
 
 
 @pytest.fixture
@@ -169,7 +151,5 @@ def test_every_error_case_is_refused(torch_class, database):
 
 
 def test_every_class_of_torch_is_compared_or_said_to_be_left_out(database):
-    assert set(database) == set(MAPPING) | set(NOT_OFFERED)
-    assert not set(MAPPING) & set(NOT_OFFERED)
-    unmapped = {torch_class for torch_class in NOT_OFFERED if torch_class.lower() in catalogue()}
-    assert unmapped <= {"Muon"}, "the catalogue has a rule of that name: map it"
+    assert sorted(database) == sorted([*MAPPING, *NOT_OFFERED, *ELSEWHERE])
+    assert not {torch_class for torch_class in NOT_OFFERED if torch_class.lower() in catalogue()}, "map it"

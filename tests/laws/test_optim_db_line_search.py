@@ -1,12 +1,10 @@
 """Every configuration that torch tests its LBFGS with: a stack of trials is as many runs of torch's."""
 
-import sys
-import types
-
 import pytest
 import torch
 from optim_db_line_search import MAPPING
 from torch import nn
+from torch_optim_db import entries
 
 from tuner.errors import InvalidInput
 from tuner.optimizers import Stacked, build
@@ -14,15 +12,7 @@ from tuner.optimizers import Stacked, build
 TRIALS = 3
 
 
-def _torchs_entries():
-    """Torch's table; its test framework asks for a package that is not needed here."""
-    sys.modules.setdefault("expecttest", types.SimpleNamespace(TestCase=object))
-    from torch.testing._internal.common_optimizers import optim_db
-
-    return {entry.optim_cls.__name__: entry for entry in optim_db}
-
-
-ENTRIES = _torchs_entries()
+ENTRIES = entries()
 CASES = [
     pytest.param(name, case.kwargs, id=f"{name}-{case.desc}")
     for name in MAPPING

@@ -1,14 +1,10 @@
 """Every configuration that torch tests its Muon with: as many stacked trials as torch runs, and its error cases."""
 
-import importlib.util
-import sys
-import types
-import unittest
-
 import pytest
 import torch
 from optim_db_matrix import MAPPING
 from oracles_torch import polar_by_newton_schulz
+from torch_optim_db import entries
 
 from tuner.errors import InvalidInput
 from tuner.optimizers import Stacked, build
@@ -19,18 +15,7 @@ SHAPES = {"tall": (9, 5), "wide": (5, 9)}
 
 @pytest.fixture(scope="module")
 def database():
-    """Return torch's entry for Muon, without what importing it leaves behind.
-
-    It asks for the package expecttest, only as a base class of tests, and forbids to set any backend's flags.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.backends, "disable_global_flags", lambda: None)
-        if importlib.util.find_spec("expecttest") is None:
-            stand_in = types.ModuleType("expecttest")
-            stand_in.TestCase = unittest.TestCase
-            patch.setitem(sys.modules, "expecttest", stand_in)
-        from torch.testing._internal.common_optimizers import optim_db
-    return next(info for info in optim_db if info.optim_cls is torch.optim.Muon)
+    return entries()["Muon"]
 
 
 def test_every_configuration_is_torchs_own_in_float64(database, monkeypatch):
