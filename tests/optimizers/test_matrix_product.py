@@ -38,17 +38,18 @@ def test_aligned_copies_only_what_is_not_aligned():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     ("thread_count", "m", "k", "most"),
-    [(1, 10, 32, 64), (1, 33, 65, 33), (1, 200, 150, 4), (2, 33, 65, 9), (4, 20, 9, 3)],
+    [(1, 10, 32, 64), (1, 33, 65, 33), (1, 200, 150, 4), (2, 33, 65, 9), (4, 20, 9, 3), (2, 16, 512, 3)],
 )
 def test_a_product_has_the_same_bits_in_every_batch(dtype, thread_count, m, k, most, threads):
     threads(thread_count)
     flat = random(most, m * k + 37, dtype=dtype)
     strided = flat[:, 5 : 5 + m * k].view(most, m, k)
-    alone = torch.cat([product(strided[i : i + 1], strided[i : i + 1].mT) for i in range(most)])
-    for count in [n for n in (2, 3, 5, 8, 17, 33, 64) if n <= most]:
-        order = torch.randperm(most, generator=torch.Generator().manual_seed(count))[:count]
-        assert torch.equal(product(strided[order], strided[order].mT), alone[order])
-        assert torch.equal(product(strided[:count], strided[:count].mT), alone[:count])
+    for function in (lambda x: product(x, x.mT), lambda x: multiply(aligned(x), aligned(x).mT)):
+        alone = torch.cat([function(strided[i : i + 1]) for i in range(most)])
+        for count in [n for n in (2, 3, 5, 8, 17, 33, 64) if n <= most]:
+            order = torch.randperm(most, generator=torch.Generator().manual_seed(count))[:count]
+            assert torch.equal(function(strided[order]), alone[order])
+            assert torch.equal(function(strided[:count]), alone[:count])
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 65, 1000, 20001])

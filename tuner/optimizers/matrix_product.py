@@ -96,6 +96,9 @@ def multiply(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _longer(matrices: Tensor, missing: int) -> Tensor:
+    """Append zero matrices; a transposed view stays one, since a BLAS rounds a transposed operand in its own way."""
+    if matrices.stride(2) != 1:
+        return _longer(matrices.mT, missing).mT
     longer = matrices.new_zeros(matrices.shape[0] + missing, *matrices.shape[1:])
     longer[: matrices.shape[0]] = matrices
     return longer
