@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from tuner.cli import app
 from tuner.engine import Stack, probe
+from tuner.engine import stack as stack_module
+from tuner.engine.forward import SLOT_DEPENDENT
 from tuner.engine.probe import Cell, Choice
 
 
@@ -79,3 +81,14 @@ def test_the_command_prints_and_keeps_the_choice(cache: Path) -> None:
     torch.set_num_threads(threads)
     assert kept is not None and kept.best.path == found["choice"]["path"]
     assert CliRunner().invoke(app, ["probe", "digits-mlp", "--param", "hidden"]).exit_code == 2
+
+
+def test_an_eager_path_that_tells_slots_apart_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast it is."""
+
+    def paths() -> set[str]:
+        return {cell.path for cell in probe.probe(small_task(), 4, widths=(3,), cell_s=0.001)}
+
+    assert paths() == {"loop", "eager"}
+    monkeypatch.setattr(stack_module, "fault_of_vmap", lambda *_: SLOT_DEPENDENT)
+    assert paths() == {"loop"}
