@@ -16,17 +16,50 @@ Figure = dict[str, Any]
 
 Trace = dict[str, Any]
 
+OTHER_COLOURS: tuple[str, ...] = ("#cc79a7", "#8f7ad6", "#a0833c", "#7f8f3a", "#c2504f", "#5f9ea0", "#9a9a9a")
+OTHER_SYMBOLS: tuple[str, ...] = ("pentagon", "hexagon", "hourglass", "bowtie", "star-square")
+
+_FURTHER: tuple[str, ...] = (
+    "adagrad",
+    "rmsprop",
+    "adam",
+    "amsgrad",
+    "nadam",
+    "nadamw",
+    "ademamix",
+    "lion",
+    "signum",
+    "adafactor",
+    "lamb",
+    "lars",
+    "schedule_free_sgd",
+    "schedule_free_adamw",
+    "prodigy",
+    "scion",
+    "shampoo",
+    "soap",
+    "psgd_kron",
+    "steepest",
+    "gd",
+    "gd_exact",
+    "gd_armijo",
+    "gd_wolfe",
+    "coordinate_descent",
+    "bfgs",
+    "lbfgs",
+    "newton_cg",
+)
+"""In an order that stays: a new optimizer goes to the end, so that the others keep their colours and symbols."""
+
 COLOURS: dict[str, str] = {
     "sgd": "#2d7fc4",
     "momentum": "#4fb3e8",
     "nesterov": "#12a37b",
     "adamw": "#e09a10",
     "muon": "#dd5f1a",
+    **{name: OTHER_COLOURS[place % len(OTHER_COLOURS)] for place, name in enumerate(_FURTHER)},
 }
-"""Colours of the optimizers that most studies compare."""
-
-OTHER_COLOURS: tuple[str, ...] = ("#cc79a7", "#8f7ad6", "#a0833c", "#7f8f3a", "#c2504f", "#5f9ea0", "#9a9a9a")
-"""Colours for every other optimizer, chosen by name so that each keeps its own in every study."""
+"""Colours of the catalogue's optimizers: five that most studies compare, and the rest, who share seven."""
 
 SYMBOLS: dict[str, str] = {
     "sgd": "circle",
@@ -34,8 +67,8 @@ SYMBOLS: dict[str, str] = {
     "nesterov": "diamond",
     "adamw": "triangle-up",
     "muon": "triangle-down",
+    **{name: OTHER_SYMBOLS[place // len(OTHER_COLOURS) % len(OTHER_SYMBOLS)] for place, name in enumerate(_FURTHER)},
 }
-OTHER_SYMBOLS: tuple[str, ...] = ("pentagon", "hexagon", "hourglass", "bowtie", "star-square")
 
 INK = "#777d88"
 GRID = "rgba(128, 134, 145, 0.20)"

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import torch._inductor.config  # reads CXX when imported: before a test takes the compiler away
 
 
 @pytest.fixture(autouse=True)

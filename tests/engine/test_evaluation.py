@@ -28,7 +28,9 @@ class Case:
         extras = Extras(self.architecture.extras(self.models[0]), WIDTH)
         for slot, model in enumerate(self.models):
             self.architecture.layout.write(self.rows[slot], dict(model.named_parameters()))
-        self.evaluation = Evaluation(self.architecture, task.valid, extras, width, compiled=True)
+        self.evaluation = Evaluation(
+            self.architecture, task.valid, lambda slot, row: extras[slot], width, compiled=True
+        )
 
     def of(self, *slots: int) -> list[Any]:
         return self.evaluation.each(slots, [self.rows[slot] for slot in slots])

@@ -8,6 +8,8 @@ from engine_cases import small_task
 
 from tuner.choice import Cell
 from tuner.engine import Stack
+from tuner.engine import stack as stack_module
+from tuner.engine.forward import SLOT_DEPENDENT
 from tuner.engine.memory import Footprint
 from tuner.engine.probe import Bench, LeftOut, Timing, allocator_room, probe, splits
 
@@ -68,3 +70,16 @@ def test_every_core_is_used_however_many_processes_there_are() -> None:
     assert [processes for processes, _ in splits(16, torch.device("cuda"))] == [1]
     assert allocator_room(None, cpu) is None and allocator_room(170, cpu) == 100
     assert allocator_room(170, torch.device("cuda")) == 170
+
+
+def test_an_eager_path_that_tells_slots_apart_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast it is."""
+
+    def paths() -> set[str]:
+        return {
+            cell.path for cell in probe(Bench(small_task(), 4, cell_s=0.001), widths=(3,)) if isinstance(cell, Cell)
+        }
+
+    assert {"loop", "eager"} <= paths()
+    monkeypatch.setattr(stack_module, "fault_of_vmap", lambda *_: SLOT_DEPENDENT)
+    assert "loop" in paths() and "eager" not in paths()

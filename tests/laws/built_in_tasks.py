@@ -7,11 +7,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from image_sets import write_cifar, write_mnist
-from line_search import Backtracking
 
 from tuner import workloads
 from tuner.engine import Ended, Row, Stack, TrialSpec
-from tuner.optimizers.catalogue import catalogue, rule_class
+from tuner.optimizers.catalogue import catalogue
 from tuner.study.catalogue import BUILT_IN_WORKLOADS
 from tuner.workloads import Task
 
@@ -57,19 +56,18 @@ def task_of(case: str) -> Task:
 
 
 def sampled_rules() -> dict[str, str]:
-    """Name a rule of each kind that the engine treats in its own way; one that needs the loss may be the tests' own."""
-    first: dict[str, str] = {"loss again": Backtracking.name}
-    for name, info in reversed(catalogue().items()):
-        if rule_class(name).needs_loss:
-            first["loss again"] = name
-        elif info.state_per_parameter > 2:
-            first["large state"] = name
-    return {"elementwise": "adamw", "matrix": "muon", **first}
+    """Name a rule of each kind that the engine treats in its own way."""
+    return {
+        "elementwise": "adamw",
+        "matrix": "muon",
+        "state per trial": "schedule_free_adamw",
+        "loss again": "gd_armijo",
+    }
 
 
 def rate(case: str, optimizer: str) -> float | None:
     """Return a learning rate with which a few steps are tame; None for a rule that has none."""
-    if optimizer == Backtracking.name:
+    if optimizer == "gd_armijo":
         return 64 * LR.get(case, 0.05)
     if optimizer in ("sgd", "momentum", "nesterov"):
         return LR.get(case, 0.05)

@@ -163,7 +163,9 @@ def test_a_state_saved_at_the_result_continues_bit_for_bit(name):
     assert all(torch.equal(a, b) for a, b in zip(values(model), values(copied), strict=True))
 
 
-@pytest.mark.parametrize("name", [name for name in catalogue() if not rule_class(name).averages])
+@pytest.mark.parametrize(
+    "name", [name for name in catalogue() if not rule_class(name).averages and name != "newton_cg"]
+)
 def test_eval_and_train_do_nothing_to_rules_that_do_not_average(name):
     model = network()
     optimizer = build(name, model)

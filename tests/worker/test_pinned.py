@@ -8,8 +8,8 @@ import pytest
 import torch
 from worker_doubles import assignment
 
+from tuner.choice import Cell, Choice, cpu, key, store
 from tuner.engine import Stack
-from tuner.engine.probe import Cell, Choice, key, store
 from tuner.study.program import fingerprint
 from tuner.worker import runner
 from tuner.worker.channel import Json
@@ -59,7 +59,7 @@ def pinned() -> Json:
 
 
 def test_a_free_width_follows_the_study_and_goes_back_to_what_a_probe_chose(pinned: Json) -> None:
-    store(key("digits-mlp", {}, 4, "cpu"), Choice((Cell("eager", 5, 1e-3),)))
+    store(key("digits-mlp", {}, 4, cpu()), Choice((Cell("eager", 5, 1e-3),)))
     watched = Watched(None)
     watched.run(2, program=pinned)
     watched.run(3, reproducible=False, stack="free")
@@ -125,7 +125,7 @@ def test_a_reproducible_study_waits_for_the_compiler_and_never_switches(monkeypa
 
     monkeypatch.setattr(runner, "Stack", Labelled)
     monkeypatch.setattr(runner, "Warming", refuse)
-    store(key("digits-mlp", {}, 4, "cpu"), Choice((Cell("compiled", 2, 1e-4),)))
+    store(key("digits-mlp", {}, 4, cpu()), Choice((Cell("compiled", 2, 1e-4),)))
     watched = Watched(2)
     watched.run(1)
     watched.run(2, 3, program=watched.programs()[0])

@@ -50,7 +50,7 @@ def test_two_processes_measure_the_same_stack_together() -> None:
         assert timing is not None and timing.tick_s > 0 and timing.footprint.width == 2
         assert team.measure("compiled", 2) is None
         again = team.measure("eager", 2)
-        assert again is not None and again.footprint == timing.footprint
+        assert again is not None and again.footprint.peak == pytest.approx(timing.footprint.peak, rel=0.1)
         running = list(team._running)
         running[1].kill()
         team.measure("eager", 2)

@@ -12,15 +12,20 @@ import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt(3)."""
-_LARGE, _LARGEST = 2**30, 2**31 - 1
+_KEPT = {_MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**31 - 1}
+"""Blocks above 32 MiB still go back at once: the heap would not find holes for them again."""
+_RETURNED = {_MMAP_THRESHOLD: 2**17, _TRIM_THRESHOLD: 2**17}
+"""What glibc begins with."""
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep what it frees; False where the C library has no such setting."""
-    mallopt = _function("mallopt")
-    return mallopt is not None and all(
-        mallopt(name, value) == 1 for name, value in ((_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _LARGEST))
-    )
+    return _set(_KEPT)
+
+
+def return_freed_memory() -> bool:
+    """Undo `keep_freed_memory`: where memory is scarce, a heap full of holes is worse than slower ticks."""
+    return _set(_RETURNED)
 
 
 def give_back(device: torch.device) -> None:
@@ -34,6 +39,11 @@ def give_back(device: torch.device) -> None:
     trim = _function("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def _set(values: dict[int, int]) -> bool:
+    mallopt = _function("mallopt")
+    return mallopt is not None and all(mallopt(name, value) == 1 for name, value in values.items())
 
 
 def _function(name: str) -> "ctypes._NamedFuncPointer | None":

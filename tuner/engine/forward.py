@@ -162,7 +162,8 @@ class LoopForward(Forward):
                 _seed(derive(seed, STOCHASTIC_LAYERS, seen), self.params.is_cuda)
                 try:
                     own = tuple(item[slot] for item in data)
-                    losses[slot] = self._one(slot, seed, seen, own, None if vectors is None else vectors[slot])
+                    with nullcontext() if vectors is None else sdpa_kernel(SDPBackend.MATH):  # others derive once only
+                        losses[slot] = self._one(slot, seed, seen, own, None if vectors is None else vectors[slot])
                 except Exception as error:  # the trial's boundary: the workload's own code runs here
                     if is_out_of_memory(error):
                         raise

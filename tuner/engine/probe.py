@@ -77,8 +77,12 @@ class Bench:
         self._stack = None
         gc.collect()
 
+        wanted = "auto" if path == "eager" else path  # eager itself would not look for slots that mix
+
         def build() -> Stack:
-            self._stack = Stack(self._task, width=width, micro_batch=self._micro_batch, device=self._device, path=path)
+            self._stack = Stack(
+                self._task, width=width, micro_batch=self._micro_batch, device=self._device, path=wanted
+            )
             if self._stack.path != path:
                 raise _AnotherPath
             return self._stack

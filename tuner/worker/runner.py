@@ -34,7 +34,7 @@ from torch import Tensor
 from tuner import workloads
 from tuner.choice import key, stored
 from tuner.engine import Ended, Event, Stack, TrialSpec
-from tuner.engine.allocator import give_back
+from tuner.engine.allocator import give_back, return_freed_memory
 from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.probe import place_of
 from tuner.errors import InvalidInput
@@ -320,6 +320,7 @@ class Runner:
         if self._stack is None or not held:
             held = [_key(self._backlog[0])]
         self._backlog = deque(item for item in self._backlog if _key(item) not in held)
+        return_freed_memory()
         self._drop_stack()
         if self._width == 1:
             for key in held:
