@@ -156,8 +156,9 @@ def test_treated_trials_share_a_stack_with_others(path):
         {"moment_warmup": 3, "clip_value": 0.01},
     ]
 
+    stack = Stack(task, width=4, micro_batch=8, path=path)
+
     def losses(chosen):
-        stack = Stack(task, width=4, micro_batch=8, path=path)
         for key in chosen:
             params = {"optimizer": "adamw", "batch_size": 16, "lr": 1e-2, **kinds[key]}
             stack.admit(TrialSpec(key, params, 0, 16 * 12))
