@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from tuner.choice import Cell, Choice
 from tuner.engine import Row, Stack, TrialSpec
+from tuner.engine.allocator import keep_freed_memory
 from tuner.engine.compiled import CompiledForward
 from tuner.engine.data_order import DataOrder
-from tuner.engine.probe import Choice, probe
+from tuner.engine.probe import Bench, probe
 from tuner.engine.seeds import INITIALISATION, derive
 from tuner.workloads import load
 
@@ -49,10 +51,12 @@ class Side:
         """Without `path` the probe chooses path and width."""
         torch.set_num_threads(1)
         self.case = case
+        keep_freed_memory()  # as device processes do
         self.task = load(case.workload, case.params)
         self.cells: list[tuple[str, int, float]] = []
         if path is None:
-            cells = tuple(probe(self.task, case.batch, device=case.device, widths=case.widths, cell_s=PROBE_S))
+            bench = Bench(self.task, case.batch, case.device, PROBE_S)
+            cells = tuple(cell for cell in probe(bench, widths=case.widths) if isinstance(cell, Cell))
             self.cells = [(cell.path, cell.width, cell.tick_s) for cell in cells]
             path, width = Choice(cells).best.path, Choice(cells).best.width
         self.stack = self._new_stack(path, width)
