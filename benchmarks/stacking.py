@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the probe measures memory with the profiler, which talks
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import optuna
