@@ -13,7 +13,7 @@ from torch.nn.functional import mse_loss
 
 from tuner.engine import Stack
 from tuner.engine import compiled as compiled_module
-from tuner.engine import stack as stack_module
+from tuner.engine import path as path_module
 from tuner.engine.compiled import CompiledForward, compiled_forward
 from tuner.engine.forward import SLOT_DEPENDENT
 from tuner.workloads import Task
@@ -127,7 +127,7 @@ def test_a_program_that_tells_slots_apart_is_not_taken(
 
 def test_models_whose_slots_only_eager_kernels_tell_apart_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """One output per example: on some processors torch's batched product then rounds by slot."""
-    monkeypatch.setattr(stack_module, "fault_of_vmap", lambda *_: SLOT_DEPENDENT)
+    monkeypatch.setattr(path_module, "fault_of_vmap", lambda *_: SLOT_DEPENDENT)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(97, 50, generator=generator)
     task = Task(lambda: nn.Sequential(nn.Linear(50, 1), nn.Flatten(0)), mse_loss, (x, x.sum(1)), (x, x.sum(1)))

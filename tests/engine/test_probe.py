@@ -8,7 +8,7 @@ from engine_cases import small_task
 
 from tuner.choice import Cell
 from tuner.engine import Stack
-from tuner.engine import stack as stack_module
+from tuner.engine import path as path_module
 from tuner.engine.forward import SLOT_DEPENDENT
 from tuner.engine.memory import Footprint
 from tuner.engine.probe import Bench, LeftOut, Timing, allocator_room, probe, splits
@@ -80,5 +80,5 @@ def test_an_eager_path_that_tells_slots_apart_is_left_out(monkeypatch: pytest.Mo
         return {cell.path for cell in found if isinstance(cell, Cell)}
 
     assert paths() == {"loop", "eager"}
-    monkeypatch.setattr(stack_module, "fault_of_vmap", lambda *_: SLOT_DEPENDENT)
+    monkeypatch.setattr(path_module, "fault_of_vmap", lambda *_: SLOT_DEPENDENT)
     assert paths() == {"loop"}

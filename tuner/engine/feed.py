@@ -14,6 +14,11 @@ from tuner.workloads.task import Data
 BLOCK_TICKS = 64
 
 
+def on_device(data: Data, device: torch.device, dtype: torch.dtype) -> Data:
+    """Move data to a stack's device, floating-point tensors in its dtype."""
+    return tuple(t.to(device, dtype if t.is_floating_point() else t.dtype).contiguous() for t in data)
+
+
 class Feed:
     """Hands out (inputs, *targets), each [width, b, ...], tick by tick."""
 

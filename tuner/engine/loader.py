@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.engine.data_order import DataOrder
-from tuner.engine.feed import Feed
+from tuner.engine.feed import Feed, on_device
 from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.slots import Ints, Slots
 from tuner.errors import InvalidInput
-from tuner.workloads.task import Data, Examples
+from tuner.workloads.task import Data, Examples, Task
 
 AHEAD = 4
 """Ticks gathered ahead."""
@@ -41,6 +41,14 @@ def fits_on(device: torch.device, train: Sequence[Examples]) -> bool:
         return False
     needed = sum(item.nbytes for item in train if isinstance(item, Tensor))
     return device.type != "cuda" or needed <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+def feed_of(task: Task, slots: Slots, width: int, device: torch.device, dtype: torch.dtype) -> "AnyFeed":
+    """Copy the training data to the device, or leave it where it is and load it tick by tick."""
+    resident = tuple(item for item in task.train if isinstance(item, Tensor))
+    if task.resident and fits_on(device, task.train):
+        return Feed(on_device(resident, device, dtype), slots, width, device)
+    return LoadingFeed(task.train, slots, width, device, dtype)
 
 
 @dataclass

@@ -9,7 +9,6 @@ gradients and then steps with their mean, by its own rule. Invariants:
 - What the workload's code raises ends the trials it concerns, and nothing else.
 """
 
-import logging
 import time
 import traceback
 from collections.abc import Hashable, Sequence
@@ -19,14 +18,14 @@ import torch
 from torch import Tensor
 
 from tuner.engine.architecture import Architecture, Tensors
-from tuner.engine.compiled import CompiledForward, compiled_forward
+from tuner.engine.compiled import CompiledForward
 from tuner.engine.evaluation import Evaluation
-from tuner.engine.feed import Feed
-from tuner.engine.forward import SLOT_DEPENDENT, TRIED, EagerForward, Forward, LoopForward, fault_of_vmap
+from tuner.engine.feed import on_device
 from tuner.engine.hardware import compiler, hardware
 from tuner.engine.ledger import Ledger
-from tuner.engine.loader import AnyFeed, LoadingFeed, fits_on
+from tuner.engine.loader import feed_of
 from tuner.engine.out_of_memory import is_out_of_memory
+from tuner.engine.path import PATHS, forward_of
 from tuner.engine.progress import Progress
 from tuner.engine.recalibration import Recalibration
 from tuner.engine.reevaluation import Reevaluation
@@ -37,10 +36,6 @@ from tuner.engine.update import Updates, squared_norm
 from tuner.errors import Fault, InvalidInput, NotFound
 from tuner.study.hyperparameter import Scalar
 from tuner.workloads.task import Data, Task
-
-log = logging.getLogger(__name__)
-
-PATHS = ("auto", "eager", "loop", "compiled")
 
 
 class Stack:
@@ -73,31 +68,23 @@ class Stack:
         self._params, self._gradients, self._sums = (layout.allocate(width, self.device) for _ in range(3))
         self._slots = Slots(width, micro_batch)
         self._examples = task.examples
-        self._feed = self._fed_from(task)
+        self._feed = feed_of(task, self._slots, width, self.device, dtype)
         self._recalibration = Recalibration(self._architecture, self._feed, micro_batch)
         self._ledger = Ledger(width, self.device)
         self.keep_weights = False
         """Whether a feasible trial's last word carries its weights."""
         self._progress: dict[int, Progress] = {}
         self._events: list[Event] = []
-        fault = self._fault_of_model() if path in ("auto", "compiled") else None
-        buffers = self._architecture, self._params, self._gradients
-        program = None
-        if path == "compiled" and fault in (None, SLOT_DEPENDENT):  # the compiled program may do better
-            program = compiled_forward(*buffers, self._feed.sample())
-        if program is None and fault is not None:
-            log.warning("the model cannot be stacked and runs slot by slot", extra={"action": "path", "reason": fault})
-            path = "loop"
-        uncompiled = LoopForward if path == "loop" else EagerForward
-        self._forward: Forward = program or uncompiled(*buffers)
+        buffers = self._params, self._gradients
+        self._forward, stackable = forward_of(self._architecture, self._feed, path, micro_batch, *buffers)
         self.path = self._forward.path
         roles, compiled = self._architecture.roles(), self.path == "compiled"
         together = 1 if self.path == "loop" else width
-        valid = self._on_device(task.valid)
+        valid = on_device(task.valid, self.device, dtype)
         self._evaluation = Evaluation(self._architecture, valid, self._settled, together, compiled)
         self._updates = Updates(layout, roles, self._slots, self._params, compiled)
         parts = self._architecture, self._feed, self._slots, self._forward, self._stream
-        self._reevaluation = Reevaluation(*parts, stackable=fault is None)
+        self._reevaluation = Reevaluation(*parts, stackable=stackable)
         self._updates.evaluate_for = self._reevaluation.for_slots
 
     @property
@@ -357,19 +344,3 @@ class Stack:
         if slot not in self._progress:
             raise NotFound(f"slot {slot} holds no trial; taken are {sorted(self._progress)}")
         return self._progress[slot]
-
-    def _fed_from(self, task: Task) -> AnyFeed:
-        """Copy the training data to the device, or leave it where it is and load it tick by tick."""
-        resident = tuple(item for item in task.train if isinstance(item, Tensor))
-        if task.resident and fits_on(self.device, task.train):
-            return Feed(self._on_device(resident), self._slots, self.width, self.device)
-        return LoadingFeed(task.train, self._slots, self.width, self.device, self.dtype)
-
-    def _fault_of_model(self) -> str | None:
-        """Try the model on the first examples; see `fault_of_vmap`."""
-        first = torch.arange(min(self._examples, TRIED * self.micro_batch), device=self.device)
-        return fault_of_vmap(self._architecture, self._feed.gather(first), self.micro_batch)
-
-    def _on_device(self, data: Data) -> Data:
-        """Move data to the stack's device, floating-point tensors in its dtype."""
-        return tuple(t.to(self.device, self.dtype if t.is_floating_point() else t.dtype).contiguous() for t in data)
