@@ -11,7 +11,7 @@ from worker_doubles import assignment
 from tuner.choice import Cell, Choice, cpu, key, store
 from tuner.engine import Stack
 from tuner.study.program import fingerprint
-from tuner.worker import runner
+from tuner.worker import stack_choice
 from tuner.worker.channel import Json
 from tuner.worker.child import DEFAULT_WIDTH
 from tuner.worker.runner import Runner
@@ -123,8 +123,8 @@ def test_a_reproducible_study_waits_for_the_compiler_and_never_switches(monkeypa
     def refuse(wanted: Json) -> None:
         raise AssertionError("a second process was asked to compile")
 
-    monkeypatch.setattr(runner, "Stack", Labelled)
-    monkeypatch.setattr(runner, "Warming", refuse)
+    monkeypatch.setattr(stack_choice, "Stack", Labelled)
+    monkeypatch.setattr(stack_choice, "Warming", refuse)
     store(key("digits-mlp", {}, 4, cpu()), Choice((Cell("compiled", 2, 1e-4),)))
     watched = Watched(2)
     watched.run(1)

@@ -9,7 +9,7 @@ from worker_doubles import assignment
 
 from tuner.choice import Cell, Choice, cpu, key, store
 from tuner.engine import Stack
-from tuner.worker import runner
+from tuner.worker import stack_choice
 from tuner.worker.channel import Json
 from tuner.worker.runner import Runner
 from tuner.worker.warming import Warming
@@ -164,8 +164,8 @@ def test_the_switch_to_the_compiled_program_never_happens_inside_a_trial(monkeyp
             super().__init__(*arguments, path="eager", **named)
             self.path = "compiled" if path == "compiled" else self.path
 
-    monkeypatch.setattr(runner, "Warming", Slow)
-    monkeypatch.setattr(runner, "Stack", Labelled)
+    monkeypatch.setattr(stack_choice, "Warming", Slow)
+    monkeypatch.setattr(stack_choice, "Stack", Labelled)
     remember(Cell("compiled", 2, 1e-4))
     watched = Watched(2)
     for trial in range(8):
@@ -195,8 +195,8 @@ def test_what_cannot_be_compiled_stays_eager(monkeypatch: pytest.MonkeyPatch) ->
     watched = Watched(2)
     watched.assign(1, examples=16)
     watched.run()
-    assert watched.runner._warming is not None
-    watched.runner._warming._process.wait()
+    assert watched.runner._choice._warming is not None
+    watched.runner._choice._warming._process.wait()
     for trial in (2, 3):
         watched.assign(trial, examples=16, stack=f"digits {trial}" if trial == 3 else "digits")
         watched.run()

@@ -24,37 +24,25 @@ import logging
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
-from torch import Tensor
 
-from tuner import workloads
-from tuner.choice import key, stored
-from tuner.engine import Ended, Event, Stack, TrialSpec
+from tuner.engine import Stack, TrialSpec
 from tuner.engine.allocator import give_back, return_freed_memory
 from tuner.engine.out_of_memory import is_out_of_memory
-from tuner.engine.probe import place_of
 from tuner.errors import InvalidInput
 from tuner.store import SHARED, Damaged
-from tuner.study.program import Program, fingerprint
+from tuner.study.program import fingerprint
+from tuner.worker.announcer import Announcer, Key
 from tuner.worker.channel import Json
 from tuner.worker.checkpoints import Checkpoints
-from tuner.worker.child import DEFAULT_WIDTH
-from tuner.worker.pinned import OtherProgram, check, check_whole
+from tuner.worker.pinned import OtherProgram
 from tuner.worker.slot_use import SlotUse, Wish
-from tuner.worker.warming import Warming
-from tuner.workloads import Task
+from tuner.worker.stack_choice import StackChoice
 
 log = logging.getLogger(__name__)
-
-Key = tuple[int, int]
-"""(trial, attempt)."""
-
-Programs = tuple[str | None, int]
-"""(stack key, width): what a compiled stack is compiled for."""
 
 PAUSE_S = 0.05
 """How long an idle step waits for the writer of checkpoints."""
@@ -73,22 +61,15 @@ class Runner:
     ) -> None:
         """`width` None is the probe's, else 32; `sources` are the user's modules, which a compiling process needs."""
         self._send = send
-        self._sources = list(sources)
-        self._checkpoints = checkpoints
-        self._width_is_free = width is None
-        self._warming: Warming | None = None
-        self._compiled: dict[Programs, bool] = {}
-        """Programs that the second process was asked for, and whether they are there."""
-        self._asked: Programs | None = None
-        self._draining = False
         self._device = device
-        self._width = width or DEFAULT_WIDTH
+        self._checkpoints = checkpoints
+        self._choice = StackChoice(send, device, width, sources)
+        self._draining = False
         self._backlog: deque[Json] = deque()
         self._stack: Stack | None = None
         self._stack_key: str | None = None
-        self._announced: str | None = None
-        self._tasks: dict[tuple[str, str], Task] = {}
         self._use = SlotUse()
+        self._announcer = Announcer(send, self._use, checkpoints)
 
     @property
     def busy(self) -> bool:
@@ -116,7 +97,7 @@ class Runner:
         slot = self._stack.slot_of(key) if self._stack is not None else None
         if self._stack is not None and slot is not None:
             self._stack.evict(slot)
-        self._forget(key)
+        self._announcer.forget(key)
 
     def kept(self, key: Key) -> None:
         """Note that the server knows of a trial's latest checkpoint."""
@@ -127,14 +108,14 @@ class Runner:
         """Checkpoint what is in the stack, within this time."""
         if self._checkpoints is not None:
             if self._stack is not None:
-                self._tell(self._stack.say())
+                self._announcer.tell(self._stack.say())
             self._checkpoints.drain(self._stack, self._send, time.monotonic() + patience_s)
 
     def step(self) -> None:
         """Fill free slots, run one tick, and take a checkpoint if one is due."""
         fits = True
         try:
-            self._look_at_warming()
+            self._look_at_compiling()
             self._refill()
             if self._stack is not None:
                 self._tick(self._stack)
@@ -147,23 +128,18 @@ class Runner:
         if self._checkpoints is not None:
             self._checkpoint(self._checkpoints)
         if not self.busy:
-            self._announce(None)  # the stack stays, in case that more of its trials come
+            self._announcer.stack(None)  # the stack stays, in case that more of its trials come
         if rows := self._use.news(now_s=time.monotonic(), busy=self.busy):
             self._send({"slots": rows})
 
     def close(self) -> None:
         """End the compiling process, if there is one."""
-        if self._warming is not None:
-            self._warming.close()
-            self._warming = None
+        self._choice.close()
 
-    def _look_at_warming(self) -> None:
-        """Note that the programs are compiled; switch when the stack is empty."""
-        result = self._warming.result() if self._warming is not None else None
-        if result is not None and self._asked is not None:
-            self.close()
-            self._compiled[self._asked] = result
-            self._draining = result and self._asked == (self._stack_key, self._width)
+    def _look_at_compiling(self) -> None:
+        """Let the stack drain once its programs are compiled; drop it when it is empty."""
+        if self._choice.newly_compiled() == (self._stack_key, self._choice.width):
+            self._draining = True
         if self._draining and (self._stack is None or not self._stack.busy):
             self._draining = False
             self._drop_stack()  # the next assignment builds the compiled one
@@ -175,13 +151,13 @@ class Runner:
         events = stack.tick()
         if seated:
             self._use.tick(time.monotonic() - begun)
-        self._tell(events)
+        self._announcer.tell(events)
 
     def _look_at_slots(self) -> None:
         if self._use.changed:
             seated = [] if self._stack is None else cast(list[Key], self._stack.keys())
             waiting = [_key(item) for item in self._backlog if item["stack"] == self._stack_key]
-            self._use.occupy(self._stack_key, self._width, seated, waiting)
+            self._use.occupy(self._stack_key, self._choice.width, seated, waiting)
 
     def _refill(self) -> None:
         while self._backlog and not self._draining:
@@ -191,8 +167,9 @@ class Runner:
                 return
             try:
                 if self._stack is None or not same:
+                    self._drop_stack()  # its memory is needed
                     self._stack, self._stack_key = self._build(head), head["stack"]
-                self._announce(self._stack_key)
+                self._announcer.stack(self._stack_key)
                 self._admit(head, self._stack)
             except OtherProgram as error:
                 self._decline(head, str(error))
@@ -200,7 +177,7 @@ class Runner:
             except Exception as error:  # the trial's boundary: the workload's own code runs here
                 if is_out_of_memory(error):
                     raise
-                self._end(_key(head), "error", error=traceback.format_exc())
+                self._announcer.end(_key(head), "error", error=traceback.format_exc())
             self._backlog.popleft()
 
     def _decline(self, head: Json, why: str) -> None:
@@ -209,59 +186,12 @@ class Runner:
         given_back = [item for item in self._backlog if item["study_id"] == head["study_id"]]
         self._backlog = deque(item for item in self._backlog if item["study_id"] != head["study_id"])
         for item in given_back:
-            self._end(_key(item), "displaced", error=why)
+            self._announcer.end(_key(item), "displaced", error=why)
 
     def _build(self, head: Json) -> Stack:
-        self._drop_stack()  # its memory is needed
-        name, params = head["workload"], head["workload_params"]
-        address = (name, repr(sorted(params.items())))
-        if address not in self._tasks:
-            self._tasks = {address: workloads.load(name, params)}
-        task, size = self._tasks[address], head["micro_batch"]
-        pinned = head["program"]
-        path = self._path(head) if pinned is None else self._pinned_path(pinned)
-        stack = Stack(task, width=self._width, micro_batch=size, device=self._device, path=path)
-        if pinned is not None:
-            check_whole(pinned, stack.program)
+        stack = self._choice.build(head)
         stack.keep_weights = self._checkpoints is not None and self._checkpoints.scope == SHARED
         return stack
-
-    def _pinned_path(self, pinned: Program) -> str:
-        """Prepare for the program of a reproducible study: its width, where that is free, and its path."""
-        own: Program = {"device": torch.device(self._device).type, "threads": torch.get_num_threads()}
-        check(pinned, own if self._width_is_free else {**own, "width": self._width})
-        if pinned["width"] != self._width:
-            self._width = int(pinned["width"] or 1)
-            self._send({"width": self._width})
-        return str(pinned["path"])
-
-    def _path(self, head: Json) -> str:
-        """Take over what a probe chose for this stack: its width where that is free, and its path."""
-        name, params, size = head["workload"], head["workload_params"], head["micro_batch"]
-        found = stored(key(name, params, size, place_of(torch.device(self._device))))
-        choice = found.with_threads(torch.get_num_threads()) if found is not None else None
-        width = DEFAULT_WIDTH if choice is None else choice.best.width
-        if self._width_is_free and width != self._width:
-            self._width = width
-            self._send({"width": self._width})
-        if choice is None:
-            return "auto"
-        path = choice.path_at(self._width)
-        if path != "compiled":
-            return "auto" if path == "eager" else path
-        if head["reproducible"]:
-            return path  # a reproducible study waits for the compiler here: it cannot change its program later
-        programs = head["stack"], self._width
-        if programs in self._compiled:
-            return "compiled" if self._compiled[programs] else "auto"
-        if self._warming is not None and self._asked == programs:
-            return "auto"
-        self.close()
-        self._asked = programs
-        wanted = {"workload": name, "workload_params": params, "micro_batch": size, "width": self._width}
-        place = {"device": self._device, "threads": torch.get_num_threads(), "workloads": self._sources}
-        self._warming = Warming(wanted | place)
-        return "auto"
 
     def _admit(self, head: Json, stack: Stack) -> None:
         self._send({"started": [head["trial"], head["attempt"]], "program": stack.program})
@@ -305,14 +235,9 @@ class Runner:
         if self._stack is None or found is None:
             return
         key, slot = found
-        self._tell(self._stack.say())  # a checkpoint is never told ahead of its trial's rows
+        self._announcer.tell(self._stack.say())  # a checkpoint is never told ahead of its trial's rows
         if self._stack.slot_of(key) == slot:  # unless the trial has just diverged
             checkpoints.take(self._stack, key, slot)
-
-    def _announce(self, key: str | None) -> None:
-        if key != self._announced:
-            self._announced = key
-            self._send({"stack": key})
 
     def _narrow(self) -> None:
         """Halve the stack after running out of memory; its trials go back to the server."""
@@ -322,15 +247,13 @@ class Runner:
         self._backlog = deque(item for item in self._backlog if _key(item) not in held)
         return_freed_memory()
         self._drop_stack()
-        if self._width == 1:
+        if self._choice.width == 1:
             for key in held:
-                self._end(key, "finished", infeasible="oom")
+                self._announcer.end(key, "finished", infeasible="oom")
             return
-        self._width, self._width_is_free = self._width // 2, False
-        log.warning("out of memory: the stack is halved", extra={"action": "narrow", "width": self._width})
-        self._send({"width": self._width})
+        self._choice.narrow()
         for key in held:
-            self._end(key, "displaced")
+            self._announcer.end(key, "displaced")
 
     def _drop_stack(self) -> None:
         """Give the stack's memory back now."""
@@ -338,49 +261,6 @@ class Runner:
             self._stack.close()
         self._stack, self._stack_key = None, None
         give_back(torch.device(self._device))
-
-    def _tell(self, events: list[Event]) -> None:
-        for event in events:
-            trial, attempt = cast(Key, event.key)
-            if isinstance(event, Ended):
-                self._end(
-                    (trial, attempt),
-                    event.outcome,
-                    event.infeasible,
-                    event.step,
-                    event.examples,
-                    event.error,
-                    event.weights,
-                )
-                continue
-            row = {name: getattr(event, name) for name in ("step", "examples", "elapsed_s")}
-            noise = None if event.noise is None else asdict(event.noise)
-            metrics = dict(event.metrics)
-            self._send({"row": {"trial": trial, "attempt": attempt, **row, "metrics": metrics, "noise": noise}})
-
-    def _end(
-        self,
-        key: Key,
-        outcome: str,
-        infeasible: str | None = None,
-        step: int = 0,
-        examples: int = 0,
-        error: str | None = None,
-        weights: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        message = {"trial": key[0], "attempt": key[1], "outcome": outcome, "infeasible": infeasible}
-        ended = {**message, "step": step, "examples": examples, "error": error}
-        if self._checkpoints is not None and weights is not None and self._checkpoints.watches(key):
-            self._send({"left": list(key)})
-            self._checkpoints.keep_weights(key, ended, weights)
-        else:
-            self._send({"ended": ended})
-        self._forget(key, done=outcome == "finished")
-
-    def _forget(self, key: Key, done: bool = False) -> None:
-        self._use.forget(key)
-        if self._checkpoints is not None:
-            self._checkpoints.forget(key, done=done)
 
 
 def _key(assignment: Json) -> Key:
