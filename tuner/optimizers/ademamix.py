@@ -27,6 +27,7 @@ from torch import Tensor
 
 from tuner.optimizers.adam_moments import adam_scalars, average, average_squares, root
 from tuner.optimizers.adam_table import BETA1, BETA2, DECOUPLED_DECAY, EPS, LR
+from tuner.optimizers.entries import decay_rate, without_zero
 from tuner.optimizers.power import power, whole_blocks
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
 from tuner.study.hyperparameter import Hyperparameter, Search
@@ -46,20 +47,16 @@ class AdEMAMix(ElementwiseRule):
         LR,
         BETA1,
         BETA2,
-        Hyperparameter(
-            name="beta3",
-            default=0.9999,
-            description="decay of the slow average",
-            low=0.0,
-            low_open=True,
-            high=1.0,
-            high_open=True,
-            search=Search(
-                min=0.99,
-                max=0.9999,
-                scaling="reverse_log",
-                source=f"{_PAPER}: 0.9999, and 0.999 for short runs; lowered to 0.99 by us for runs of few steps",
-            ),
+        without_zero(
+            decay_rate(
+                "beta3",
+                0.9999,
+                "the slow average",
+                0.99,
+                0.9999,
+                f"{_PAPER}: 0.9999, and 0.999 for short runs; lowered to 0.99 by us for runs of few steps",
+                swept=True,
+            )
         ),
         Hyperparameter(
             name="alpha",

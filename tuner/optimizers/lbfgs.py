@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from tuner.optimizers.descent import QUASI_NEWTON_LR, SearchRule
+from tuner.optimizers.entries import choice
 from tuner.optimizers.gd_exact import first_step
 from tuner.optimizers.line_search import C1, C2, Line
 from tuner.optimizers.rows import Objective, column, dot, largest
@@ -71,12 +72,7 @@ class LBFGS(SearchRule):
     memory = "2 history + 2"
     hyperparameters = (
         QUASI_NEWTON_LR,
-        Hyperparameter(
-            name="line_search",
-            default="wolfe",
-            description="how the step's length is found: strong Wolfe, or fixed at lr",
-            choices=("wolfe", "fixed"),
-        ),
+        choice("line_search", "wolfe", "how the step's length is found: strong Wolfe, or fixed at lr", "fixed"),
         _count("history", 10, MOST_PAIRS, "pairs remembered"),
         _count("iterations", 1, 1000, "iterations per step, on the same examples"),
         _count("max_evaluations", 25, 10_000, "evaluations after which a step ends, the one at its start counted"),

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tuner.optimizers.conjugate_gradient import descent_direction
 from tuner.optimizers.descent import QUASI_NEWTON_LR, SearchRule
+from tuner.optimizers.entries import choice
 from tuner.optimizers.line_search import C1, C2, SHRINK, Line, backtrack, max_evaluations
 from tuner.optimizers.rows import Objective, dot
 from tuner.optimizers.rule import State
@@ -57,11 +58,8 @@ class NewtonCG(SearchRule):
             integer=True,
             structural=True,
         ),
-        Hyperparameter(
-            name="line_search",
-            default="wolfe",
-            description="how the step's length is found: strong Wolfe, or Armijo's backtracking",
-            choices=("wolfe", "armijo"),
+        choice(
+            "line_search", "wolfe", "how the step's length is found: strong Wolfe, or Armijo's backtracking", "armijo"
         ),
         C1,
         C2,

@@ -33,8 +33,8 @@ import torch
 from torch import Tensor
 
 from tuner.optimizers.adam_moments import adam_scalars, adamw_step
+from tuner.optimizers.entries import decay_rate, learning_rate, non_negative, weight_decay, whole_number
 from tuner.optimizers.matrix_product import aligned, identity, in_batches, multiply, norms, sum_by_halving
-from tuner.optimizers.matrix_table import decay_rate, learning_rate, non_negative, weight_decay, whole_number
 from tuner.optimizers.matrix_view import matrix_shape, picked, rows_where, write_back
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial

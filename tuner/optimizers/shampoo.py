@@ -32,9 +32,9 @@ import torch
 from torch import Tensor
 
 from tuner.optimizers.adam_moments import adam_scalars, adamw_step
+from tuner.optimizers.entries import choice, decay_rate, learning_rate, non_negative, weight_decay, whole_number
 from tuner.optimizers.matrix_product import aligned, multiply, norms
 from tuner.optimizers.matrix_root import inverse_root
-from tuner.optimizers.matrix_table import choice, decay_rate, learning_rate, non_negative, weight_decay, whole_number
 from tuner.optimizers.matrix_view import Blocks, matrix_shape, picked, rows_where, write_back
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial
