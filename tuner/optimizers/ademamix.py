@@ -27,7 +27,7 @@ from torch import Tensor
 
 from tuner.optimizers.adam_moments import adam_scalars, average, average_squares, root
 from tuner.optimizers.adam_table import BETA1, BETA2, DECOUPLED_DECAY, EPS, LR
-from tuner.optimizers.entries import decay_rate, without_zero
+from tuner.optimizers.entries import decay_rate, non_negative, without_zero
 from tuner.optimizers.power import power, whole_blocks
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
 from tuner.study.hyperparameter import Hyperparameter, Search
@@ -58,12 +58,14 @@ class AdEMAMix(ElementwiseRule):
                 swept=True,
             )
         ),
-        Hyperparameter(
-            name="alpha",
-            default=5.0,
-            description="weight of the slow average beside the fast one",
-            low=0.0,
-            search=Search(min=1.0, max=10.0, swept=False, source=f"{_PAPER}: 4-10 is good; lowered to 1 by us"),
+        non_negative(
+            "alpha",
+            5.0,
+            "weight of the slow average beside the fast one",
+            1.0,
+            10.0,
+            f"{_PAPER}: 4-10 is good; lowered to 1 by us",
+            scaling="linear",
         ),
         Hyperparameter(
             name="slow_warmup",

@@ -33,10 +33,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from tuner.optimizers.adam_moments import adam_scalars, adamw_step
+from tuner.optimizers.adam_moments import adamw_step, fallback_scalars
 from tuner.optimizers.entries import (
     choice,
     decay_rate,
+    fallback_lr_ratio,
     fixed_number,
     learning_rate,
     non_negative,
@@ -84,14 +85,7 @@ class Muon(Rule):
             f"{_FPO}: best 0.95-0.98, 0.8 is worse",
         ),
         weight_decay(0.1, 5e-3, 0.3, f"holds 0.1 ({_FPO}) and 0.025-0.05 ({_NANOGPT}); ends are ours"),
-        non_negative(
-            "fallback_lr_ratio",
-            0.3,
-            "AdamW's learning rate for head, embeddings and vectors, as a multiple of lr",
-            0.05,
-            1.0,
-            f"{_FPO}: best 0.2-0.3; ends are ours",
-        ),
+        fallback_lr_ratio(0.3, "head, embeddings and vectors", 0.05, 1.0, f"{_FPO}: best 0.2-0.3; ends are ours"),
         decay_rate("beta1", 0.9, "AdamW's first moment in the fallback", 0.8, 0.95, f"{_FPO}: flat around 0.9"),
         decay_rate(
             "beta2", 0.95, "AdamW's second moment in the fallback", 0.9, 0.999, "0.95 is the author's; ends are ours"
@@ -161,14 +155,7 @@ class Muon(Rule):
     def _fallback_step(
         self, names: list[str], grads: Tensors, params: Tensors, state: State, hp: Mapping[str, Tensor]
     ) -> None:
-        scalars = adam_scalars(
-            step=state.step,
-            lr=hp["lr"] * hp["fallback_lr_ratio"],
-            beta1=hp["beta1"],
-            beta2=hp["beta2"],
-            eps=hp["eps"],
-            weight_decay=hp["weight_decay"],
-        )
+        scalars = fallback_scalars(state.step, hp, beta1=hp["beta1"], eps=hp["eps"])
         for name in names:
             first, second = state.buffers["exp_avg"][name], state.buffers["exp_avg_sq"][name]
             adamw_step(grads[name], params[name], first, second, scalars)
