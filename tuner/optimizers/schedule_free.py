@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tuner.optimizers.entries import non_negative
+from tuner.optimizers.entries import below_one, non_negative, without_zero
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import State, Tensors, per_trial
 from tuner.study.hyperparameter import Hyperparameter, Search
@@ -53,6 +53,14 @@ AVERAGING = (
         scaling="linear",
     ),
 )
+
+
+def interpolation(name: str) -> Hyperparameter:
+    """Return the weight of the average in y, in (0, 1); each rule calls it by the name of what it replaces."""
+    description = "where gradients are taken: 1 at the average, towards 0 at the leading sequence"
+    source = f"{PAPER}: 0.9, 0.95 and 0.98; 0.8 is ours"
+    return without_zero(below_one(name, 0.9, description, 0.8, 0.98, source, swept=True))
+
 
 TRIAL_STATE: dict[str, tuple[int, ...]] = {"lr_max": (), "weight_sum": (2,)}
 """The largest lr so far, and the sum of all weights: rounded to the parameters' type, and what is left."""

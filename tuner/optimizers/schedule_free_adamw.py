@@ -20,10 +20,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from tuner.optimizers.entries import below_one, decay_rate, learning_rate, non_negative, weight_decay, without_zero
+from tuner.optimizers.entries import decay_rate, learning_rate, non_negative, weight_decay
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial
-from tuner.optimizers.schedule_free import AVERAGING, PAPER, TRIAL_STATE, averaged, averaging, lead, start_leading
+from tuner.optimizers.schedule_free import (
+    AVERAGING,
+    PAPER,
+    TRIAL_STATE,
+    averaged,
+    averaging,
+    interpolation,
+    lead,
+    start_leading,
+)
 
 
 class ScheduleFreeAdamW(Rule):
@@ -42,17 +51,7 @@ class ScheduleFreeAdamW(Rule):
             f"{PAPER}: 1-10 times AdamW's, 2.5e-3 advised; ends are ours",
             description="learning rate of the leading sequence; 0 moves nothing",
         ),
-        without_zero(
-            below_one(
-                "beta1",
-                0.9,
-                "where gradients are taken: 1 at the average, towards 0 at the leading sequence",
-                0.8,
-                0.98,
-                f"{PAPER}: 0.9, 0.95 and 0.98; 0.8 is ours",
-                swept=True,
-            )
-        ),
+        interpolation("beta1"),
         decay_rate("beta2", 0.999, "the second moment", 0.9, 0.999, f"{PAPER}: 0.999; 0.9 ours"),
         non_negative(
             "eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{PAPER}: 1e-8; ends are ours"

@@ -16,10 +16,19 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from tuner.optimizers.entries import below_one, learning_rate, weight_decay, without_zero
+from tuner.optimizers.entries import learning_rate, weight_decay
 from tuner.optimizers.heavy_ball import penalised
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors
-from tuner.optimizers.schedule_free import AVERAGING, PAPER, TRIAL_STATE, averaged, averaging, lead, start_leading
+from tuner.optimizers.schedule_free import (
+    AVERAGING,
+    PAPER,
+    TRIAL_STATE,
+    averaged,
+    averaging,
+    interpolation,
+    lead,
+    start_leading,
+)
 
 
 class ScheduleFreeSGD(Rule):
@@ -38,17 +47,7 @@ class ScheduleFreeSGD(Rule):
             f"{PAPER}: 10-50 times SGD's; ends are ours",
             description="learning rate of the leading sequence; 0 moves nothing",
         ),
-        without_zero(
-            below_one(
-                "momentum",
-                0.9,
-                "where gradients are taken: 1 at the average, towards 0 at the leading sequence",
-                0.8,
-                0.98,
-                f"{PAPER}: 0.9, 0.95 and 0.98; 0.8 is ours",
-                swept=True,
-            )
-        ),
+        interpolation("momentum"),
         weight_decay(
             0.0,
             1e-6,
