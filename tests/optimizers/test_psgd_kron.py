@@ -90,11 +90,19 @@ def test_steps_that_fit_are_those_of_the_usual_schedule(share):
 
 
 def test_long_sides_get_no_factor_and_fallbacks_are_adamw():
-    hp = {"lr": 0.1, "momentum": 0.8, "beta2": 0.9, "eps": 1e-6, "weight_decay": 0.3, "max_dim": 5}
+    hp = {
+        "lr": 0.1,
+        "fallback_lr_ratio": 0.25,
+        "momentum": 0.8,
+        "beta2": 0.9,
+        "eps": 1e-6,
+        "weight_decay": 0.3,
+        "max_dim": 5,
+    }
     params = {"p": random(2, 4, 6), "bias": random(2, 7, seed=1)}
     grads = {"p": random(2, 4, 6, seed=2), "bias": random(2, 7, seed=3)}
     stack = Stacked("psgd_kron", {key: value.clone() for key, value in params.items()}, hp)
-    adamw_hp = {"lr": 0.1, "beta1": 0.8, "beta2": 0.9, "eps": 1e-6, "weight_decay": 0.3}
+    adamw_hp = {"lr": 0.025, "beta1": 0.8, "beta2": 0.9, "eps": 1e-6, "weight_decay": 0.3}
     adamw = Stacked("adamw", {"bias": params["bias"].clone()}, adamw_hp)
     for _ in range(3):
         stack.step(grads)

@@ -75,6 +75,20 @@ def test_constrained_parameters_shrink_into_their_balls():
     assert torch.linalg.svdvals(stack.params["matrix"]).max() <= BAND[1] * math.sqrt(8 / 3)
 
 
+def test_matrices_of_one_flattened_shape_go_together_without_changing_a_bit():
+    roles = {"first": "matrix", "kernel": "convolution", "last": "matrix"}
+    generator = torch.Generator().manual_seed(3)
+    shapes = {"first": (8, 6), "kernel": (8, 3, 2, 1), "last": (8, 6)}
+    grads = {name: torch.randn(2, *shape, generator=generator) for name, shape in shapes.items()}
+    together = Stacked("scion", {name: torch.zeros_like(g) for name, g in grads.items()}, {}, roles=roles)
+    together.step(grads)
+    for name, grad in grads.items():
+        alone = Stacked("scion", {name: torch.zeros_like(grad)}, {}, roles={name: roles[name]})
+        alone.step({name: grad})
+        assert alone.params[name].abs().min() > 0
+        assert torch.equal(alone.params[name], together.params[name])
+
+
 def test_momentum_is_the_share_kept():
     """After gradients g and then 0 the average is still along g; with the authors' convention momentum 1 forgets it."""
     grads = draw()

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from tuner.optimizers.entries import learning_rate, non_negative, weight_decay
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial
 from tuner.optimizers.sums import along, column_squares, row_squares, total_square
@@ -45,17 +46,12 @@ class Adafactor(Rule):
     decay = "decoupled"
     memory = "(m + k) / (m k); 1 for vectors"
     hyperparameters = (
-        Hyperparameter(
-            name="lr",
-            default=1e-2,
+        learning_rate(
+            1e-2,
+            1e-4,
+            0.1,
+            "AlgoPerf, arXiv:2306.07179: 1e-4-1e-2, log; raised by us, as torch's default 1e-2 was its end",
             description="cap of the relative step: a step changes a parameter by about lr of its size; 0 moves nothing",
-            low=0.0,
-            search=Search(
-                min=1e-4,
-                max=0.1,
-                scaling="log",
-                source="AlgoPerf, arXiv:2306.07179: 1e-4-1e-2, log; raised by us, as torch's default 1e-2 was its end",
-            ),
         ),
         Hyperparameter(
             name="beta2_decay",
@@ -66,19 +62,21 @@ class Adafactor(Rule):
                 min=-1.0, max=-0.5, swept=False, source=f"{_PAPER}, section 7.2: 0.5 to 1 tried, 0.8 advised"
             ),
         ),
-        Hyperparameter(
-            name="eps1",
-            default=0.0,
-            description="smallest root of the second moment; 0 stands for the machine epsilon of the parameters' type",
-            low=0.0,
-            search=Search(min=1e-15, max=1e-7, scaling="log", swept=False, source=f"{_PAPER}: √1e-30; upper end ours"),
+        non_negative(
+            "eps1",
+            0.0,
+            "smallest root of the second moment; 0 stands for the machine epsilon of the parameters' type",
+            1e-15,
+            1e-7,
+            f"{_PAPER}: √1e-30; upper end ours",
         ),
-        Hyperparameter(
-            name="eps2",
-            default=1e-3,
-            description="smallest size of a parameter for which steps are relative: lets zeros grow",
-            low=0.0,
-            search=Search(min=1e-4, max=1e-2, scaling="log", swept=False, source=f"{_PAPER}: 1e-3; ends are ours"),
+        non_negative(
+            "eps2",
+            1e-3,
+            "smallest size of a parameter for which steps are relative: lets zeros grow",
+            1e-4,
+            1e-2,
+            f"{_PAPER}: 1e-3; ends are ours",
         ),
         Hyperparameter(
             name="clip_threshold",
@@ -87,13 +85,7 @@ class Adafactor(Rule):
             low=1.0,
             search=Search(min=1.0, max=2.0, swept=False, source=f"{_PAPER}, section 6: 1 advised, 2 tried"),
         ),
-        Hyperparameter(
-            name="weight_decay",
-            default=0.0,
-            description="decoupled decay: each step shrinks the parameter by the factor 1 - lr · weight_decay",
-            low=0.0,
-            search=Search(min=1e-3, max=1.0, scaling="log", swept=False, source="AlgoPerf, arXiv:2306.07179, log"),
-        ),
+        weight_decay(0.0, 1e-3, 1.0, "AlgoPerf, arXiv:2306.07179, log", swept=False),
     )
 
     @classmethod

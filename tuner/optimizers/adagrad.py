@@ -20,9 +20,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from tuner.optimizers.entries import learning_rate, non_negative
 from tuner.optimizers.heavy_ball import WEIGHT_DECAY, penalised
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
-from tuner.study.hyperparameter import Hyperparameter, Search
 
 
 class Adagrad(ElementwiseRule):
@@ -34,45 +34,25 @@ class Adagrad(ElementwiseRule):
     reference = "Duchi, Hazan and Singer 2011, https://jmlr.org/papers/v12/duchi11a.html"
     decay = "l2"
     hyperparameters = (
-        Hyperparameter(
-            name="lr",
-            default=1e-2,
+        learning_rate(
+            1e-2,
+            1e-3,
+            1.0,
+            "ours: a decade below and two above the 0.01 of torch and Keras, because the steps only shrink",
             description="learning rate: the size of each element's first step; 0 moves nothing",
-            low=0.0,
-            search=Search(
-                min=1e-3,
-                max=1.0,
-                scaling="log",
-                source="ours: a decade below and two above the 0.01 of torch and Keras, because the steps only shrink",
-            ),
         ),
-        Hyperparameter(
-            name="lr_decay",
-            default=0.0,
-            description="divides the learning rate of update t by 1 + (t - 1) · lr_decay",
-            low=0.0,
-            search=Search(min=1e-6, max=1e-2, scaling="log", swept=False, source="ours"),
+        non_negative(
+            "lr_decay", 0.0, "divides the learning rate of update t by 1 + (t - 1) · lr_decay", 1e-6, 1e-2, "ours"
         ),
-        Hyperparameter(
-            name="initial_accumulator_value",
-            default=0.0,
-            description="what the sum of squares starts with; a large one makes the first steps smaller",
-            low=0.0,
-            search=Search(
-                min=1e-6,
-                max=1.0,
-                scaling="log",
-                swept=False,
-                source="ours; optax starts with 0.1, torch with 0",
-            ),
+        non_negative(
+            "initial_accumulator_value",
+            0.0,
+            "what the sum of squares starts with; a large one makes the first steps smaller",
+            1e-6,
+            1.0,
+            "ours; optax starts with 0.1, torch with 0",
         ),
-        Hyperparameter(
-            name="eps",
-            default=1e-10,
-            description="added to the root of the sum",
-            low=0.0,
-            search=Search(min=1e-12, max=1e-4, scaling="log", swept=False, source="ours; torch 1e-10, optax 1e-7"),
-        ),
+        non_negative("eps", 1e-10, "added to the root of the sum", 1e-12, 1e-4, "ours; torch 1e-10, optax 1e-7"),
         WEIGHT_DECAY,
     )
 

@@ -26,10 +26,10 @@ from torch import Tensor
 
 from tuner.optimizers.adam_moments import average, average_squares, root
 from tuner.optimizers.adam_table import BETA1, BETA2, EPS, LR
+from tuner.optimizers.entries import choice
 from tuner.optimizers.heavy_ball import WEIGHT_DECAY, penalised
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
-from tuner.study.hyperparameter import Hyperparameter
 
 
 class Adam(ElementwiseRule):
@@ -45,11 +45,12 @@ class Adam(ElementwiseRule):
         BETA1,
         BETA2,
         replace(EPS, description="keeps the denominator from 0, where eps_placement says"),
-        Hyperparameter(
-            name="eps_placement",
-            default="outside",
-            description="outside: √v̂ + eps; outside_hat: √v̂ + eps / √(1 - beta2^t); inside: √(v̂ + eps)",
-            choices=("outside", "outside_hat", "inside"),
+        choice(
+            "eps_placement",
+            "outside",
+            "outside: √v̂ + eps; outside_hat: √v̂ + eps / √(1 - beta2^t); inside: √(v̂ + eps)",
+            "outside_hat",
+            "inside",
         ),
         WEIGHT_DECAY,
     )

@@ -4,6 +4,7 @@ Scalar arithmetic (bias corrections, 1 - beta) is done once per update on float6
 parameters' type last: 1 - float32(0.999) is off by 1.3e-5 relative.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,15 @@ def adam_scalars(
         eps=eps,
         shrink=1 - lr * weight_decay,
     )
+
+
+def fallback_scalars(step: Tensor, hp: Mapping[str, Tensor], *, beta1: Tensor, eps: Tensor) -> AdamScalars:
+    """Compute AdamW's coefficients for what a matrix rule leaves to it, at lr · fallback_lr_ratio; all float64 [T].
+
+    `beta1` and `eps` are the rule's own, which may go by other names; beta2 and weight_decay are read from `hp`.
+    """
+    lr = hp["lr"] * hp["fallback_lr_ratio"]
+    return adam_scalars(step=step, lr=lr, beta1=beta1, beta2=hp["beta2"], eps=eps, weight_decay=hp["weight_decay"])
 
 
 def average(buffer: Tensor, value: Tensor, beta: Tensor, rest: Tensor, scratch: Tensor | None = None) -> Tensor:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from tuner.optimizers.adam_moments import adam_scalars, average, average_squares, root
 from tuner.optimizers.adam_table import BETA1, BETA2, DECOUPLED_DECAY, EPS, LR
+from tuner.optimizers.entries import decay_rate, non_negative, without_zero
 from tuner.optimizers.power import power, whole_blocks
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
 from tuner.study.hyperparameter import Hyperparameter, Search
@@ -46,27 +47,25 @@ class AdEMAMix(ElementwiseRule):
         LR,
         BETA1,
         BETA2,
-        Hyperparameter(
-            name="beta3",
-            default=0.9999,
-            description="decay of the slow average",
-            low=0.0,
-            low_open=True,
-            high=1.0,
-            high_open=True,
-            search=Search(
-                min=0.99,
-                max=0.9999,
-                scaling="reverse_log",
-                source=f"{_PAPER}: 0.9999, and 0.999 for short runs; lowered to 0.99 by us for runs of few steps",
-            ),
+        without_zero(
+            decay_rate(
+                "beta3",
+                0.9999,
+                "the slow average",
+                0.99,
+                0.9999,
+                f"{_PAPER}: 0.9999, and 0.999 for short runs; lowered to 0.99 by us for runs of few steps",
+                swept=True,
+            )
         ),
-        Hyperparameter(
-            name="alpha",
-            default=5.0,
-            description="weight of the slow average beside the fast one",
-            low=0.0,
-            search=Search(min=1.0, max=10.0, swept=False, source=f"{_PAPER}: 4-10 is good; lowered to 1 by us"),
+        non_negative(
+            "alpha",
+            5.0,
+            "weight of the slow average beside the fast one",
+            1.0,
+            10.0,
+            f"{_PAPER}: 4-10 is good; lowered to 1 by us",
+            scaling="linear",
         ),
         Hyperparameter(
             name="slow_warmup",

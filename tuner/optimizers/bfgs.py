@@ -22,12 +22,12 @@ from torch import Tensor
 
 from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.descent import QUASI_NEWTON_LR, SearchRule
+from tuner.optimizers.entries import choice
 from tuner.optimizers.gd_exact import first_step
 from tuner.optimizers.line_search import C1, C2, SHRINK, Line, Point, backtrack, max_evaluations
 from tuner.optimizers.rows import Objective, column, dot, matrix_vector
 from tuner.optimizers.rule import Shapes, State
 from tuner.optimizers.wolfe import strong_wolfe
-from tuner.study.hyperparameter import Hyperparameter
 
 MOST_PARAMETERS = 4096
 """H then takes 64 MiB per trial in float32."""
@@ -43,11 +43,12 @@ class BFGS(SearchRule):
     memory = "P per trial of P numbers"
     hyperparameters = (
         QUASI_NEWTON_LR,
-        Hyperparameter(
-            name="line_search",
-            default="wolfe",
-            description="how the step's length is found: strong Wolfe, Armijo's backtracking, or fixed at lr",
-            choices=("wolfe", "armijo", "fixed"),
+        choice(
+            "line_search",
+            "wolfe",
+            "how the step's length is found: strong Wolfe, Armijo's backtracking, or fixed at lr",
+            "armijo",
+            "fixed",
         ),
         C1,
         C2,

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tuner.optimizers.conjugate_gradient import descent_direction
 from tuner.optimizers.descent import RELAXATION_LR, SearchRule
+from tuner.optimizers.entries import choice
 from tuner.optimizers.gd_exact import TOLERANCE
 from tuner.optimizers.line_search import Line, max_evaluations, relaxed
 from tuner.optimizers.rows import Objective, dot, sum_by_halving
@@ -44,12 +45,7 @@ class CoordinateDescent(SearchRule):
     memory = "0"
     hyperparameters = (
         RELAXATION_LR,
-        Hyperparameter(
-            name="order",
-            default="cyclic",
-            description="which block is next",
-            choices=("cyclic", "random", "gauss_southwell"),
-        ),
+        choice("order", "cyclic", "which block is next", "random", "gauss_southwell"),
         Hyperparameter(
             name="block_size",
             default=1,

@@ -8,18 +8,17 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from tuner.optimizers.entries import learning_rate
 from tuner.optimizers.rows import Objective
 from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors
 from tuner.study.hyperparameter import Hyperparameter, Search
 
-QUASI_NEWTON_LR = Hyperparameter(
-    name="lr",
-    default=1.0,
+QUASI_NEWTON_LR = learning_rate(
+    1.0,
+    0.1,
+    2.0,
+    "1 is the step of the quadratic model (torch's default); ends are ours",
     description="first step tried, as a multiple of the direction (1 is the model's own step); 0 moves nothing",
-    low=0.0,
-    search=Search(
-        min=0.1, max=2.0, scaling="log", source="1 is the step of the quadratic model (torch's default); ends are ours"
-    ),
 )
 RELAXATION_LR = Hyperparameter(
     name="lr",

@@ -12,9 +12,9 @@ Used with: lr just below 2 / L on a quadratic of largest curvature L, where it d
 
 from torch import Tensor
 
+from tuner.optimizers.entries import learning_rate
 from tuner.optimizers.heavy_ball import descend
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors
-from tuner.study.hyperparameter import Hyperparameter, Search
 
 
 class GradientDescent(ElementwiseRule):
@@ -25,14 +25,12 @@ class GradientDescent(ElementwiseRule):
     formula = "p ← p - lr · g"
     reference = "Cauchy 1847; Nesterov 2004, Introductory Lectures on Convex Optimization, section 2.1.5"
     hyperparameters = (
-        Hyperparameter(
-            name="lr",
-            default=0.5,
+        learning_rate(
+            0.5,
+            1e-3,
+            3.0,
+            "as sgd: below 2 / L for standardised inputs; ends are ours",
             description="learning rate: the step is lr times the gradient; 0 moves nothing",
-            low=0.0,
-            search=Search(
-                min=1e-3, max=3.0, scaling="log", source="as sgd: below 2 / L for standardised inputs; ends are ours"
-            ),
         ),
     )
 

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from tuner.optimizers.descent import SearchRule
+from tuner.optimizers.entries import learning_rate
 from tuner.optimizers.line_search import C1, SHRINK, Line, backtrack, max_evaluations
 from tuner.optimizers.rows import Objective
 from tuner.optimizers.rule import Shapes, State
-from tuner.study.hyperparameter import Hyperparameter, Search
+from tuner.study.hyperparameter import Hyperparameter
 
 _MOST = 1e10
 """The largest factor: on a slope without end, steps would grow until they overflow."""
@@ -38,12 +39,12 @@ class GradientDescentArmijo(SearchRule):
     reference = "Armijo 1966, https://doi.org/10.2140/pjm.1966.16.1"
     memory = "a number per trial"
     hyperparameters = (
-        Hyperparameter(
-            name="lr",
-            default=1.0,
+        learning_rate(
+            1.0,
+            1e-2,
+            10.0,
+            "holds 1 (Armijo 1966, scipy); ends are ours",
             description="first step tried, as a multiple of the gradient; 0 moves nothing",
-            low=0.0,
-            search=Search(min=1e-2, max=10.0, scaling="log", source="holds 1 (Armijo 1966, scipy); ends are ours"),
         ),
         C1,
         SHRINK,

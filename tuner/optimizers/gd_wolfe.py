@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from tuner.optimizers.descent import SearchRule
+from tuner.optimizers.entries import learning_rate
 from tuner.optimizers.line_search import C1, C2, Line, max_evaluations
 from tuner.optimizers.rows import Objective
 from tuner.optimizers.rule import State
 from tuner.optimizers.wolfe import strong_wolfe
-from tuner.study.hyperparameter import Hyperparameter, Search
 
 
 class GradientDescentWolfe(SearchRule):
@@ -33,12 +33,12 @@ class GradientDescentWolfe(SearchRule):
     reference = "Wolfe 1969, https://doi.org/10.1137/1011036"
     memory = "0"
     hyperparameters = (
-        Hyperparameter(
-            name="lr",
-            default=1.0,
+        learning_rate(
+            1.0,
+            1e-2,
+            10.0,
+            "holds 1 (torch's LBFGS, scipy); ends are ours",
             description="first step tried, as a multiple of the gradient; 0 moves nothing",
-            low=0.0,
-            search=Search(min=1e-2, max=10.0, scaling="log", source="holds 1 (torch's LBFGS, scipy); ends are ours"),
         ),
         C1,
         C2,

@@ -5,55 +5,40 @@ Single-rounding operations only, so a trial's bits do not depend on where in the
 
 from torch import Tensor
 
+from tuner.optimizers.entries import below_one, learning_rate, weight_decay
 from tuner.optimizers.rule import per_trial
-from tuner.study.hyperparameter import Hyperparameter, Search
 
-LR = Hyperparameter(
-    name="lr",
-    default=0.01,
+LR = learning_rate(
+    0.01,
+    1e-3,
+    1.0,
+    (
+        "ours, measured with momentum 0.9 on a 64-32-10 perceptron (digits): best 0.02-0.1 at batch 16, 0.2-0.5 at "
+        "256; 0.2 and 1 are too large (AlgoPerf, arXiv:2306.07179, searches 0.02-5 on large workloads)"
+    ),
     description="learning rate: the step is lr times the direction; 0 moves nothing",
-    low=0.0,
-    search=Search(
-        min=1e-3,
-        max=1.0,
-        scaling="log",
-        source=(
-            "ours, measured with momentum 0.9 on a 64-32-10 perceptron (digits): best 0.02-0.1 at batch 16, 0.2-0.5 at "
-            "256; 0.2 and 1 are too large (AlgoPerf, arXiv:2306.07179, searches 0.02-5 on large workloads)"
-        ),
-    ),
 )
 
-MOMENTUM = Hyperparameter(
-    name="momentum",
-    default=0.9,
-    description="share of the accumulated gradient kept at each step; steps grow to lr / (1 - momentum)",
-    low=0.0,
-    high=1.0,
-    high_open=True,
-    search=Search(
-        min=0.7,
-        max=0.995,
-        scaling="reverse_log",
-        source="AlgoPerf, arXiv:2306.07179, heavy-ball and Nesterov search spaces: 1 - momentum in 0.005-0.3, log",
-    ),
+MOMENTUM = below_one(
+    "momentum",
+    0.9,
+    "share of the accumulated gradient kept at each step; steps grow to lr / (1 - momentum)",
+    0.7,
+    0.995,
+    "AlgoPerf, arXiv:2306.07179, heavy-ball and Nesterov search spaces: 1 - momentum in 0.005-0.3, log",
+    swept=True,
 )
 
-WEIGHT_DECAY = Hyperparameter(
-    name="weight_decay",
-    default=0.0,
+WEIGHT_DECAY = weight_decay(
+    0.0,
+    1e-7,
+    1e-3,
+    (
+        "AlgoPerf, arXiv:2306.07179: 1e-7-5e-5, log; raised to 1e-3 to hold the 5e-4 of "
+        "wide residual networks (Zagoruyko and Komodakis 2016, arXiv:1605.07146)"
+    ),
     description="coupled L2 penalty: weight_decay times the parameter is added to the gradient",
-    low=0.0,
-    search=Search(
-        min=1e-7,
-        max=1e-3,
-        scaling="log",
-        swept=False,
-        source=(
-            "AlgoPerf, arXiv:2306.07179: 1e-7-5e-5, log; raised to 1e-3 to hold the 5e-4 of "
-            "wide residual networks (Zagoruyko and Komodakis 2016, arXiv:1605.07146)"
-        ),
-    ),
+    swept=False,
 )
 
 

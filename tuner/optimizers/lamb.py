@@ -22,10 +22,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from tuner.optimizers.entries import decay_rate, learning_rate, non_negative, weight_decay
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors, per_trial
 from tuner.optimizers.trust import EXCLUDED, is_excluded, trust_ratio
-from tuner.study.hyperparameter import Hyperparameter, Search
 
 _ALGOPERF = "AlgoPerf, arXiv:2306.07179, LAMB search space"
 
@@ -39,51 +39,24 @@ class LAMB(Rule):
     reference = "You et al. 2020, https://arxiv.org/abs/1904.00962"
     elementwise = False
     hyperparameters = (
-        Hyperparameter(
-            name="lr",
-            default=2e-3,
+        learning_rate(
+            2e-3,
+            1e-4,
+            3e-2,
+            f"{_ALGOPERF}: 1e-4-1e-2, log; raised to 3e-2 by us, as a share of a tensor's size",
             description="learning rate: a step changes a tensor by this share of its size; 0 moves nothing",
-            low=0.0,
-            search=Search(
-                min=1e-4,
-                max=3e-2,
-                scaling="log",
-                source=f"{_ALGOPERF}: 1e-4-1e-2, log; raised to 3e-2 by us, as a share of a tensor's size",
-            ),
         ),
-        Hyperparameter(
-            name="beta1",
-            default=0.9,
-            description="decay of the first moment",
-            low=0.0,
-            high=1.0,
-            high_open=True,
-            search=Search(min=0.7, max=0.95, scaling="reverse_log", source=f"{_ALGOPERF}: 1 - beta1 in 0.05-0.3, log"),
+        decay_rate("beta1", 0.9, "the first moment", 0.7, 0.95, f"{_ALGOPERF}: 1 - beta1 in 0.05-0.3, log", swept=True),
+        decay_rate("beta2", 0.999, "the second moment", 0.9, 0.999, "0.999 is the paper's; ends are ours"),
+        non_negative(
+            "eps", 1e-6, "added to the root of the second moment", 1e-8, 1e-4, "1e-6 is the paper's; ends are ours"
         ),
-        Hyperparameter(
-            name="beta2",
-            default=0.999,
-            description="decay of the second moment",
-            low=0.0,
-            high=1.0,
-            high_open=True,
-            search=Search(
-                min=0.9, max=0.999, scaling="reverse_log", swept=False, source="0.999 is the paper's; ends are ours"
-            ),
-        ),
-        Hyperparameter(
-            name="eps",
-            default=1e-6,
-            description="added to the root of the second moment",
-            low=0.0,
-            search=Search(min=1e-8, max=1e-4, scaling="log", swept=False, source="1e-6 is the paper's; ends are ours"),
-        ),
-        Hyperparameter(
-            name="weight_decay",
-            default=0.01,
+        weight_decay(
+            0.01,
+            1e-3,
+            1.0,
+            f"{_ALGOPERF}: 1e-3-1, log",
             description="joins the direction before the ratio is taken: turns the step, does not lengthen it",
-            low=0.0,
-            search=Search(min=1e-3, max=1.0, scaling="log", source=f"{_ALGOPERF}: 1e-3-1, log"),
         ),
         EXCLUDED,
     )

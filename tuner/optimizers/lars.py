@@ -21,10 +21,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from tuner.optimizers.entries import learning_rate, non_negative, weight_decay
 from tuner.optimizers.heavy_ball import MOMENTUM, accumulate, descend, penalised
 from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors, per_trial
 from tuner.optimizers.trust import EXCLUDED, is_excluded, trust_ratio
-from tuner.study.hyperparameter import Hyperparameter, Search
 
 _PAPER = "You et al. 2017, arXiv:1708.03888"
 
@@ -38,31 +38,29 @@ class LARS(Rule):
     reference = "You et al. 2017, https://arxiv.org/abs/1708.03888"
     elementwise = False
     hyperparameters = (
-        Hyperparameter(
-            name="lr",
-            default=1.0,
+        learning_rate(
+            1.0,
+            0.1,
+            10.0,
+            f"{_PAPER}: 2-32 at batches of 4k-32k; ends ours",
             description="learning rate: multiplies the trust ratio; 0 moves nothing",
-            low=0.0,
-            search=Search(min=0.1, max=10.0, scaling="log", source=f"{_PAPER}: 2-32 at batches of 4k-32k; ends ours"),
         ),
         MOMENTUM,
-        Hyperparameter(
-            name="weight_decay",
-            default=0.0,
+        weight_decay(
+            0.0,
+            1e-5,
+            1e-3,
+            f"{_PAPER}: 5e-4 and 1e-4; ends are ours",
             description="coupled L2 penalty: joins the gradient before the ratio is taken",
-            low=0.0,
-            search=Search(
-                min=1e-5, max=1e-3, scaling="log", swept=False, source=f"{_PAPER}: 5e-4 and 1e-4; ends are ours"
-            ),
+            swept=False,
         ),
-        Hyperparameter(
-            name="trust_coefficient",
-            default=1e-3,
-            description="share of a tensor's size that a step of lr 1 changes",
-            low=0.0,
-            search=Search(
-                min=1e-4, max=1e-2, scaling="log", swept=False, source=f"{_PAPER}: 1e-3 and 2e-3; ends are ours"
-            ),
+        non_negative(
+            "trust_coefficient",
+            1e-3,
+            "share of a tensor's size that a step of lr 1 changes",
+            1e-4,
+            1e-2,
+            f"{_PAPER}: 1e-3 and 2e-3; ends are ours",
         ),
         EXCLUDED,
     )

@@ -26,26 +26,20 @@ import torch
 from torch import Tensor
 
 from tuner.optimizers.descent import QUASI_NEWTON_LR, SearchRule
+from tuner.optimizers.entries import choice, limit, non_negative
 from tuner.optimizers.gd_exact import first_step
 from tuner.optimizers.line_search import C1, C2, Line
 from tuner.optimizers.rows import Objective, column, dot, largest
 from tuner.optimizers.rule import Shapes, State
 from tuner.optimizers.two_loop import descent, remember
 from tuner.optimizers.wolfe import strong_wolfe
-from tuner.study.hyperparameter import Hyperparameter, Search
+from tuner.study.hyperparameter import Hyperparameter
 
 MOST_PAIRS = 1000
 
 
-def _count(name: str, default: int, high: int, description: str) -> Hyperparameter:
-    return Hyperparameter(
-        name=name, default=default, description=description, low=1, high=high, integer=True, structural=True
-    )
-
-
 def _tolerance(name: str, default: float, description: str) -> Hyperparameter:
-    search = Search(min=1e-12, max=1e-5, scaling="log", swept=False, source="holds torch's default; ends are ours")
-    return Hyperparameter(name=name, default=default, description=description, low=0.0, search=search)
+    return non_negative(name, default, description, 1e-12, 1e-5, "holds torch's default; ends are ours")
 
 
 @dataclass
@@ -71,15 +65,10 @@ class LBFGS(SearchRule):
     memory = "2 history + 2"
     hyperparameters = (
         QUASI_NEWTON_LR,
-        Hyperparameter(
-            name="line_search",
-            default="wolfe",
-            description="how the step's length is found: strong Wolfe, or fixed at lr",
-            choices=("wolfe", "fixed"),
-        ),
-        _count("history", 10, MOST_PAIRS, "pairs remembered"),
-        _count("iterations", 1, 1000, "iterations per step, on the same examples"),
-        _count("max_evaluations", 25, 10_000, "evaluations after which a step ends, the one at its start counted"),
+        choice("line_search", "wolfe", "how the step's length is found: strong Wolfe, or fixed at lr", "fixed"),
+        limit("history", 10, MOST_PAIRS, "pairs remembered"),
+        limit("iterations", 1, 1000, "iterations per step, on the same examples"),
+        limit("max_evaluations", 25, 10_000, "evaluations after which a step ends, the one at its start counted"),
         C1,
         C2,
         _tolerance("tolerance_grad", 1e-7, "a step ends where no element of the gradient is larger"),

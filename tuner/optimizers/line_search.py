@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tuner.optimizers.entries import limit
 from tuner.optimizers.rows import Objective, column, dot
 from tuner.study.hyperparameter import Hyperparameter, Search
 
@@ -56,14 +57,8 @@ SHRINK = Hyperparameter(
 
 def max_evaluations(default: int) -> Hyperparameter:
     """Return the bound on a search's rounds, the same for all trials that are stepped together."""
-    return Hyperparameter(
-        name="max_evaluations",
-        default=default,
-        description="evaluations of a search at most; then the best point so far is taken",
-        low=1,
-        high=1000,
-        integer=True,
-        structural=True,
+    return limit(
+        "max_evaluations", default, 1000, "evaluations of a search at most; then the best point so far is taken"
     )
 
 

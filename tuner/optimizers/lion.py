@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from tuner.optimizers.adam_moments import average
+from tuner.optimizers.entries import below_one, decay_rate
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
 from tuner.optimizers.sign_momentum import LR, WEIGHT_DECAY, sign_descend
-from tuner.study.hyperparameter import Hyperparameter, Search
 
 
 class Lion(ElementwiseRule):
@@ -33,34 +33,22 @@ class Lion(ElementwiseRule):
     decay = "decoupled"
     hyperparameters = (
         LR,
-        Hyperparameter(
-            name="beta1",
-            default=0.9,
-            description="share of the momentum in the direction",
-            low=0.0,
-            high=1.0,
-            high_open=True,
-            search=Search(
-                min=0.5,
-                max=0.98,
-                scaling="reverse_log",
-                swept=False,
-                source="ours, around the 0.9-0.95 of Chen et al. 2023, arXiv:2302.06675",
-            ),
+        below_one(
+            "beta1",
+            0.9,
+            "share of the momentum in the direction",
+            0.5,
+            0.98,
+            "ours, around the 0.9-0.95 of Chen et al. 2023, arXiv:2302.06675",
         ),
-        Hyperparameter(
-            name="beta2",
-            default=0.99,
-            description="decay of the momentum",
-            low=0.0,
-            high=1.0,
-            high_open=True,
-            search=Search(
-                min=0.9,
-                max=0.998,
-                scaling="reverse_log",
-                source="Wen et al. 2025, arXiv:2509.02046: best 0.95-0.98, sensitive to scale; wider by us",
-            ),
+        decay_rate(
+            "beta2",
+            0.99,
+            "the momentum",
+            0.9,
+            0.998,
+            "Wen et al. 2025, arXiv:2509.02046: best 0.95-0.98, sensitive to scale; wider by us",
+            swept=True,
         ),
         WEIGHT_DECAY,
     )

@@ -33,12 +33,20 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from tuner.optimizers.adam_moments import adam_scalars, adamw_step
-from tuner.optimizers.matrix_table import choice, fixed_number, whole_number
+from tuner.optimizers.adam_moments import adamw_step, fallback_scalars
+from tuner.optimizers.entries import (
+    choice,
+    decay_rate,
+    fallback_lr_ratio,
+    fixed_number,
+    learning_rate,
+    non_negative,
+    weight_decay,
+    whole_number,
+)
 from tuner.optimizers.matrix_view import equal_shapes, joined, matrix_shape
 from tuner.optimizers.newton_schulz import COEFFICIENTS, ORIGINAL, STEPS, Triple, newton_schulz
 from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors, per_trial
-from tuner.study.hyperparameter import Hyperparameter, Search
 
 _FPO = "Wen et al. 2025, arXiv:2509.02046"
 _NANOGPT = "modded-nanogpt optimisation track"
@@ -61,74 +69,34 @@ class Muon(Rule):
     elementwise = False
     decay = "decoupled"
     hyperparameters = (
-        Hyperparameter(
-            name="lr",
-            default=0.02,
+        learning_rate(
+            0.02,
+            2e-3,
+            0.1,
+            f"holds the author's 0.02, the best of {_FPO} (4e-3-1.6e-2) and of the {_NANOGPT} (0.025-0.035)",
             description="learning rate of the matrices: about the spectral norm of each step; 0 moves nothing",
-            low=0.0,
-            search=Search(
-                min=2e-3,
-                max=0.1,
-                scaling="log",
-                source=f"holds the author's 0.02, the best of {_FPO} (4e-3-1.6e-2) and of the {_NANOGPT} (0.025-0.035)",
-            ),
         ),
-        Hyperparameter(
-            name="momentum",
-            default=0.95,
-            description="decay of the averaged gradient of the matrices",
-            low=0.0,
-            high=1.0,
-            high_open=True,
-            search=Search(
-                min=0.9, max=0.98, scaling="reverse_log", swept=False, source=f"{_FPO}: best 0.95-0.98, 0.8 is worse"
-            ),
+        decay_rate(
+            "momentum",
+            0.95,
+            "the averaged gradient of the matrices",
+            0.9,
+            0.98,
+            f"{_FPO}: best 0.95-0.98, 0.8 is worse",
         ),
-        Hyperparameter(
-            name="weight_decay",
-            default=0.1,
-            description="decoupled decay: each step shrinks the parameter by the factor 1 - lr · weight_decay",
-            low=0.0,
-            search=Search(
-                min=5e-3,
-                max=0.3,
-                scaling="log",
-                source=f"holds 0.1 ({_FPO}) and 0.025-0.05 ({_NANOGPT}); ends are ours",
-            ),
+        weight_decay(0.1, 5e-3, 0.3, f"holds 0.1 ({_FPO}) and 0.025-0.05 ({_NANOGPT}); ends are ours"),
+        fallback_lr_ratio(0.3, "head, embeddings and vectors", 0.05, 1.0, f"{_FPO}: best 0.2-0.3; ends are ours"),
+        decay_rate("beta1", 0.9, "AdamW's first moment in the fallback", 0.8, 0.95, f"{_FPO}: flat around 0.9"),
+        decay_rate(
+            "beta2", 0.95, "AdamW's second moment in the fallback", 0.9, 0.999, "0.95 is the author's; ends are ours"
         ),
-        Hyperparameter(
-            name="fallback_lr_ratio",
-            default=0.3,
-            description="AdamW's learning rate for head, embeddings and vectors, as a multiple of lr",
-            low=0.0,
-            search=Search(min=0.05, max=1.0, scaling="log", swept=False, source=f"{_FPO}: best 0.2-0.3; ends are ours"),
-        ),
-        Hyperparameter(
-            name="beta1",
-            default=0.9,
-            description="decay of AdamW's first moment in the fallback",
-            low=0.0,
-            high=1.0,
-            high_open=True,
-            search=Search(min=0.8, max=0.95, scaling="reverse_log", swept=False, source=f"{_FPO}: flat around 0.9"),
-        ),
-        Hyperparameter(
-            name="beta2",
-            default=0.95,
-            description="decay of AdamW's second moment in the fallback",
-            low=0.0,
-            high=1.0,
-            high_open=True,
-            search=Search(
-                min=0.9, max=0.999, scaling="reverse_log", swept=False, source="0.95 is the author's; ends are ours"
-            ),
-        ),
-        Hyperparameter(
-            name="eps",
-            default=1e-8,
-            description="added to the root of AdamW's second moment in the fallback",
-            low=0.0,
-            search=Search(min=1e-10, max=1e-6, scaling="log", swept=False, source=f"{_FPO}: flat; ends are ours"),
+        non_negative(
+            "eps",
+            1e-8,
+            "added to the root of AdamW's second moment in the fallback",
+            1e-10,
+            1e-6,
+            f"{_FPO}: flat; ends are ours",
         ),
         choice("coefficients", "original", "polynomials of Newton-Schulz", *[*list(COEFFICIENTS)[1:4], "custom"]),
         whole_number("ns_steps", STEPS, "steps of Newton-Schulz", 1, 4, 10),
@@ -187,14 +155,7 @@ class Muon(Rule):
     def _fallback_step(
         self, names: list[str], grads: Tensors, params: Tensors, state: State, hp: Mapping[str, Tensor]
     ) -> None:
-        scalars = adam_scalars(
-            step=state.step,
-            lr=hp["lr"] * hp["fallback_lr_ratio"],
-            beta1=hp["beta1"],
-            beta2=hp["beta2"],
-            eps=hp["eps"],
-            weight_decay=hp["weight_decay"],
-        )
+        scalars = fallback_scalars(state.step, hp, beta1=hp["beta1"], eps=hp["eps"])
         for name in names:
             first, second = state.buffers["exp_avg"][name], state.buffers["exp_avg_sq"][name]
             adamw_step(grads[name], params[name], first, second, scalars)

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from tuner.optimizers.adam_moments import average, average_squares, root
 from tuner.optimizers.adam_table import BETA1, BETA2, EPS, LR
+from tuner.optimizers.entries import non_negative
 from tuner.optimizers.heavy_ball import WEIGHT_DECAY, penalised
 from tuner.optimizers.power import power, whole_blocks
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
-from tuner.study.hyperparameter import Hyperparameter, Search
 
 _BASE = 0.96
 _TERMS = 48
@@ -50,14 +50,13 @@ class NAdam(ElementwiseRule):
         BETA1,
         BETA2,
         EPS,
-        Hyperparameter(
-            name="momentum_decay",
-            default=4e-3,
-            description="how fast the momentum warms up from beta1 / 2 to beta1: about 17 / momentum_decay steps halve",
-            low=0.0,
-            search=Search(
-                min=1e-4, max=1e-1, scaling="log", swept=False, source="ours, around the 4e-3 of torch and Dozat 2016"
-            ),
+        non_negative(
+            "momentum_decay",
+            4e-3,
+            "how fast the momentum warms up from beta1 / 2 to beta1: about 17 / momentum_decay steps halve",
+            1e-4,
+            1e-1,
+            "ours, around the 4e-3 of torch and Dozat 2016",
         ),
         WEIGHT_DECAY,
     )

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tuner.optimizers.conjugate_gradient import descent_direction
 from tuner.optimizers.descent import QUASI_NEWTON_LR, SearchRule
+from tuner.optimizers.entries import choice, limit
 from tuner.optimizers.line_search import C1, C2, SHRINK, Line, backtrack, max_evaluations
 from tuner.optimizers.rows import Objective, dot
 from tuner.optimizers.rule import State
@@ -48,20 +49,9 @@ class NewtonCG(SearchRule):
             high_open=True,
             search=Search(min=1e-3, max=0.5, scaling="log", swept=False, source="holds 0.5 (algorithm 7.1)"),
         ),
-        Hyperparameter(
-            name="cg_iterations",
-            default=50,
-            description="products with the Hessian per step, at most",
-            low=1,
-            high=10_000,
-            integer=True,
-            structural=True,
-        ),
-        Hyperparameter(
-            name="line_search",
-            default="wolfe",
-            description="how the step's length is found: strong Wolfe, or Armijo's backtracking",
-            choices=("wolfe", "armijo"),
+        limit("cg_iterations", 50, 10_000, "products with the Hessian per step, at most"),
+        choice(
+            "line_search", "wolfe", "how the step's length is found: strong Wolfe, or Armijo's backtracking", "armijo"
         ),
         C1,
         C2,

@@ -32,9 +32,16 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from tuner.optimizers.adam_moments import adam_scalars, adamw_step
+from tuner.optimizers.adam_moments import adamw_step, fallback_scalars
+from tuner.optimizers.entries import (
+    decay_rate,
+    fallback_lr_ratio,
+    learning_rate,
+    non_negative,
+    weight_decay,
+    whole_number,
+)
 from tuner.optimizers.matrix_product import aligned, identity, in_batches, multiply, norms, sum_by_halving
-from tuner.optimizers.matrix_table import decay_rate, learning_rate, non_negative, weight_decay, whole_number
 from tuner.optimizers.matrix_view import matrix_shape, picked, rows_where, write_back
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial
@@ -63,13 +70,8 @@ class PSGDKron(Rule):
             "precond_lr", 0.1, "step size of the factors, at most 1", 0.05, 0.4, f"{_FPO}: best 0.2; ends are ours"
         ),
         weight_decay(0.0, 5e-3, 1.0, f"holds the best of {_FPO}: 0.5-0.7; lower end ours"),
-        non_negative(
-            "fallback_lr_ratio",
-            1.0,
-            "AdamW's learning rate for embeddings and vectors, as a multiple of lr",
-            0.3,
-            10.0,
-            "3 is AdamW's own by the rule of a third; ends are ours",
+        fallback_lr_ratio(
+            1.0, "embeddings and vectors", 0.3, 10.0, "3 is AdamW's own by the rule of a third; ends are ours"
         ),
         decay_rate("beta2", 0.99, "AdamW's second moment in the fallback", 0.9, 0.999, "ours"),
         non_negative(
@@ -111,14 +113,7 @@ class PSGDKron(Rule):
     ) -> None:
         """Apply one step in place; `grads` and `params` hold [T, ...] tensors, e.g. (64, 256, 64)."""
         state.advance()
-        scalars = adam_scalars(
-            step=state.step,
-            lr=hp["lr"] * hp["fallback_lr_ratio"],
-            beta1=hp["momentum"],
-            beta2=hp["beta2"],
-            eps=hp["eps"],
-            weight_decay=hp["weight_decay"],
-        )
+        scalars = fallback_scalars(state.step, hp, beta1=hp["momentum"], eps=hp["eps"])
         due = [fits(count, float(self.structure["update_share"])) for count in state.counts]
         for name, param in params.items():
             mean = state.buffers["exp_avg"][name]

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from tuner.optimizers.adam_moments import average, average_squares
+from tuner.optimizers.entries import choice, decay_rate, learning_rate, non_negative
 from tuner.optimizers.heavy_ball import WEIGHT_DECAY, accumulate, penalised
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
 from tuner.study.hyperparameter import Hyperparameter, Search
@@ -39,27 +40,20 @@ class RMSprop(ElementwiseRule):
     decay = "l2"
     memory = "2, or 3 if centered"
     hyperparameters = (
-        Hyperparameter(
-            name="lr",
-            default=1e-2,
+        learning_rate(
+            1e-2,
+            1e-5,
+            1e-1,
+            "ours: torch's 0.01, a decade up and three down",
             description="learning rate: about the size of each element's step; 0 moves nothing",
-            low=0.0,
-            search=Search(min=1e-5, max=1e-1, scaling="log", source="ours: torch's 0.01, a decade up and three down"),
         ),
-        Hyperparameter(
-            name="alpha",
-            default=0.99,
-            description="decay of the mean square",
-            low=0.0,
-            high=1.0,
-            high_open=True,
-            search=Search(
-                min=0.7,
-                max=0.999,
-                scaling="reverse_log",
-                swept=False,
-                source="ours: 1 - alpha in 1e-3-0.3, log, around Hinton's 0.9 and torch's 0.99",
-            ),
+        decay_rate(
+            "alpha",
+            0.99,
+            "the mean square",
+            0.7,
+            0.999,
+            "ours: 1 - alpha in 1e-3-0.3, log, around Hinton's 0.9 and torch's 0.99",
         ),
         Hyperparameter(
             name="momentum",
@@ -70,30 +64,22 @@ class RMSprop(ElementwiseRule):
             high_open=True,
             search=Search(min=0.0, max=0.95, source="ours; Graves 2013, arXiv:1308.0850, uses 0.9"),
         ),
-        Hyperparameter(
-            name="eps",
-            default=1e-8,
-            description="keeps the denominator from 0, where eps_placement says",
-            low=0.0,
-            search=Search(
-                min=1e-10,
-                max=1e-3,
-                scaling="log",
-                swept=False,
-                source="Choi et al. 2019, arXiv:1910.05446: eps matters over many decades; the ends are ours",
-            ),
+        non_negative(
+            "eps",
+            1e-8,
+            "keeps the denominator from 0, where eps_placement says",
+            1e-10,
+            1e-3,
+            "Choi et al. 2019, arXiv:1910.05446: eps matters over many decades; the ends are ours",
         ),
-        Hyperparameter(
-            name="eps_placement",
-            default="outside",
-            description="outside: √s + eps (torch); inside: √(s + eps) (TensorFlow, optax)",
-            choices=("outside", "inside"),
+        choice(
+            "eps_placement", "outside", "outside: √s + eps (torch); inside: √(s + eps) (TensorFlow, optax)", "inside"
         ),
-        Hyperparameter(
-            name="centered",
-            default="no",
-            description="yes: divide by the standard deviation of the gradient, not by its root mean square",
-            choices=("no", "yes"),
+        choice(
+            "centered",
+            "no",
+            "yes: divide by the standard deviation of the gradient, not by its root mean square",
+            "yes",
         ),
         WEIGHT_DECAY,
     )

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tuner.optimizers.entries import below_one, non_negative, without_zero
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import State, Tensors, per_trial
 from tuner.study.hyperparameter import Hyperparameter, Search
@@ -33,21 +34,33 @@ AVERAGING = (
         integer=True,
         search=Search(min=0.0, max=1000.0, swept=False, source=f"{PAPER}: 5 % of all steps; the end is ours"),
     ),
-    Hyperparameter(
-        name="r",
-        default=0.0,
-        description="step t counts t^r in the average: larger ones forget the beginning",
-        low=0.0,
-        search=Search(min=0.0, max=2.0, swept=False, source="schedulefree package: 0; the end is ours"),
+    non_negative(
+        "r",
+        0.0,
+        "step t counts t^r in the average: larger ones forget the beginning",
+        0.0,
+        2.0,
+        "schedulefree package: 0; the end is ours",
+        scaling="linear",
     ),
-    Hyperparameter(
-        name="weight_lr_power",
-        default=2.0,
-        description="a step counts (largest lr so far)^weight_lr_power in the average",
-        low=0.0,
-        search=Search(min=0.0, max=2.0, swept=False, source=f"{PAPER}: 2"),
+    non_negative(
+        "weight_lr_power",
+        2.0,
+        "a step counts (largest lr so far)^weight_lr_power in the average",
+        0.0,
+        2.0,
+        f"{PAPER}: 2",
+        scaling="linear",
     ),
 )
+
+
+def interpolation(name: str) -> Hyperparameter:
+    """Return the weight of the average in y, in (0, 1); each rule calls it by the name of what it replaces."""
+    description = "where gradients are taken: 1 at the average, towards 0 at the leading sequence"
+    source = f"{PAPER}: 0.9, 0.95 and 0.98; 0.8 is ours"
+    return without_zero(below_one(name, 0.9, description, 0.8, 0.98, source, swept=True))
+
 
 TRIAL_STATE: dict[str, tuple[int, ...]] = {"lr_max": (), "weight_sum": (2,)}
 """The largest lr so far, and the sum of all weights: rounded to the parameters' type, and what is left."""

@@ -20,10 +20,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from tuner.optimizers.entries import decay_rate, learning_rate, non_negative, weight_decay
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial
-from tuner.optimizers.schedule_free import AVERAGING, PAPER, TRIAL_STATE, averaged, averaging, lead, start_leading
-from tuner.study.hyperparameter import Hyperparameter, Search
+from tuner.optimizers.schedule_free import (
+    AVERAGING,
+    PAPER,
+    TRIAL_STATE,
+    averaged,
+    averaging,
+    interpolation,
+    lead,
+    start_leading,
+)
 
 
 class ScheduleFreeAdamW(Rule):
@@ -35,47 +44,24 @@ class ScheduleFreeAdamW(Rule):
     reference = "Defazio et al. 2024, https://arxiv.org/abs/2405.15682"
     averages = True
     hyperparameters = (
-        Hyperparameter(
-            name="lr",
-            default=2.5e-3,
+        learning_rate(
+            2.5e-3,
+            3e-4,
+            5e-2,
+            f"{PAPER}: 1-10 times AdamW's, 2.5e-3 advised; ends are ours",
             description="learning rate of the leading sequence; 0 moves nothing",
-            low=0.0,
-            search=Search(
-                min=3e-4, max=5e-2, scaling="log", source=f"{PAPER}: 1-10 times AdamW's, 2.5e-3 advised; ends are ours"
-            ),
         ),
-        Hyperparameter(
-            name="beta1",
-            default=0.9,
-            description="where gradients are taken: 1 at the average, towards 0 at the leading sequence",
-            low=0.0,
-            low_open=True,
-            high=1.0,
-            high_open=True,
-            search=Search(min=0.8, max=0.98, scaling="reverse_log", source=f"{PAPER}: 0.9, 0.95 and 0.98; 0.8 is ours"),
+        interpolation("beta1"),
+        decay_rate("beta2", 0.999, "the second moment", 0.9, 0.999, f"{PAPER}: 0.999; 0.9 ours"),
+        non_negative(
+            "eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{PAPER}: 1e-8; ends are ours"
         ),
-        Hyperparameter(
-            name="beta2",
-            default=0.999,
-            description="decay of the second moment",
-            low=0.0,
-            high=1.0,
-            high_open=True,
-            search=Search(min=0.9, max=0.999, scaling="reverse_log", swept=False, source=f"{PAPER}: 0.999; 0.9 ours"),
-        ),
-        Hyperparameter(
-            name="eps",
-            default=1e-8,
-            description="added to the root of the second moment",
-            low=0.0,
-            search=Search(min=1e-10, max=1e-6, scaling="log", swept=False, source=f"{PAPER}: 1e-8; ends are ours"),
-        ),
-        Hyperparameter(
-            name="weight_decay",
-            default=0.0,
+        weight_decay(
+            0.0,
+            1e-3,
+            0.3,
+            f"{PAPER}: 0.05 and 0.1 on transformers; ends ours",
             description="decoupled decay, taken at the trained parameters: joins the scaled gradient",
-            low=0.0,
-            search=Search(min=1e-3, max=0.3, scaling="log", source=f"{PAPER}: 0.05 and 0.1 on transformers; ends ours"),
         ),
         *AVERAGING,
     )

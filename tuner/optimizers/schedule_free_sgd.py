@@ -16,10 +16,19 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from tuner.optimizers.entries import learning_rate, weight_decay
 from tuner.optimizers.heavy_ball import penalised
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors
-from tuner.optimizers.schedule_free import AVERAGING, PAPER, TRIAL_STATE, averaged, averaging, lead, start_leading
-from tuner.study.hyperparameter import Hyperparameter, Search
+from tuner.optimizers.schedule_free import (
+    AVERAGING,
+    PAPER,
+    TRIAL_STATE,
+    averaged,
+    averaging,
+    interpolation,
+    lead,
+    start_leading,
+)
 
 
 class ScheduleFreeSGD(Rule):
@@ -31,29 +40,21 @@ class ScheduleFreeSGD(Rule):
     reference = "Defazio et al. 2024, https://arxiv.org/abs/2405.15682"
     averages = True
     hyperparameters = (
-        Hyperparameter(
-            name="lr",
-            default=1.0,
+        learning_rate(
+            1.0,
+            0.05,
+            20.0,
+            f"{PAPER}: 10-50 times SGD's; ends are ours",
             description="learning rate of the leading sequence; 0 moves nothing",
-            low=0.0,
-            search=Search(min=0.05, max=20.0, scaling="log", source=f"{PAPER}: 10-50 times SGD's; ends are ours"),
         ),
-        Hyperparameter(
-            name="momentum",
-            default=0.9,
-            description="where gradients are taken: 1 at the average, towards 0 at the leading sequence",
-            low=0.0,
-            low_open=True,
-            high=1.0,
-            high_open=True,
-            search=Search(min=0.8, max=0.98, scaling="reverse_log", source=f"{PAPER}: 0.9, 0.95 and 0.98; 0.8 is ours"),
-        ),
-        Hyperparameter(
-            name="weight_decay",
-            default=0.0,
+        interpolation("momentum"),
+        weight_decay(
+            0.0,
+            1e-6,
+            1e-3,
+            f"{PAPER}: 1e-4 to 5e-4; ends ours",
             description="L2 penalty, taken at the trained parameters: joins the gradient",
-            low=0.0,
-            search=Search(min=1e-6, max=1e-3, scaling="log", swept=False, source=f"{PAPER}: 1e-4 to 5e-4; ends ours"),
+            swept=False,
         ),
         *AVERAGING,
     )

@@ -26,10 +26,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from tuner.optimizers.entries import choice, decay_rate, learning_rate, non_negative
+from tuner.optimizers.matrix_view import equal_shapes, joined
 from tuner.optimizers.newton_schulz import newton_schulz
 from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors, per_trial
 from tuner.optimizers.sums import row_squares, total_square
-from tuner.study.hyperparameter import Hyperparameter, Search
 
 _PAPER = "Pethick et al. 2025, arXiv:2502.07529"
 _FPO = "Wen et al. 2025, arXiv:2509.02046"
@@ -45,46 +46,28 @@ class Scion(Rule):
     reference = "Pethick et al. 2025, https://arxiv.org/abs/2502.07529"
     elementwise = False
     hyperparameters = (
-        Hyperparameter(
-            name="lr",
-            default=2.5e-4,
+        learning_rate(
+            2.5e-4,
+            2e-5,
+            5e-3,
+            f"{_PAPER}: 2⁻¹²; {_FPO}: lr · radius 0.008-0.016 at radius 50; ends are ours",
             description="learning rate: the step is lr · radius in the parameter's own norm; 0 moves nothing",
-            low=0.0,
-            search=Search(
-                min=2e-5,
-                max=5e-3,
-                scaling="log",
-                source=f"{_PAPER}: 2⁻¹²; {_FPO}: lr · radius 0.008-0.016 at radius 50; ends are ours",
-            ),
         ),
-        Hyperparameter(
-            name="momentum",
-            default=0.9,
-            description="decay of the averaged gradient",
-            low=0.0,
-            high=1.0,
-            high_open=True,
-            search=Search(min=0.8, max=0.98, scaling="reverse_log", swept=False, source=f"{_FPO}: 0.9-0.98; 0.8 ours"),
+        decay_rate("momentum", 0.9, "the averaged gradient", 0.8, 0.98, f"{_FPO}: 0.9-0.98; 0.8 ours"),
+        non_negative("radius", 50.0, "size of the ball of all but heads", 5.0, 200.0, f"{_PAPER}: 50; ends are ours"),
+        non_negative(
+            "head_radius",
+            3000.0,
+            "size of the ball of heads, in the largest element times the fan-in",
+            100.0,
+            1e4,
+            f"{_PAPER}: 3000; ends are ours",
         ),
-        Hyperparameter(
-            name="radius",
-            default=50.0,
-            description="size of the ball of all but heads",
-            low=0.0,
-            search=Search(min=5.0, max=200.0, scaling="log", swept=False, source=f"{_PAPER}: 50; ends are ours"),
-        ),
-        Hyperparameter(
-            name="head_radius",
-            default=3000.0,
-            description="size of the ball of heads, in the largest element times the fan-in",
-            low=0.0,
-            search=Search(min=100.0, max=1e4, scaling="log", swept=False, source=f"{_PAPER}: 3000; ends are ours"),
-        ),
-        Hyperparameter(
-            name="constrained",
-            default="no",
-            description="yes: parameters shrink by 1 - lr before the step, and so stay inside their balls",
-            choices=("no", "yes"),
+        choice(
+            "constrained",
+            "no",
+            "yes: parameters shrink by 1 - lr before the step, and so stay inside their balls",
+            "yes",
         ),
     )
 
@@ -107,17 +90,16 @@ class Scion(Rule):
         for name, grad in grads.items():
             buffer = buffers[name]
             buffer.mul_(per_trial(hp["momentum"], buffer)).add_(grad * per_trial(rest, grad))
-        spectral: dict[tuple[int, int], list[str]] = {}
+        spectral: list[str] = []
         for name, param in params.items():
             role = self.roles.get(name, "vector")
             if role in ("matrix", "convolution"):
-                spectral.setdefault((param.shape[1], math.prod(param.shape[2:])), []).append(name)
+                spectral.append(name)
             else:
                 radius = hp["head_radius"] if role == "head" else hp["radius"]
                 self._step(param, direction_of(buffers[name], role), radius, hp["lr"])
-        for names in spectral.values():  # a batch of products costs less than its parts
-            stacked = [buffers[name].flatten(2) for name in names]
-            directions = newton_schulz(torch.cat(stacked) if len(stacked) > 1 else stacked[0])
+        for names in equal_shapes(spectral, params):  # a batch of products costs less than its parts
+            directions = newton_schulz(joined([buffers[name].flatten(2) for name in names]))
             for name, direction in zip(names, torch.split(directions, len(rest)), strict=True):
                 param = params[name]
                 radius = hp["radius"] * spectral_scale(param.shape[1:])

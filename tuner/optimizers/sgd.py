@@ -13,9 +13,9 @@ Used with: lr ten or more times AdamW's; a quadratic of curvature L needs lr < 2
 
 from torch import Tensor
 
+from tuner.optimizers.entries import learning_rate
 from tuner.optimizers.heavy_ball import WEIGHT_DECAY, descend, penalised
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors
-from tuner.study.hyperparameter import Hyperparameter, Search
 
 
 class SGD(ElementwiseRule):
@@ -27,20 +27,15 @@ class SGD(ElementwiseRule):
     reference = "Robbins and Monro 1951, https://doi.org/10.1214/aoms/1177729586"
     decay = "l2"
     hyperparameters = (
-        Hyperparameter(
-            name="lr",
-            default=0.1,
-            description="learning rate: the step is lr times the gradient; 0 moves nothing",
-            low=0.0,
-            search=Search(
-                min=1e-3,
-                max=3.0,
-                scaling="log",
-                source=(
-                    "Bengio 2012, arXiv:1206.5533: below 1 for standardised inputs; raised to 3 by us, because the "
-                    "best on a 64-32-10 perceptron (digits) is 0.5 at batch 16 and 1.3 at 256"
-                ),
+        learning_rate(
+            0.1,
+            1e-3,
+            3.0,
+            (
+                "Bengio 2012, arXiv:1206.5533: below 1 for standardised inputs; raised to 3 by us, because the "
+                "best on a 64-32-10 perceptron (digits) is 0.5 at batch 16 and 1.3 at 256"
             ),
+            description="learning rate: the step is lr times the gradient; 0 moves nothing",
         ),
         WEIGHT_DECAY,
     )

@@ -31,10 +31,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from tuner.optimizers.adam_moments import adam_scalars, adamw_step
+from tuner.optimizers.adam_moments import adamw_step, fallback_scalars
+from tuner.optimizers.entries import (
+    choice,
+    decay_rate,
+    fallback_lr_ratio,
+    learning_rate,
+    non_negative,
+    weight_decay,
+    whole_number,
+)
 from tuner.optimizers.matrix_product import aligned, multiply, norms
 from tuner.optimizers.matrix_root import inverse_root
-from tuner.optimizers.matrix_table import choice, decay_rate, learning_rate, non_negative, weight_decay, whole_number
 from tuner.optimizers.matrix_view import Blocks, matrix_shape, picked, rows_where, write_back
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial
@@ -76,14 +84,7 @@ class Shampoo(Rule):
         non_negative(
             "graft_eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{_FPO}: flat; ends are ours"
         ),
-        non_negative(
-            "fallback_lr_ratio",
-            1.0,
-            "AdamW's learning rate for embeddings and vectors, as a multiple of lr",
-            0.1,
-            3.0,
-            "1 fits grafting to adam; ends are ours",
-        ),
+        fallback_lr_ratio(1.0, "embeddings and vectors", 0.1, 3.0, "1 fits grafting to adam; ends are ours"),
         choice("accumulation", "average", "factors are averaged with beta2, or summed as in AdaGrad", "sum"),
         choice("graft", "adam", "the rule whose step length is taken", "sgd", "rmsprop", "none"),
         choice("sides", "both", "both factors, or only that of a block's shorter side", "shorter"),
@@ -122,14 +123,7 @@ class Shampoo(Rule):
     ) -> None:
         """Apply one step in place; `grads` and `params` hold [T, ...] tensors, e.g. (64, 256, 64)."""
         state.advance()
-        scalars = adam_scalars(
-            step=state.step,
-            lr=hp["lr"] * hp["fallback_lr_ratio"],
-            beta1=hp["beta1"],
-            beta2=hp["beta2"],
-            eps=hp["graft_eps"],
-            weight_decay=hp["weight_decay"],
-        )
+        scalars = fallback_scalars(state.step, hp, beta1=hp["beta1"], eps=hp["graft_eps"])
         for name, param in params.items():
             if not _preconditioned(self.roles.get(name, "vector")):
                 first, second = state.buffers["exp_avg"][name], state.buffers["exp_avg_sq"][name]

@@ -5,38 +5,27 @@ Single-rounding operations only, so a trial's bits do not depend on where in the
 
 from torch import Tensor
 
+from tuner.optimizers.entries import learning_rate, weight_decay
 from tuner.optimizers.rule import per_trial
-from tuner.study.hyperparameter import Hyperparameter, Search
 
-LR = Hyperparameter(
-    name="lr",
-    default=1e-4,
-    description="learning rate: the size of every element's step; 0 moves nothing",
-    low=0.0,
-    search=Search(
-        min=1e-5,
-        max=1e-2,
-        scaling="log",
-        source=(
-            "Chen et al. 2023, arXiv:2302.06675, section 5: 3-10 times smaller than AdamW's; "
-            "Wen et al. 2025, arXiv:2509.02046: best 5e-4-1e-3"
-        ),
+LR = learning_rate(
+    1e-4,
+    1e-5,
+    1e-2,
+    (
+        "Chen et al. 2023, arXiv:2302.06675, section 5: 3-10 times smaller than AdamW's; "
+        "Wen et al. 2025, arXiv:2509.02046: best 5e-4-1e-3"
     ),
+    description="learning rate: the size of every element's step; 0 moves nothing",
 )
 
-WEIGHT_DECAY = Hyperparameter(
-    name="weight_decay",
-    default=0.0,
-    description="decoupled decay: each step shrinks the parameter by the factor 1 - lr · weight_decay",
-    low=0.0,
-    search=Search(
-        min=1e-2,
-        max=10.0,
-        scaling="log",
-        source=(
-            "Chen et al. 2023, arXiv:2302.06675, section 5: 3-10 times larger than AdamW's; "
-            "Wen et al. 2025, arXiv:2509.02046: best 0.6-0.7"
-        ),
+WEIGHT_DECAY = weight_decay(
+    0.0,
+    1e-2,
+    10.0,
+    (
+        "Chen et al. 2023, arXiv:2302.06675, section 5: 3-10 times larger than AdamW's; "
+        "Wen et al. 2025, arXiv:2509.02046: best 0.6-0.7"
     ),
 )
 

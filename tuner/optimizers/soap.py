@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 
 from tuner.optimizers.eigenbasis import eigenbasis, followed
+from tuner.optimizers.entries import decay_rate, learning_rate, non_negative, weight_decay, whole_number
 from tuner.optimizers.matrix_product import aligned, multiply
-from tuner.optimizers.matrix_table import decay_rate, learning_rate, non_negative, weight_decay, whole_number
 from tuner.optimizers.matrix_view import matrix_shape, picked, picked_all, rows_where, write_back
 from tuner.optimizers.power import power
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial

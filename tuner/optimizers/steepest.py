@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from tuner.optimizers.duality import NORMS, pairing
-from tuner.optimizers.matrix_table import choice, decay_rate, learning_rate, non_negative, weight_decay
+from tuner.optimizers.entries import choice, decay_rate, learning_rate, non_negative, weight_decay
 from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors, per_trial
 
 

@@ -6,15 +6,12 @@ Norms are per trial and tensor, never over trials.
 import torch
 from torch import Tensor
 
+from tuner.optimizers.entries import choice
 from tuner.optimizers.rule import Role
 from tuner.optimizers.sums import norm
-from tuner.study.hyperparameter import Hyperparameter
 
-EXCLUDED = Hyperparameter(
-    name="excluded",
-    default="vectors",
-    description="what has neither trust ratio nor weight decay: vectors (biases and gains), or none",
-    choices=("vectors", "none"),
+EXCLUDED = choice(
+    "excluded", "vectors", "what has neither trust ratio nor weight decay: vectors (biases and gains), or none", "none"
 )
 
 
