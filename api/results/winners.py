@@ -40,10 +40,11 @@ def best(session: Session, study: StudyRecord, plan: Plan) -> Best:
 
 
 def snippet(params: dict[str, Scalar]) -> str:
-    """Write Python that builds the tuned optimizer and its schedule."""
+    """Write Python that builds the tuned optimizer and its schedule; choices that stand at their default are left out."""
     catalogue = load_catalogue()
     info, schedule = catalogue.optimizers[str(params["optimizer"])], catalogue.schedules[str(params["schedule"])]
-    chosen = [f"{h.name}={_number(params[h.name])}" for h in info.hyperparameters if h.name in params]
+    told = [h for h in info.hyperparameters if not (h.fixes_program and params.get(h.name) == h.default)]
+    chosen = [f"{h.name}={_number(params[h.name])}" for h in told if h.name in params]
     settings = "".join(f", {p.name}={_number(params[p.name])}" for p in schedule.parameters if p.name in params)
     return "\n".join(
         [
@@ -55,7 +56,7 @@ def snippet(params: dict[str, Scalar]) -> str:
             f'    "{info.name}",',
             "    model,",
             *(f"    {argument}," for argument in chosen),
-            ")",
+            ")" + ("  # evaluates the loss again: call optimizer.step(closure)" if info.needs_loss else ""),
             "scheduler = torch.optim.lr_scheduler.LambdaLR(",
             "    optimizer,",
             "    # total_steps: updates of the whole run",
