@@ -40,7 +40,7 @@ def best(session: Session, study: StudyRecord, plan: Plan) -> Best:
 
 
 def snippet(params: dict[str, Scalar]) -> str:
-    """Write Python that builds the tuned optimizer and its schedule; choices that stand at their default are left out."""
+    """Write Python that builds the tuned optimizer and its schedule, without choices that stand at their default."""
     catalogue = load_catalogue()
     info, schedule = catalogue.optimizers[str(params["optimizer"])], catalogue.schedules[str(params["schedule"])]
     told = [h for h in info.hyperparameters if not (h.fixes_program and params.get(h.name) == h.default)]
