@@ -14,8 +14,6 @@ Compiling needs a C++ compiler. It takes seconds to a minute the first time and 
 """
 
 import logging
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,17 +33,13 @@ from tuner.engine.out_of_memory import is_out_of_memory
 from tuner.engine.replay import Replay
 from tuner.engine.slots import Ints
 from tuner.errors import InvalidInput
+from tuner.optimizers.one_pass import has_compiler
 from tuner.optimizers.rule import ElementwiseRule
 from tuner.workloads.task import Data
 
 log = logging.getLogger(__name__)
 
 Program = Callable[..., Tensor]
-
-
-def has_compiler() -> bool:
-    """Whether there is the C++ compiler that Inductor would call: the one that CXX names, else g++."""
-    return shutil.which(os.environ.get("CXX") or "g++") is not None
 
 
 def compiled_forward(

@@ -176,7 +176,7 @@ class Updates:
         evaluate = self.evaluate_for(due) if self.evaluate_for is not None and group.rule.needs_loss else None
         group.rule.step(self._views(group, mean), self._views(group, values), state, hp, evaluate)
         params.index_copy_(0, rows, values)
-        for slab, content in zip(self.slabs, slabs, strict=True):
+        for slab, content in zip(self.slabs, slabs, strict=False):
             slab.index_copy_(0, rows, content)
         if pool is not None:
             group.pool.scatter(due, pool)
@@ -186,7 +186,7 @@ class Updates:
     ) -> tuple[State, dict[str, Tensor], list[Tensor], Tensor | None]:
         """Copy state and hyperparameters of some slots of a group; return also the rows that the state shows."""
         hp = dict(zip(group.names, group.table.index_select(0, rows).unbind(1), strict=True))
-        slabs = [slab.index_select(0, rows) for slab in self.slabs]
+        slabs = [slab.index_select(0, rows) for slab in self.slabs[: group.slabs]]  # others may have rules with more
         step = self._slots.step[slots]
         state = State(torch.from_numpy(step.astype(np.float64)).to(rows.device), tuple(step.tolist()))
         for name, views in _buffers(group, [self._views(group, slab) for slab in slabs]).items():
