@@ -16,7 +16,7 @@ DOCUMENT: dict[str, Any] = {
     "micro_batch": 8,
     "run_cap": 2,
     "parallel": 2,
-    "budget": {"examples_per_trial": 24_000},
+    "budget": {"examples_per_trial": 48_000},
 }
 
 
@@ -31,7 +31,7 @@ def well_under_way(server: LiveServer, database: Database) -> bool:
     with database.read() as session:
         stored = [checkpoints.usable(session, trial_id=number) for number in (1, 2)]
     return len(running) == 2 and all(
-        found is not None and found.step >= 50 and trial["examples"] <= 18_000
+        found is not None and found.step >= 50 and trial["examples"] <= 36_000
         for trial, found in zip(running, stored, strict=True)
     )
 
