@@ -6,14 +6,15 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.conductor.asker import Asker
+from api.conductor.commands import Commands
 from api.conductor.conductor import Conductor
-from api.conductor.hub import Hub, Waiting
-from api.conductor.leasing import Leasing
 from api.conductor.retention import Retention
-from api.conductor.specs import Plans
-from api.conductor.use_cases import UseCases
+from api.hub import Hub, Waiting
 from api.metrics import Metrics
+from api.plans import Plans
 from api.settings import Settings
+from api.sync.expiry import Expiry
+from api.sync.leasing import Leasing
 from storage.database import Database
 from tuner.store import Store, open_store
 
@@ -31,7 +32,7 @@ class Server:
     plans: Plans
     asker: Asker
     leasing: Leasing
-    use_cases: UseCases
+    commands: Commands
     conductor: Conductor
     metrics: Metrics
 
@@ -42,6 +43,7 @@ def build_server(settings: Settings, database: Database, metrics: Metrics) -> Se
     asker = Asker(lambda method, seconds: metrics.ask.labels(method).observe(seconds))
     store = open_store(settings.store_root)
     retention = Retention(database, plans, store)
+    expiry = Expiry(database, plans, hub, settings.lease_s)
     return Server(
         settings=settings,
         database=database,
@@ -52,8 +54,8 @@ def build_server(settings: Settings, database: Database, metrics: Metrics) -> Se
         plans=plans,
         asker=asker,
         leasing=Leasing(plans, settings.lease_s),
-        use_cases=UseCases(database, plans, hub, retention),
-        conductor=Conductor(database, plans, hub, asker, settings.lease_s, retention),
+        commands=Commands(database, plans, hub, retention),
+        conductor=Conductor(database, plans, hub, asker, expiry, retention),
         metrics=metrics,
     )
 

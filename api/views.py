@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from api.conductor.specs import Plan
+from api.plans import Plan
 from storage import attempts, programs, trials, workers
 from storage.attempts import AttemptRecord
 from storage.studies import Progress, StudyRecord

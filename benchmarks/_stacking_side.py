@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from tuner.choice import Cell, Choice
 from tuner.engine import Row, Stack, TrialSpec
-from tuner.engine.allocator import keep_freed_memory
-from tuner.engine.compiled import CompiledForward
 from tuner.engine.data_order import DataOrder
-from tuner.engine.probe import Bench, probe
+from tuner.engine.machine.allocator import keep_freed_memory
+from tuner.engine.paths.compiled import CompiledForward
 from tuner.engine.seeds import INITIALISATION, derive
+from tuner.probe.bench import Bench, probe
+from tuner.probe.choice import Cell, Choice
 from tuner.workloads import load
 
 Config = dict[str, float]

@@ -188,8 +188,8 @@ def matrix(race: Race, device: str, steps: int) -> dict[str, float]:
 
 def stacked(race: Race, device: str, steps: int) -> dict[str, float]:
     """Race the masked pass of AdamW over 64 slots against torch's fused step over as many elements."""
-    from tuner.engine.compiled import MaskedUpdate
-    from tuner.optimizers.adamw import AdamW
+    from tuner.engine.paths.compiled import MaskedUpdate
+    from tuner.optimizers.rules.adamw import AdamW
 
     row = 25_165_824 // SLOTS
     rows = [torch.rand(SLOTS, row, device=device) * 0.01 for _ in range(4)]

@@ -203,7 +203,7 @@ def worker(
     """
     from tuner.client import DEFAULT_SERVER
     from tuner.store import absolute_root
-    from tuner.worker import run
+    from tuner.worker.run import run
 
     url = server or os.environ.get("TUNER_SERVER") or DEFAULT_SERVER
     token = token or os.environ.get("TUNER_TOKEN")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from tuner.errors import TunerError
-from tuner.search.ask import AskRequest, to_json
+from tuner.search.request import AskRequest, to_json
 from tuner.study.hyperparameter import Scalar
 
 log = logging.getLogger(__name__)

@@ -7,15 +7,15 @@ and at least every `TICK_S`; it reads first and opens a write transaction only w
 import asyncio
 import logging
 import time
+from typing import Protocol
 
-from api.conductor import endings, proposals
+from api.conductor import proposals
 from api.conductor.asker import Asker, SamplerFailed
-from api.conductor.grace import Grace
-from api.conductor.hub import Hub, wait
 from api.conductor.proposals import Outrun
 from api.conductor.retention import Retention
-from api.conductor.specs import Plan, Plans
-from storage import attempts, events, studies, trials
+from api.hub import Hub, wait
+from api.plans import Plan, Plans
+from storage import events, studies, trials
 from storage.database import Database, DatabaseUnusable
 from storage.events import Change
 from storage.studies import StudyRecord
@@ -29,17 +29,27 @@ STORAGE_PAUSE_S = 2.0
 """Pause after the database could not be written."""
 
 
+class Expires(Protocol):
+    """What ends leases (`api.sync.expiry`)."""
+
+    def round(self, study_ids: list[int]) -> None:
+        """End the leases that ran out in these studies."""
+
+    def interrupt(self) -> None:
+        """Give every lease its full time again."""
+
+
 class Conductor:
     """Runs as one task on the server's event loop; its database work happens in a thread."""
 
     def __init__(
-        self, database: Database, plans: Plans, hub: Hub, asker: Asker, lease_s: float, retention: Retention
+        self, database: Database, plans: Plans, hub: Hub, asker: Asker, expiry: Expires, retention: Retention
     ) -> None:
         self._database = database
         self._plans = plans
         self._hub = hub
         self._asker = asker
-        self._grace = Grace(lease_s)
+        self._expiry = expiry
         self._retention = retention
 
     async def run(self) -> None:
@@ -52,7 +62,7 @@ class Conductor:
             except DatabaseUnusable as error:
                 # A full disk: no sync was stored either, so no lease may expire for it.
                 log.error("%s", error, extra={"action": "storage"})
-                self._grace.interrupt()
+                self._expiry.interrupt()
                 ticket, pause_s = asyncio.Event(), STORAGE_PAUSE_S
             await wait(ticket, pause_s)
 
@@ -60,9 +70,7 @@ class Conductor:
         """Look after every study once."""
         with self._database.read() as session:
             study_ids = studies.ids_with_work(session)
-            now = self._database.now(session)
-        if self._grace.tick(steady_s=time.monotonic(), wall=now):
-            self._expire(study_ids)
+        self._expiry.round(study_ids)
         for study_id in study_ids:
             try:
                 self._tend(study_id)
@@ -72,26 +80,6 @@ class Conductor:
                 if not self._hub.closing.is_set():
                     self._fail(study_id, str(error))
         self._retention.tick(time.monotonic())
-
-    def _expire(self, study_ids: list[int]) -> None:
-        with self._database.read() as session:
-            if not attempts.expired(session, study_ids=study_ids, now=self._database.now(session)):
-                return
-        with self._database.write() as session:
-            now = self._database.now(session)
-            changes: list[Change] = []
-            lost = attempts.expired(session, study_ids=study_ids, now=now)
-            for lease in lost:
-                trial = trials.by_ids(session, ids=[lease.trial_id])[lease.trial_id]
-                attempts.end(session, trial_id=trial.id, attempt=lease.attempt, outcome="lost", now=now)
-                plan = self._plans.of(studies.get(session, trial.study_id))
-                changes += endings.give_back(session, trial=trial, plan=plan, outcome="lost", now=now)
-            events.append(session, changes=changes, now=now)
-        for lease in lost:
-            log.warning(
-                "lease lost", extra={"action": "lease_lost", "trial": lease.trial_id, "worker": lease.worker_id}
-            )
-        self._ring()
 
     def _tend(self, study_id: int) -> None:
         with self._database.read() as session:
@@ -126,7 +114,7 @@ class Conductor:
                 asked_after=study.trials_created - in_flight,
                 now=self._database.now(session),
             )
-        self._ring()
+        self._hub.ring()
 
     def _target_reached(self, plan: Plan, best: TrialRecord | None) -> bool:
         metric = plan.spec.metric
@@ -148,7 +136,7 @@ class Conductor:
             changes.append(Change(study.id, "study.completed", None, {"reason": reason}))
             events.append(session, changes=changes, now=now)
         log.info("study completed", extra={"action": "study_completed", "study": study.name})
-        self._ring()
+        self._hub.ring()
 
     def _fail(self, study_id: int, reason: str) -> None:
         log.error("study failed: %s", reason, extra={"action": "study_failed", "study": study_id})
@@ -161,8 +149,4 @@ class Conductor:
                 session, study_id=study_id, old=study.state, new=StudyState.FAILED, reason=reason, now=now
             )
             events.append(session, changes=[Change(study_id, "study.failed", None, {"reason": reason})], now=now)
-        self._ring()
-
-    def _ring(self) -> None:
-        self._hub.changes.ring()
-        self._hub.work.ring()
+        self._hub.ring()

@@ -8,13 +8,13 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from api.conductor.specs import Plan
+from api.plans import Plan
 from storage import events, studies, trials
 from storage.events import Change
 from storage.studies import StudyRecord
 from storage.trials import NewTrial, TrialRecord
 from tuner.errors import Conflict
-from tuner.search.ask import AskRequest, Observation
+from tuner.search.request import AskRequest, Observation
 from tuner.study.hyperparameter import Scalar
 from tuner.study.states import StudyState, TrialState
 

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Iterable
 
-from api.conductor.specs import Plans
+from api.plans import Plans
 from storage import checkpoints, studies, trials
 from storage.database import Database
 from tuner.errors import InvalidInput, NotFound

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api.conductor.specs import Plan
 from api.figures import NoisePoint
+from api.plans import Plan
 from storage import attempts, reports, trials
 from storage.reports import ReportRow
 from storage.studies import StudyRecord

@@ -2,7 +2,7 @@
 
 from sqlalchemy.orm import Session
 
-from api.conductor.specs import Plan
+from api.plans import Plan
 from api.views import trial_view
 from storage import trials
 from storage.studies import StudyRecord

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Header
 from fastapi.responses import StreamingResponse
 from starlette.requests import Request
 
-from api.conductor.hub import wait
+from api.hub import wait
 from api.state import Server, Srv
 from storage import events, studies
 from storage.events import EventRecord

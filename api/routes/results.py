@@ -13,8 +13,8 @@ from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
 from api import figures
-from api.conductor.specs import Plan
 from api.figures import FIGURES, Figure
+from api.plans import Plan
 from api.results import noise, winners
 from api.results.curves import curves
 from api.state import Srv

@@ -28,7 +28,7 @@ def submit(
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> StudyDetail:
     """Submit a study. All faults of a wrong document are named at once."""
-    created = server.use_cases.submit(document, idempotency_key=idempotency_key)
+    created = server.commands.submit(document, idempotency_key=idempotency_key)
     return _detail(server, created.id)
 
 
@@ -57,13 +57,13 @@ def show(server: Srv, study: str) -> StudyDetail:
 @router.post("/{study}/stop")
 def stop(server: Srv, study: str) -> StudyDetail:
     """Stop a study: queued trials are cancelled, running ones end within seconds. What was found stays."""
-    return _detail(server, server.use_cases.stop(study).id)
+    return _detail(server, server.commands.stop(study).id)
 
 
 @router.delete("/{study}", status_code=204, response_class=Response)
 def delete(server: Srv, study: str) -> None:
     """Delete a study with its trials, curves and events."""
-    server.use_cases.delete(study)
+    server.commands.delete(study)
 
 
 def _detail(server: Srv, key: str | int) -> StudyDetail:

@@ -92,6 +92,6 @@ def weights(server: Srv, study: str, number: int) -> Response:
 @router.post("/{number}/stop")
 def stop(server: Srv, study: str, number: Number) -> TrialView:
     """Stop a trial: a queued one is cancelled at once, a running one ends within seconds."""
-    stopped = server.use_cases.stop_trial(study, number)
+    stopped = server.commands.stop_trial(study, number)
     with server.database.read() as session:
         return trial_view(session, studies.get(session, stopped.study_id), stopped)

@@ -10,7 +10,7 @@ import time
 
 from fastapi import APIRouter
 
-from api.conductor.hub import wait
+from api.hub import wait
 from api.state import Server, Srv
 from api.views import worker_view
 from storage import attempts, workers

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import psutil
 from live_server import LiveServer, wait_for
 
-from tuner.search.ask import AskRequest, propose
+from tuner.search.methods import propose
+from tuner.search.request import AskRequest
 from tuner.study.catalogue import load_catalogue
 from tuner.study.check import parse_study
 from tuner.study.families import families

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import engine_cases
 import pytest
 import torch
 from engine_cases import run_until_idle, small_task, spec
@@ -91,7 +92,7 @@ def test_a_fresh_process(tmp_path: Path) -> None:
     straight, _ = run_until_idle(Stack(task, width=3, micro_batch=4), [watched])
     before, content = interrupted(task, watched, 37, "eager")
     (tmp_path / "checkpoint").write_bytes(content)
-    command = [sys.executable, "-c", FRESH, str(Path(__file__).parent), str(tmp_path / "checkpoint")]
+    command = [sys.executable, "-c", FRESH, str(Path(engine_cases.__file__).parent), str(tmp_path / "checkpoint")]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     expected = json.loads(json.dumps([key_of(row) for row in straight[7]]))
     assert json.loads(json.dumps(before)) + json.loads(answer.stdout) == expected

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from tuner.search.ask import AskRequest, Observation, from_json, propose, to_json
+from tuner.search.methods import propose
+from tuner.search.request import AskRequest, Observation, from_json, to_json
 from tuner.search.tpe import SHOWN, shown
 from tuner.study.hyperparameter import Scalar
 from tuner.study.space import Choices, Domain, Range

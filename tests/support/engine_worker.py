@@ -3,10 +3,10 @@
 from fastapi.testclient import TestClient
 
 from tuner.wire.sync import Registration, SyncReply, SyncRequest
+from tuner.worker.agent.child import DeviceProcess, Listener
+from tuner.worker.agent.holdings import Holdings
 from tuner.worker.channel import Json
-from tuner.worker.child import DeviceProcess, Listener
-from tuner.worker.holdings import Holdings
-from tuner.worker.runner import Runner
+from tuner.worker.device.runner import Runner
 
 JSON = {"Content-Type": "application/json"}
 

@@ -13,14 +13,14 @@ import pytest
 from worker_doubles import FakeServer, RunningAgent, assignment, eventually
 
 from tuner.wire.sync import Checkpointed, Resume
-from tuner.worker.child import DeviceProcess
+from tuner.worker.agent.child import DeviceProcess
 
 SLOW = '''
 import pathlib, time
 import torch
 from torch import nn
 import tuner
-from tuner.worker import checkpoints
+from tuner.worker.device import checkpoints
 
 checkpoints.SHARE = 1.0  # the test waits for checkpoints, whatever they cost on a busy machine
 

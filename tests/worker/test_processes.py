@@ -11,7 +11,7 @@ from worker_doubles import FakeServer, RunningAgent, assignment, eventually
 
 from tuner.launchers.local import LocalWorkers
 from tuner.study.catalogue import BUILT_IN_WORKLOADS
-from tuner.worker.child import DeviceProcess
+from tuner.worker.agent.child import DeviceProcess
 
 USER_WORKLOAD = '''
 """A user's project that also has a module called api, and that prints."""

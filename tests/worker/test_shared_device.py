@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from worker_doubles import FakeServer, RunningAgent, assignment, eventually
 
-from tuner import choice, worker
-from tuner.worker import agent
-from tuner.worker.child import DeviceProcess
+from tuner.probe import choice
+from tuner.worker.agent import agent
+from tuner.worker.agent.child import DeviceProcess
+from tuner.worker.run import run
 
 
 def test_two_processes_of_one_device_train_side_by_side(tmp_path: Path) -> None:
@@ -43,16 +44,16 @@ def test_a_worker_starts_what_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     common: dict[str, Any] = {"devices": ["cpu"], "checkpoints": str(tmp_path)}
-    assert worker.run("http://nowhere", processes=2, threads=3, own_disk=True, **common) == 7
+    assert run("http://nowhere", processes=2, threads=3, own_disk=True, **common) == 7
     assert [device.device for device in started] == ["cpu#1", "cpu#2"]
     for device in started:
         line = " ".join(device._command)
         assert "--device cpu --threads 3" in line and line.endswith("--own-disk")
     choice.store(choice.key("w", {}, 8, choice.cpu()), choice.Choice((choice.Cell("eager", 4, 0.5, 3, 5),)))
     started.clear()
-    worker.run("http://nowhere", **common)
+    run("http://nowhere", **common)
     assert [device.device for device in started] == ["cpu#1", "cpu#2", "cpu#3"]
     assert all("--threads 5" in " ".join(device._command) for device in started)
     started.clear()
-    worker.run("http://nowhere", width=8, **common)
+    run("http://nowhere", width=8, **common)
     assert [device.device for device in started] == ["cpu"] and "--own-disk" not in started[0]._command

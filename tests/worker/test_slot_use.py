@@ -1,7 +1,7 @@
 """Slot-ticks: what counts as busy, what as offered; the counts survive restarts and lost replies."""
 
-from tuner.worker.slot_totals import SlotTotals
-from tuner.worker.slot_use import SlotUse, Wish
+from tuner.worker.agent.slot_totals import SlotTotals
+from tuner.worker.device.slot_use import SlotUse, Wish
 
 
 def use_of(**studies: int) -> SlotUse:

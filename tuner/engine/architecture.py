@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tuner.engine import dropout, stackable
-from tuner.engine.dropout import Draws
 from tuner.engine.initial_weights import InitialWeights
+from tuner.engine.layers import dropout, stackable
+from tuner.engine.layers.dropout import Draws
 from tuner.engine.layout import Layout
 from tuner.engine.seeds import INITIALISATION, derive
 from tuner.errors import InvalidInput

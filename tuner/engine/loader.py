@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tuner.engine.data_order import DataOrder
 from tuner.engine.feed import Feed, on_device
-from tuner.engine.out_of_memory import is_out_of_memory
+from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.slots import Ints, Slots
 from tuner.errors import InvalidInput
 from tuner.workloads.task import Data, Examples, Task

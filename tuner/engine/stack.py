@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 
 from tuner.engine.architecture import Architecture, Tensors
-from tuner.engine.compiled import CompiledForward
-from tuner.engine.evaluation import Evaluation
 from tuner.engine.feed import on_device
-from tuner.engine.hardware import compiler, hardware
 from tuner.engine.ledger import Ledger
 from tuner.engine.loader import feed_of
-from tuner.engine.out_of_memory import is_out_of_memory
-from tuner.engine.path import PATHS, forward_of
+from tuner.engine.machine.hardware import compiler, hardware
+from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.engine.paths.compiled import CompiledForward
+from tuner.engine.paths.evaluation import Evaluation
+from tuner.engine.paths.path import PATHS, forward_of
+from tuner.engine.paths.recalibration import Recalibration
+from tuner.engine.paths.reevaluation import Reevaluation
 from tuner.engine.progress import Progress
-from tuner.engine.recalibration import Recalibration
-from tuner.engine.reevaluation import Reevaluation
 from tuner.engine.slots import Slots
 from tuner.engine.snapshot import Snapshot
 from tuner.engine.trial import Ended, Event, TrialSpec

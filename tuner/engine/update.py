@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner import schedules
-from tuner.engine.compiled import MaskedUpdate
 from tuner.engine.layout import Layout
+from tuner.engine.paths.compiled import MaskedUpdate
 from tuner.engine.pool import Pool
 from tuner.engine.slots import Ints, Slots
 from tuner.engine.trial import TrialSpec

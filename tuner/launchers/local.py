@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.worker.gpus import visible_gpus
+from tuner.worker.agent.gpus import visible_gpus
 
 log = logging.getLogger(__name__)
 

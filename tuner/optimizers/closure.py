@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tuner.errors import Fault, InvalidInput
-from tuner.optimizers.trials import Tensors
+from tuner.optimizers.tensors import Tensors
 
 Closure = Callable[[], float]
 

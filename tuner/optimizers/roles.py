@@ -10,7 +10,7 @@ from typing import get_args
 from torch import nn
 
 from tuner.errors import Fault, InvalidInput
-from tuner.optimizers.rule import Role
+from tuner.optimizers.tensors import Role
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _CONVOLUTIONS = (

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from tuner.optimizers.state import State as State
+from tuner.optimizers.tensors import FLOAT_TYPES as FLOAT_TYPES
+from tuner.optimizers.tensors import Role as Role
+from tuner.optimizers.tensors import Tensors as Tensors
+from tuner.optimizers.tensors import per_trial as per_trial
 from tuner.optimizers.treatment import CLIPPING, MOMENT_WARMUP, Treatment, decay_hyperparameters
-from tuner.optimizers.trials import FLOAT_TYPES as FLOAT_TYPES
-from tuner.optimizers.trials import Role as Role
-from tuner.optimizers.trials import Tensors as Tensors
-from tuner.optimizers.trials import per_trial as per_trial
 from tuner.study.hyperparameter import Hyperparameter, OptimizerInfo, Scalar
 
 Evaluate = Callable[[Tensors], tuple[Tensor, Tensors]]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from tuner.optimizers.trials import Tensors
+from tuner.optimizers.tensors import Tensors
 
 
 @dataclass

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tuner.optimizers.trials import Role, Tensors, per_trial
+from tuner.optimizers.tensors import Role, Tensors, per_trial
 from tuner.study.hyperparameter import Hyperparameter, Scalar, Search
 
 DecayMode = Literal["l2", "decoupled", "independent"]

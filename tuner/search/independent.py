@@ -2,7 +2,7 @@
 
 import random
 
-from tuner.search.ask import AskRequest
+from tuner.search.request import AskRequest
 from tuner.study.hyperparameter import Scalar
 from tuner.study.space import at_quantile
 

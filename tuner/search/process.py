@@ -7,7 +7,8 @@ import json
 import os
 import sys
 
-from tuner.search.ask import from_json, propose
+from tuner.search.methods import propose
+from tuner.search.request import from_json
 
 
 def main() -> None:

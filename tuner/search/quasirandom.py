@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 from scipy.stats import qmc
 
-from tuner.search.ask import AskRequest, derive_seed
+from tuner.search.request import AskRequest, derive_seed
 from tuner.study.hyperparameter import Scalar
 from tuner.study.space import at_quantile
 

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 
 from tuner.search import quasirandom
-from tuner.search.ask import AskRequest, Observation
+from tuner.search.request import AskRequest, Observation
 from tuner.study.hyperparameter import Scalar
 from tuner.study.space import Choices, Domain, Range
 

@@ -68,11 +68,11 @@ def _measured(wanted: Json, micro_batch: int, processes: int | None, threads: in
     """Measure all splits, paths and widths at one micro-batch, and keep the choice."""
     import torch
 
-    from tuner.choice import Cell, Choice, cores, key, store
-    from tuner.engine.probe import CELL_S, WIDTHS, allocator_room, place_of, splits
-    from tuner.engine.room import room
+    from tuner.probe.bench import CELL_S, WIDTHS, allocator_room, place_of, splits
+    from tuner.probe.choice import Cell, Choice, cores, key, store
+    from tuner.probe.room import room
     from tuner.terminal.probe_tables import Measured, waiting
-    from tuner.worker.probing import measured
+    from tuner.worker.device.probing import measured
 
     device = torch.device(wanted["device"])
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -98,8 +98,8 @@ def _measured(wanted: Json, micro_batch: int, processes: int | None, threads: in
 
 def _compared(wanted: Json, sizes: list[int], found: "Measured") -> dict[int, float]:
     """Return micro-batch -> examples per second of the legal ones, by the path, width and processes chosen."""
-    from tuner.engine.probe import CELL_S
-    from tuner.worker.probing import Processes
+    from tuner.probe.bench import CELL_S
+    from tuner.worker.device.probing import Processes
 
     best, rates = found.choice.best, {}
     for size in legal_micro_batches(sizes)[-MOST_MICRO_BATCHES:]:

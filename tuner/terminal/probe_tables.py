@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
-from tuner.choice import NEAR, Cell, Choice
-from tuner.engine.probe import LeftOut
+from tuner.probe.bench import LeftOut
+from tuner.probe.choice import NEAR, Cell, Choice
 from tuner.terminal.console import console, messages
 from tuner.terminal.tables import plain_table
 

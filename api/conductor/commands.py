@@ -1,0 +1,117 @@
+"""What users may do to studies and trials: submit, stop, delete. Each is one transaction."""
+
+from typing import Any
+
+from api.conductor.retention import Retention
+from api.hub import Hub
+from api.plans import Plans, stack_key
+from storage import checkpoints, events, studies, trials, workers
+from storage.database import Database
+from storage.events import Change
+from storage.studies import StudyRecord
+from storage.trials import TrialRecord
+from tuner.errors import Fault, InvalidInput, InvalidTransition, NameTaken
+from tuner.study.catalogue import BUILT_IN_WORKLOADS, load_catalogue
+from tuner.study.check import parse_study
+from tuner.study.states import TERMINAL, StudyState, TrialState
+
+
+class Commands:
+    """The doors to the control plane."""
+
+    def __init__(self, database: Database, plans: Plans, hub: Hub, retention: Retention) -> None:
+        self._database = database
+        self._plans = plans
+        self._hub = hub
+        self._retention = retention
+
+    def submit(self, document: dict[str, Any], *, idempotency_key: str | None) -> StudyRecord:
+        """Validate and start a study. The same idempotency key gives the study of the first request.
+
+        Raises:
+            InvalidInput: every fault of the document.
+            NameTaken: the name is in use, or the key was used with another document.
+        """
+        if idempotency_key is not None and not 1 <= len(idempotency_key) <= 200:
+            raise InvalidInput([Fault("Idempotency-Key", "has 1 to 200 characters")])
+        with self._database.read() as session:
+            known = {**BUILT_IN_WORKLOADS, **workers.workload_names(session)}
+        spec = parse_study(document, load_catalogue(), known)
+        full = spec.model_dump(mode="json")
+        with self._database.write() as session:
+            now = self._database.now(session)
+            if idempotency_key is not None:
+                earlier = studies.find_by_idempotency_key(session, idempotency_key=idempotency_key)
+                if earlier is not None and earlier.document != full:
+                    raise NameTaken(f"Idempotency-Key {idempotency_key!r} was used with another study document")
+                if earlier is not None:
+                    return earlier
+            study = studies.create(
+                session,
+                name=spec.name,
+                title=spec.title,
+                document=full,
+                stack=stack_key(spec),
+                run_cap=spec.run_cap,
+                parallel=spec.in_flight(),
+                idempotency_key=idempotency_key,
+                now=now,
+            )
+            events.append(session, changes=[Change(study.id, "study.running")], now=now)
+        self._hub.ring()
+        return study
+
+    def stop(self, key: str) -> StudyRecord:
+        """Stop a study: queued trials are cancelled, running ones are told to end. Stopping twice is no error."""
+        why = "study stopped"
+        with self._database.write() as session:
+            now = self._database.now(session)
+            study = studies.get(session, key)
+            if study.state == StudyState.STOPPED:
+                return study
+            studies.set_state(
+                session, study_id=study.id, old=study.state, new=StudyState.STOPPED, reason="stopped by a user", now=now
+            )
+            changes = [Change(study.id, "study.stopped")]
+            for number in trials.cancel_queued(session, study_id=study.id, why=why, now=now):
+                changes.append(Change(study.id, f"trial.{TrialState.CANCELLED}", number, {"reason": why}))
+            trials.order_stop(session, study_id=study.id, why=why)
+            events.append(session, changes=changes, now=now)
+            stopped = studies.get(session, study.id)
+        self._hub.ring()
+        return stopped
+
+    def delete(self, key: str) -> None:
+        """Delete a study with all that belongs to it; workers that run its trials are told to stop."""
+        with self._database.write() as session:
+            study = studies.get(session, key)
+            files = checkpoints.paths(session, study_id=study.id)
+            studies.delete_study(session, study_id=study.id)
+        self._retention.delete(files)
+        self._plans.forget(study.id)
+        self._hub.ring()
+
+    def stop_trial(self, key: str, number: int) -> TrialRecord:
+        """Cancel a queued trial at once, or tell a running one to end.
+
+        Raises:
+            InvalidTransition: it has ended already.
+        """
+        why = "stopped by a user"
+        with self._database.write() as session:
+            now = self._database.now(session)
+            study = studies.get(session, key)
+            trial = trials.get(session, study_id=study.id, number=number)
+            if trial.state in TERMINAL:
+                raise InvalidTransition(
+                    f"trial {number} is {trial.state} already; only a queued or running one can stop"
+                )
+            changes = []
+            if trials.cancel_queued(session, study_id=study.id, why=why, now=now, number=number):
+                changes.append(Change(study.id, f"trial.{TrialState.CANCELLED}", number, {"reason": why}))
+            elif trials.order_stop(session, study_id=study.id, why=why, number=number):
+                changes.append(Change(study.id, "trial.stopping", number, {"reason": why}))
+            events.append(session, changes=changes, now=now)
+            trial = trials.get(session, study_id=study.id, number=number)
+        self._hub.ring()
+        return trial

@@ -1,0 +1,84 @@
+"""Wake-ups inside one server process: nobody polls the database for news.
+
+A waiter takes a ticket *before* it looks, and waits on it only if it found nothing: what happens in between wakes it.
+"""
+
+import asyncio
+
+
+class Bell:
+    """Wakes everyone who holds the current ticket. `ring` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._event = asyncio.Event()
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Name the event loop that the waiters live on."""
+        self._loop = loop
+
+    def ticket(self) -> asyncio.Event:
+        """Return what the next `ring` will set."""
+        return self._event
+
+    def ring(self) -> None:
+        """Wake every waiter."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._ring)
+
+    def _ring(self) -> None:
+        rung, self._event = self._event, asyncio.Event()
+        rung.set()
+
+
+async def wait(ticket: asyncio.Event, timeout_s: float) -> bool:
+    """Wait until the ticket's bell rings; False when the time is up first."""
+    try:
+        await asyncio.wait_for(ticket.wait(), max(timeout_s, 0.0))
+    except TimeoutError:
+        return False
+    return True
+
+
+class Waiting:
+    """The sync that waits for work in each worker session; a newer one sends the older away empty."""
+
+    def __init__(self) -> None:
+        self._current: dict[str, asyncio.Event] = {}
+
+    def take(self, session: str) -> asyncio.Event:
+        """Become the session's current sync; the event is set when a newer one comes."""
+        older, newer = self._current.get(session), asyncio.Event()
+        if older is not None:
+            older.set()
+        self._current[session] = newer
+        return newer
+
+    def drop(self, session: str, event: asyncio.Event) -> None:
+        """Stop waiting."""
+        if self._current.get(session) is event:
+            del self._current[session]
+
+
+class Hub:
+    """`work`: trials were queued. `changes`: something changed in a study. `closing`: the server is going down."""
+
+    def __init__(self) -> None:
+        self.work = Bell()
+        self.changes = Bell()
+        self.closing = asyncio.Event()
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Name the event loop that the waiters live on."""
+        self.work.bind(loop)
+        self.changes.bind(loop)
+
+    def ring(self) -> None:
+        """Wake everyone: trials were queued, or something else changed that workers and readers wait for."""
+        self.changes.ring()
+        self.work.ring()
+
+    def close(self) -> None:
+        """Wake everyone for the last time. Call on the event loop."""
+        self.closing.set()
+        self.ring()

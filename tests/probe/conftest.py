@@ -1,0 +1,3 @@
+"""See the fixture."""
+
+from one_thread import one_thread  # noqa: F401

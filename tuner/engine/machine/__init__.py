@@ -1,0 +1,1 @@
+"""What the engine has to know of the machine: its hardware, its memory and when that is exhausted."""

@@ -1,0 +1,231 @@
+"""The compiled path: forward, backward and accumulation of all slots as one program; one more per elementwise rule.
+
+Inductor compiles outside vmap, so a tick of a small model costs a few kernels instead of a few hundred dispatches.
+Invariants:
+
+- A program's shapes are fixed when it is built: admission, eviction and who is due are values, never shapes.
+- Updates use single-rounding operations only, so a pass over all rows and a pass over one row give the same bits: which
+  of them ran (it depends on the neighbours) cannot be seen in a trial's numbers. Eager kernels do not give these bits
+  (on CPUs their square root comes from a library that rounds otherwise), so the two are never mixed for one rule.
+- Rows are whole 64-byte lines, so no kernel over [width, P] has a tail that would be rounded differently.
+
+Compiling needs a C++ compiler. It takes seconds to a minute the first time and is cached on disk
+(TORCHINDUCTOR_CACHE_DIR).
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tuner.engine.architecture import Architecture, Tensors
+from tuner.engine.layers.dropout import Draws, Stream, stacked_draws
+from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.engine.paths.forward import TRIED, Forward, agrees_with_loop
+from tuner.engine.paths.replay import Replay
+from tuner.engine.slots import Ints
+from tuner.errors import InvalidInput
+from tuner.optimizers.one_pass import has_compiler
+from tuner.optimizers.rule import ElementwiseRule
+from tuner.workloads.task import Data
+
+log = logging.getLogger(__name__)
+
+Program = Callable[..., Tensor]
+
+
+def compiled_forward(
+    architecture: Architecture, params: Tensor, gradients: Tensor, sample: Data
+) -> "CompiledForward | None":
+    """Compile a stack's forward program for data like `sample`; None, and one line in the log, where that fails."""
+    reason = None if has_compiler() else "there is no C++ compiler (CXX, else g++)"
+    if reason is None:
+        forward = CompiledForward(architecture, params, gradients)
+        try:
+            with first_call():
+                forward.try_out(sample)
+            return forward
+        except Exception as error:  # what cannot be compiled is said in many ways
+            if is_out_of_memory(error):
+                raise
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    log.warning("the stack is not compiled and runs eagerly", extra={"action": "path", "reason": reason})
+    return None
+
+
+class CompiledForward(Forward):
+    """All slots as one compiled program that also adds the gradients up and takes their norms."""
+
+    path = "compiled"
+
+    def __init__(self, architecture: Architecture, params: Tensor, gradients: Tensor, norms: bool = True) -> None:
+        """Without `norms` the squared norms are zero: what a tick costs when noise is not measured."""
+        super().__init__(architecture, params, gradients)
+        self._replay: Replay | None = None
+        self._recorded_for: tuple[int, int] | None = None
+        """Addresses of the buffers that the recorded graph holds."""
+        self._program = compile_once(_forward_program(architecture, list(self.extras), norms))
+
+    def run(self, data: Data, slots: Ints, stream: Stream) -> Tensor:
+        """See `Forward.run`; one step's gradients are the sums over one micro-batch."""
+        self.gradients.zero_()
+        return self.accumulate(data, self.gradients, torch.ones_like(self.gradients[:, 0]), slots, stream)[0]
+
+    def accumulate(self, data: Data, sums: Tensor, counts: Tensor, slots: Ints, stream: Stream) -> Tensor:
+        """Add the micro-batch gradients to `sums` [width, P], and let the slots' buffers go on.
+
+        `counts` [width] is K, the micro-batches of each slot's step. Returns float64 [3, width]: the losses, the
+        squared norms of the micro-batch gradients, and those of sums / K; on a GPU the next call overwrites them. An
+        error is raised: it cannot be told whose.
+        """
+        width, count = data[0].shape[:2]
+        draws = stacked_draws(width, slots, stream, count, sums.device) if self.architecture.draws else ()
+        call = self._replayed if sums.is_cuda else self._call
+        return call(sums, counts, draws, data)
+
+    def try_out(self, sample: Data) -> None:
+        """Compile for data like `sample`; raise `InvalidInput` unless the program does what the stack promises.
+
+        The slots get a few models over and over. Equal ones must have equal bits, since kernels may treat the last
+        slots unlike the others, and the results must be those of the loop.
+        """
+        width, count = sample[0].shape[:2]
+        models, needed = min(width, TRIED), self.architecture.draws
+        modules = [self.architecture.build(seed) for seed in range(models)]
+        for slot in range(width):
+            self.architecture.layout.write(self.params[slot], dict(modules[slot % models].named_parameters()))
+            self.extras[slot] = self.architecture.extras(modules[slot % models])
+        sums, counts = torch.zeros_like(self.params), torch.ones_like(self.params[:, 0])
+        draws: Draws = ()
+        if needed:
+            draws = stacked_draws(width, np.arange(width), lambda slot: (slot % models, 0), count, sums.device)
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no batched form on every device
+            found = self._call(sums, counts, draws, sample)
+        numbers = [item.nan_to_num() for item in (found.T, sums, *self.extras.stacked.values())]
+        equal = all(torch.equal(item, item[np.arange(width) % models]) for item in numbers)
+        for slot in range(width):
+            self.extras.release(slot)
+        self.params.zero_()
+        if not equal:
+            raise InvalidInput("its numbers depend on the slot")
+        few = tuple(item[:models] for item in sample)
+        if not agrees_with_loop(self.architecture, few, found[0, :models].to(sums.dtype), sums[:models]):
+            raise InvalidInput("its numbers differ from those of a single model")
+
+    def _call(self, sums: Tensor, counts: Tensor, draws: Draws, data: Data) -> Tensor:
+        with torch.no_grad():
+            return self._program(self.params, sums, counts, tuple(self.extras.stacked.values()), draws, data)
+
+    def _replayed(self, sums: Tensor, counts: Tensor, draws: Draws, data: Data) -> Tensor:
+        """Run the program as a CUDA graph, recorded when these buffers are first seen."""
+        fixed, split = (sums.data_ptr(), counts.data_ptr()), len(draws)
+        if self._replay is None or self._recorded_for != fixed:
+            self._recorded_for = fixed
+            self._replay = Replay(
+                lambda t: self._call(sums, counts, tuple(t[:split]), tuple(t[split:])), [*draws, *data]
+            )
+        return self._replay([*draws, *data])
+
+
+class MaskedUpdate:
+    """One elementwise rule's step of the due slots, in place over [width, P], as one compiled pass over memory."""
+
+    def __init__(self, rule: ElementwiseRule, like: Tensor) -> None:
+        """`like` is the buffer [width, P] of parameters: what it is compiled for."""
+        self.rule = rule
+        scalar_names = self.scalar_names = _scalar_names(rule)
+        buffer_names = rule.own_buffers("vector")
+        self._slabs = len(buffer_names)
+
+        def update(due: Tensor, counts: Tensor, scalars: Tensor, params: Tensor, sums: Tensor, *slabs: Tensor) -> None:
+            mask = due[:, None]
+            new_param, new_slabs = params.clone(), [slab.clone() for slab in slabs]
+            columns = dict(zip(scalar_names, scalars.unbind(1), strict=True))
+            rule.step_elements(
+                sums / counts[:, None], new_param, dict(zip(buffer_names, new_slabs, strict=True)), columns
+            )
+            for old, new in zip((params, *slabs), (new_param, *new_slabs), strict=True):
+                old.copy_(torch.where(mask, new, old))
+            sums.copy_(torch.where(mask, 0.0, sums))
+
+        self._program = compile_once(update)
+        rows = [torch.zeros_like(like) for _ in range(2 + self._slabs)]
+        counts = torch.ones(len(like), dtype=like.dtype, device=like.device)
+        scalars = torch.ones(len(like), len(scalar_names), dtype=like.dtype, device=like.device)
+        with first_call():
+            self.run(counts.bool(), counts, scalars, rows[0], rows[1], rows[2:])
+
+    def run(
+        self, due: Tensor, counts: Tensor, scalars: Tensor, params: Tensor, sums: Tensor, slabs: list[Tensor]
+    ) -> None:
+        """Step the slots where `due` [width] (bool) with the mean sums / counts, and set their sums to zero.
+
+        `scalars` [width, S] are the rule's own (`scalar_names`), in the parameters' type; all else is [width, P] and
+        changes in place.
+        """
+        with torch.no_grad():
+            self._program(due, counts, scalars, params, sums, *slabs[: self._slabs])
+
+
+def _scalar_names(rule: ElementwiseRule) -> list[str]:
+    one = torch.ones(1, dtype=torch.float64)
+    numbers = [h for h in rule.hyperparameters if not h.fixes_program]
+    return list(rule.scalars(one, {h.name: torch.full_like(one, float(h.default)) for h in numbers}))
+
+
+def _forward_program(architecture: Architecture, names: list[str], norms: bool) -> Program:
+    """`names` are those of the extras, which the program takes as [width, ...] each and changes in place."""
+    layout = architecture.layout
+
+    def loss(params: Tensors, extras: Tensors, draws: Draws, data: Data) -> tuple[Tensor, Tensors]:
+        return architecture.loss(params, extras, draws, *data, stacked=True)
+
+    stacked = vmap(grad_and_value(loss, has_aux=True))
+
+    def forward(
+        params: Tensor, sums: Tensor, counts: Tensor, extras: tuple[Tensor, ...], draws: Draws, data: Data
+    ) -> Tensor:
+        carried = dict(zip(names, extras, strict=True))
+        gradients, (losses, buffers) = stacked(layout.views(params), carried, draws, data)
+        for name, buffer in buffers.items():
+            carried[name].copy_(buffer)
+        flat = layout.flat(gradients)
+        total = sums + flat
+        sums.copy_(total)
+        squares = [torch.zeros_like(losses, dtype=torch.float64)] * 2
+        if norms:
+            squares = [(rows * rows).sum(1, dtype=torch.float64) for rows in (flat, total)]
+            squares[1] = squares[1] / (counts.to(torch.float64) * counts.to(torch.float64))
+        return torch.stack([losses.to(torch.float64), *squares])
+
+    return forward
+
+
+@contextmanager
+def first_call() -> Iterator[None]:
+    """Let the first call compile in peace: the compiler's own use of deprecated functions is not the user's concern."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def compile_once(program: Any) -> Program:
+    """Compile a program that will only ever see the shapes and types of its first call.
+
+    Compiled code is kept per code object, with guards that choose among its versions: a copy of the code object makes
+    this program independent of others built here, and having one version it needs no guards (15 µs a call).
+    """
+    code = program.__code__.replace()
+    own = FunctionType(code, program.__globals__, program.__name__, program.__defaults__, program.__closure__)
+    compiled: Program = torch.compile(
+        own, fullgraph=True, dynamic=False, options={"guard_filter_fn": lambda guards: [False] * len(guards)}
+    )
+    return compiled

@@ -1,0 +1,182 @@
+"""Validation: the loss and the workload's metrics over all validation examples, in evaluation mode.
+
+On the compiled path and on GPUs small models are evaluated several slots at a time, as one vmapped program over rows
+gathered from the stack; slot by slot elsewhere, and where one evaluation is worth more than a call's overhead or vmap
+cannot take the model or a metric. Which of the two is settled when a stack is built, from counts and a dry run, never
+by a clock. Invariant: a pass always has the same number of rows, so a slot's numbers do not depend on how many others
+are evaluated with it.
+"""
+
+import copy
+import logging
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tuner.engine.architecture import Architecture, Tensors
+from tuner.engine.extras import Extras
+from tuner.engine.layers import stackable
+from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.engine.paths.compiled import Program, compile_once, first_call
+from tuner.workloads.task import Data
+
+log = logging.getLogger(__name__)
+
+CHUNK = 4096
+"""Examples evaluated at once; outputs of several chunks are joined, so metrics see all examples whatever its value."""
+
+ROWS = 8
+"""Slots of a pass, at most."""
+STACKED_FLOPS = {"cpu": 2**23, "cuda": 2**36}
+"""Floating-point operations of one slot's evaluation up to which several slots share a pass."""
+TRIED = 3
+"""Models of a dry run."""
+
+Metrics = dict[str, float]
+
+
+class Evaluation:
+    """Evaluates parameters, with the `extras` of their slots, on the validation data, which lives on the device."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        data: Data,
+        extras: Callable[[int, Tensor], Tensors],
+        width: int,
+        compiled: bool,
+    ) -> None:
+        """At most `width` slots share a pass, as a compiled program where asked for; with 1 it goes slot by slot.
+
+        `extras` returns those of a slot at parameters [P].
+        """
+        self._architecture = architecture
+        self._data = data
+        self._extras = extras
+        self._names = ["valid_loss", *(f"valid_{name}" for name in architecture.task.metrics or {})]
+        self._device = data[0].device
+        self.rows = 1
+        """Slots of a pass."""
+        self._program: Program | None = None
+        gains = compiled or self._device.type == "cuda"  # on a CPU, operation by operation, nothing is saved
+        if width > 1 and gains and self._flops() <= STACKED_FLOPS.get(self._device.type, 0):
+            self._program = self._stacked_program(min(ROWS, width), compiled)
+
+    def metrics(self, slots: Sequence[int], rows: Sequence[Tensor]) -> list[Metrics]:
+        """Return `valid_loss` and `valid_<name>` for each metric, per slot. What the workload raises passes through.
+
+        `rows` [P] are the slots' parameters.
+        """
+        values = []
+        for start in range(0, len(slots), self.rows):
+            part = slice(start, start + self.rows)
+            values += self._pass(slots[part], rows[part])
+        return [dict(zip(self._names, row, strict=True)) for row in values]
+
+    def each(self, slots: Sequence[int], rows: Sequence[Tensor]) -> list[Metrics | str]:
+        """Return the metrics per slot, or the traceback of what the workload's code raised in its pass."""
+        found: list[Metrics | str] = []
+        for start in range(0, len(slots), self.rows):
+            part = slice(start, start + self.rows)
+            try:
+                found += self.metrics(slots[part], rows[part])
+            except Exception as error:  # the trials' boundary: the workload's own code runs here
+                if is_out_of_memory(error):
+                    raise
+                found += [traceback.format_exc()] * len(slots[part])
+        return found
+
+    def _pass(self, slots: Sequence[int], rows: Sequence[Tensor]) -> list[list[float]]:
+        """Return the values of up to `self.rows` slots, each [metrics]."""
+        if self._program is None:
+            return [self._single(rows[0], self._extras(slots[0], rows[0])).tolist()]
+        idle = self.rows - len(slots)
+        own = [self._extras(slot, row) for slot, row in zip(slots, rows, strict=True)]
+        own += [own[0]] * idle
+        extras = {name: torch.stack([each[name] for each in own]) for name in own[0]}
+        values = self._stacked(self._program, torch.stack([*rows, *[rows[0]] * idle]), extras)
+        return values[: len(slots)].tolist()
+
+    def _single(self, row: Tensor, extras: Tensors) -> Tensor:
+        """Return the values [metrics] of one row [P] of parameters."""
+        with torch.no_grad():
+            params = self._architecture.layout.slot_views(row)
+            return self._values(self._architecture.evaluating, {**params, **extras}, self._data)
+
+    def _stacked(self, program: Program, rows: Tensor, extras: Tensors) -> Tensor:
+        """Return the values [rows, metrics] of parameters [rows, P]."""
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no batched form on CPUs
+            return program(rows, tuple(extras.values()), self._data)
+
+    def _values(self, model: nn.Module, tensors: Tensors, data: Data) -> Tensor:
+        """Return the loss and the metrics of one slot, float64 [metrics]."""
+        task, (inputs, *targets) = self._architecture.task, data
+        outputs = [functional_call(model, tensors, (part,)) for part in torch.split(inputs, CHUNK)]
+        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        found = [task.loss(output, *targets), *(metric(output, *targets) for metric in (task.metrics or {}).values())]
+        return torch.stack([torch.as_tensor(value, dtype=torch.float64, device=self._device) for value in found])
+
+    def _stacked_program(self, rows: int, compiled: bool) -> Program | None:
+        """Return (params [rows, P], extras, data) -> values [rows, metrics]; None where that cannot be."""
+        model, names = (
+            copy.deepcopy(self._architecture.evaluating),
+            list(self._architecture.extras(self._architecture.training)),
+        )
+        views = self._architecture.layout.views
+        stackable.install(model)
+
+        def program(params: Tensor, extras: tuple[Tensor, ...], data: Data) -> Tensor:
+            def values(params: Tensors, extras: Tensors) -> Tensor:
+                return self._values(model, {**params, **extras}, data)
+
+            result: Tensor = vmap(values)(views(params), dict(zip(names, extras, strict=True)))
+            return result
+
+        built = compile_once(program) if compiled else program
+        try:
+            reason = self._fault(built, rows)
+        except Exception as error:  # whatever vmap, a metric or the compiler cannot take, it says in its own way
+            if is_out_of_memory(error):
+                raise
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        if reason is not None:
+            log.info("trials are evaluated one by one", extra={"action": "evaluation", "reason": reason})
+            return None
+        self.rows = rows
+        return built
+
+    def _fault(self, program: Program, count: int) -> str | None:
+        """Say what is wrong with a program's results for a few fresh models, in two orders."""
+        modules = [self._architecture.build(place % TRIED) for place in range(count)]
+        rows = self._architecture.layout.allocate(count, self._device)
+        extras = Extras(self._architecture.extras(modules[0]), count)
+        for place, module in enumerate(modules):
+            self._architecture.layout.write(rows[place], dict(module.named_parameters()))
+            extras[place] = self._architecture.extras(module)
+        turned = torch.arange(count, device=self._device).roll(1)
+        with warnings.catch_warnings(), first_call():
+            warnings.filterwarnings("error", message=".*batching rule.*")  # it would run slot by slot inside
+            values = self._stacked(program, rows, extras.stacked)
+            values_turned = self._stacked(program, rows[turned], extras.rows(turned))
+        single = torch.stack([self._single(rows[place], extras[place]) for place in range(min(count, TRIED))])
+        if not torch.equal(values[turned].nan_to_num(), values_turned.nan_to_num()):
+            return "its results under vmap depend on the slot"
+        if not torch.allclose(values[:TRIED], single, rtol=1e-3, atol=1e-5, equal_nan=True):
+            return "its results under vmap differ from those of a single model"
+        return None
+
+    def _flops(self) -> int:
+        """Count the operations of one slot's evaluation; what cannot be counted is infinitely many."""
+        counter = FlopCounterMode(display=False)
+        try:
+            with torch.no_grad(), counter:
+                self._architecture.evaluating(self._data[0][:1])
+        except Exception:  # a model that cannot run is the trial's concern, not the stack's
+            return 2**62
+        return counter.get_total_flops() * len(self._data[0])

@@ -1,0 +1,49 @@
+"""Truncated conjugate gradients: an approximate solution of H d = -g for every trial, by products with H alone.
+
+Reference: Steihaug 1983, https://doi.org/10.1137/0720042; Nocedal and Wright 2006, Numerical Optimization, 2nd ed.,
+algorithm 7.1 (line search Newton-CG): stop at a small residual; at negative curvature take the direction so far, at the
+first iteration steepest descent. The result is always a direction of descent.
+
+Invariant: as in line_search.py, a trial that is done does not change any more.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tuner.optimizers.maths.rows import column, dot
+
+
+def descent_direction(
+    product: Callable[[Tensor], Tensor], gradient: Tensor, tolerance: Tensor, iterations: int
+) -> Tensor:
+    """Return d [T, P] with |H d + g| <= tolerance, or what was reached before negative curvature or the last iteration.
+
+    Args:
+        product: vectors [T, P] -> H times them.
+        gradient: g [T, P]; zero elements stay zero if `product` keeps them zero.
+        tolerance: norm of the residual at which to stop, float64 [T].
+        iterations: products with H at most.
+    """
+    found, residual, direction = torch.zeros_like(gradient), gradient, -gradient
+    square = dot(residual, residual)
+    live = square.isfinite() & (square > 0)
+    for number in range(iterations):
+        bent = product(torch.where(column(live, direction), direction, 0.0))
+        bend = dot(direction, bent)
+        positive = live & (bend > 0) & bend.isfinite()
+        if number == 0:
+            found = torch.where(column(live & ~positive, found), direction, found)
+        length = column(torch.where(positive, square / bend, 0.0), found)
+        mask = column(positive, found)
+        found = torch.where(mask, found + direction * length, found)
+        residual = torch.where(mask, residual + bent * length, residual)
+        fresh = dot(residual, residual)
+        ratio = column(torch.where(positive, fresh / square, 0.0), found)
+        direction = torch.where(mask, direction * ratio - residual, direction)
+        square = torch.where(positive, fresh, square)
+        live = positive & (square > tolerance * tolerance)
+        if not bool(live.any()):
+            break
+    return found

@@ -1,0 +1,32 @@
+"""What LARS and LAMB share: a step per tensor whose size follows the size of the tensor itself.
+
+Norms are per trial and tensor, never over trials.
+"""
+
+import torch
+from torch import Tensor
+
+from tuner.optimizers.entries import choice
+from tuner.optimizers.maths.sums import norm
+from tuner.optimizers.rule import Role
+
+EXCLUDED = choice(
+    "excluded", "vectors", "what has neither trust ratio nor weight decay: vectors (biases and gains), or none", "none"
+)
+
+
+def is_excluded(role: Role, excluded: object) -> bool:
+    """Return whether a parameter of this role steps without trust ratio and weight decay."""
+    return excluded == "vectors" and role == "vector"
+
+
+def trust_ratio(param: Tensor, update: Tensor, coefficient: Tensor | float = 1.0) -> Tensor:
+    """Return coefficient · |p| / |u| of each trial, float64 [T], and 1 where either norm is 0.
+
+    Args:
+        param: [T, ...], e.g. (64, 256, 64).
+        update: like `param`.
+        coefficient: float64 [T] or a number.
+    """
+    size, length = norm(param), norm(update)
+    return torch.where((size == 0) | (length == 0), 1.0, coefficient * size / length)

@@ -1,0 +1,165 @@
+"""How fast and how large a workload's stacks are on this device: measured, never guessed.
+
+A `Bench` measures stacks in its own process. `probe` says which paths and widths to try, and leaves out what will not
+fit; it measures through a team of benches in processes of their own (`worker/device/probing.py`), so that what
+processes take from each other is seen.
+"""
+
+import gc
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.engine.stack import Stack
+from tuner.probe import choice
+from tuner.probe.choice import Cell
+from tuner.probe.memory import HEAP_FACTOR, Footprint, footprint, predicted
+from tuner.workloads import Task
+
+PATHS = ("loop", "eager", "compiled")
+WIDTHS = (1, 4, 16, 64)
+CELL_S = 0.5
+"""How long one path is timed at one width."""
+LEAST_STEPS = 3
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A stack that was not built since its predicted peak, in all processes, is more than there is."""
+
+    path: str
+    width: int
+    processes: int
+    threads: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a team found of one kind of stack: seconds of a tick, and the footprint of one process's stack."""
+
+    tick_s: float
+    footprint: Footprint
+
+
+class Team(Protocol):
+    """Processes that measure the same stack at the same time."""
+
+    processes: int
+    threads: int
+
+    def measure(self, path: str, width: int) -> Timing | None:
+        """Return what was found; None where the path falls back to another, or has no memory."""
+
+
+class Bench:
+    """Measures stacks of one task, one at a time; a team of its own."""
+
+    processes = 1
+
+    def __init__(self, task: Task, micro_batch: int, device: str = "cpu", cell_s: float = CELL_S) -> None:
+        self.threads = torch.get_num_threads()
+        self._task, self._micro_batch, self._cell_s = task, micro_batch, cell_s
+        self._device = torch.device(device)
+        self._stack: Stack | None = None
+
+    def measure(self, path: str, width: int) -> Timing | None:
+        """See `Team.measure`."""
+        taken = self.prepare(path, width)
+        return None if taken is None else Timing(self.tick_s(), taken)
+
+    def prepare(self, path: str, width: int) -> Footprint | None:
+        """Build a stack, fill it with trials that step every second tick, and warm it up."""
+        self._stack = None
+        gc.collect()
+
+        wanted = "auto" if path == "eager" else path  # eager itself would not look for slots that mix
+
+        def build() -> Stack:
+            self._stack = Stack(
+                self._task, width=width, micro_batch=self._micro_batch, device=self._device, path=wanted
+            )
+            if self._stack.path != path:
+                raise _AnotherPath
+            return self._stack
+
+        try:
+            return footprint(build, self._device)
+        except _AnotherPath:
+            pass
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self._stack = None
+        return None
+
+    def tick_s(self) -> float:
+        """Return the seconds of a tick: half the median of a step's two."""
+        assert self._stack is not None
+        times: list[float] = []
+        begin = time.perf_counter()
+        while len(times) < LEAST_STEPS or time.perf_counter() - begin < self._cell_s:
+            start = time.perf_counter()
+            self._stack.tick()
+            self._stack.tick()
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            times.append(time.perf_counter() - start)
+        return sorted(times)[len(times) // 2] / 2
+
+
+class _AnotherPath(Exception):
+    """The stack fell back to a path that is measured by itself."""
+
+
+def probe(
+    team: Team, *, paths: Sequence[str] = PATHS, widths: Sequence[int] = WIDTHS, room: int | None = None
+) -> Iterator[Cell | LeftOut]:
+    """Measure every path at every width, narrow ones first, with AdamW; yield each cell as it is known.
+
+    A path that falls back to another, or that a wider stack has no memory for, is left out from there on. `room` is the
+    bytes that all processes may take together; what is predicted to take more is not built.
+    """
+    ended: set[str] = set()
+    footprints: dict[str, list[Footprint]] = {path: [] for path in paths}
+    for width in widths:
+        for path in paths:
+            if path in ended:
+                continue
+            expected = predicted(footprints[path], width)
+            if room is not None and expected is not None and expected * team.processes > room:
+                ended.add(path)
+                yield LeftOut(path, width, team.processes, team.threads, expected)
+                continue
+            found = team.measure(path, width)
+            if found is None:
+                ended.add(path)
+                continue
+            footprints[path].append(found.footprint)
+            taken = expected if expected is not None else found.footprint.peak
+            yield Cell(path, width, found.tick_s, team.processes, team.threads, taken)
+
+
+def splits(cores: int, device: torch.device) -> list[tuple[int, int]]:
+    """Return (processes, threads of each) to try: all cores for one process, half each for two, ..., one for each.
+
+    On a GPU one process; its threads only feed it.
+    """
+    if device.type == "cuda":
+        return [(1, max(1, min(8, cores)))]
+    counts = [2**power for power in range(cores.bit_length()) if 2**power < cores]
+    return [(processes, cores // processes) for processes in [*counts, cores]]
+
+
+def allocator_room(room: int | None, device: torch.device) -> int | None:
+    """Return how much torch's allocator may hand out when processes may grow by `room` bytes."""
+    return room if room is None or device.type == "cuda" else int(room / HEAP_FACTOR)
+
+
+def place_of(device: torch.device) -> str:
+    """Name a device as a place that choices hold for."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else choice.cpu()

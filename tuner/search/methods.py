@@ -1,0 +1,22 @@
+"""Which method answers a request: the one place that knows them all."""
+
+from tuner.search.request import AskRequest
+from tuner.study.hyperparameter import Scalar
+
+
+def propose(request: AskRequest) -> list[dict[str, Scalar]]:
+    """Return the values of the swept hyperparameters, one mapping per index."""
+    # Each method loads what it needs: scipy and optuna take seconds.
+    if not request.domains:
+        return [{} for _ in request.indexes]
+    if request.method == "tpe":
+        from tuner.search import tpe
+
+        return tpe.propose(request)
+    if request.method == "quasirandom":
+        from tuner.search import quasirandom
+
+        return [quasirandom.propose(request, index) for index in request.indexes]
+    from tuner.search import independent
+
+    return [independent.propose(request, index) for index in request.indexes]

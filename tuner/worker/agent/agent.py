@@ -1,0 +1,247 @@
+"""The worker's end of the sync protocol: states what is, and makes what the server wants come true.
+
+Level-triggered: every request carries the whole state, every reply the whole wanted state, so lost, repeated and late
+replies are harmless. Invariants:
+
+- A report or last word is repeated until a sync that carried it succeeds; training goes on while the server is away.
+- One ordinary sync is in flight at a time; only the farewell overtakes a waiting one.
+- Every attempt held at the end is handed back as `drained`.
+"""
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import tuner
+from tuner.errors import NotAllowed, NotFound, TunerError
+from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
+from tuner.worker.agent.child import DeviceProcess
+from tuner.worker.agent.holdings import Holdings
+from tuner.worker.agent.outbox import Parcel
+from tuner.worker.agent.watchdog import Watchdog
+from tuner.worker.channel import Json
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+"""How soon a signal or the parent's death is noticed."""
+IDLE_WAIT_S = 10.0
+"""How long an idle worker lets the server wait for work."""
+EMPTY_PAUSE_S = 0.1
+"""Pause after a wait that the server cut short without work."""
+CHILD_PATIENCE_S = 1.5
+"""How long device processes may take over their last checkpoints."""
+HANG_S = 300.0
+"""Silence after which a device process that holds trials counts as hung: longer than the longest compilation."""
+FAREWELL_S = 3.0
+"""How long a drain may take, the devices' end included."""
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.2, 10.0
+
+
+class Server(Protocol):
+    """What the agent needs of `tuner.Client`."""
+
+    def register(self, registration: Registration) -> Registered:
+        """Make a session known."""
+
+    def sync(self, worker: int, request: SyncRequest) -> SyncReply:
+        """Exchange states."""
+
+
+@dataclass
+class Call:
+    """One sync under way in a thread of its own, so that a slow server never keeps us from leaving."""
+
+    request: SyncRequest
+    parcel: Parcel
+    reply: SyncReply | None = None
+    error: TunerError | None = None
+    done: bool = False
+    begun_s: float = field(default_factory=time.monotonic)
+
+
+class Agent:
+    """Runs a worker's devices for a server.
+
+    `parent`: leave when this process is no longer our parent (its id). `session` is random for each process start.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        devices: Sequence[DeviceProcess],
+        *,
+        name: str,
+        parent: int | None = None,
+        session: str | None = None,
+        hang_s: float = HANG_S,
+    ) -> None:
+        self.holdings = Holdings(devices)
+        self.worker: int | None = None
+        self.session = session or secrets.token_hex(16)
+        self._watchdog = Watchdog(devices, self.holdings.busy, hang_s)
+        self._server = server
+        self._name = name
+        self._parent = parent
+        self._starting = True
+        self._stopping = False
+        self._wake = threading.Event()
+        self._urgent = True
+        self._next_at = 0.0
+        self._not_before = 0.0
+        self._backoff_s = FIRST_BACKOFF_S
+        self._seq = 0
+        self._call: Call | None = None
+        self._status = 0
+
+    def stop(self) -> None:
+        """Ask for a drain. Only sets a flag, so that a signal handler may call it at any moment."""
+        self._stopping = True
+
+    def run(self) -> int:
+        """Work until `stop`; return the exit status (see `tuner.worker.run`)."""
+        try:
+            if self._start_devices():
+                while not self._stopping:
+                    self._turn()
+                self._say_farewell()
+        finally:
+            for device in self.holdings.devices:
+                device.close(0.0)
+        return self._status
+
+    def _start_devices(self) -> bool:
+        """Wait until every device says what it can do; a device that dies before is the user's to repair."""
+        for device in self.holdings.devices:
+            device.keep_running(self._listen)
+        while not self._stopping and not self.holdings.ready:
+            if self._status:
+                log.error("a device process did not start; see its messages above", extra={"action": "start"})
+                return False
+            self._pause()
+        self._starting = False
+        return not self._stopping
+
+    def _turn(self) -> None:
+        for device in self.holdings.devices:
+            device.keep_running(self._listen)
+        self._watchdog.turn()
+        if self._call is not None and self._call.done:
+            call, self._call = self._call, None
+            self._finish_call(call)
+        now = time.monotonic()
+        due = now >= self._not_before and (self._urgent or now >= self._next_at)
+        if self._call is None and due and not self._stopping:
+            self._urgent = False
+            self._call = self._start_call(wait_s=IDLE_WAIT_S if self.holdings.idle else 0.0)
+        self._pause()
+
+    def _pause(self) -> None:
+        self._wake.wait(POLL_S)
+        self._wake.clear()
+        if self._parent is not None and os.getppid() != self._parent:
+            log.warning("the parent process is gone", extra={"action": "drain"})
+            self._stopping = True
+
+    def _listen(self, device: DeviceProcess, message: Json) -> None:
+        if "died" in message and self._starting:
+            self._status = 1
+        elif self.holdings.listen(device, message):
+            self._urgent = True
+            self._wake.set()
+
+    def _start_call(self, wait_s: float) -> Call:
+        with self.holdings.lock:
+            parcel = self.holdings.outbox.parcel()
+            self._seq += 1
+            request = SyncRequest(
+                session=self.session,
+                seq=self._seq,
+                capacity=[] if self._stopping else self.holdings.capacity(),
+                held=self.holdings.held(parcel.finished),
+                slots=self.holdings.slots(),
+                started=parcel.started,
+                restarted=parcel.restarted,
+                reports=parcel.reports,
+                checkpointed=parcel.checkpointed,
+                finished=parcel.finished,
+                wait_s=wait_s,
+            )
+        call = Call(request, parcel)
+        threading.Thread(target=self._exchange, args=(call,), name="sync", daemon=True).start()
+        return call
+
+    def _exchange(self, call: Call) -> None:
+        try:
+            if self.worker is None:
+                self.worker = self._server.register(self._registration()).worker
+            call.reply = self._server.sync(self.worker, call.request)
+        except TunerError as error:
+            call.error = error
+        finally:
+            call.done = True
+            self._wake.set()
+
+    def _registration(self) -> Registration:
+        return Registration(
+            session=self.session,
+            name=self._name,
+            devices=self.holdings.device_infos(),
+            workloads=self.holdings.workloads(),
+            version=tuner.__version__,
+        )
+
+    def _finish_call(self, call: Call) -> None:
+        if call.reply is not None:
+            self._apply(call, call.reply)
+        elif isinstance(call.error, NotAllowed):
+            log.error("the server does not let this worker in: %s", call.error, extra={"action": "sync"})
+            self._status, self._stopping = 2, True
+        else:
+            if isinstance(call.error, NotFound):
+                self.worker = None  # another server, or one that forgot us: register again
+            log.warning("no sync: %s", call.error, extra={"action": "sync", "retry_s": self._backoff_s})
+            self._urgent = True
+            self._not_before = time.monotonic() + self._backoff_s
+            self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
+
+    def _apply(self, call: Call, reply: SyncReply) -> None:
+        self._backoff_s = FIRST_BACKOFF_S
+        more = self.holdings.answered(call.parcel, call.request, time.monotonic() - call.begun_s)
+        self.holdings.kept(call.parcel.checkpointed)
+        freed = self.holdings.obey(reply)
+        # What a stop freed, and what did not fit into this request, is told at once.
+        self._urgent = self._urgent or freed or more
+        pause_s = EMPTY_PAUSE_S if self.holdings.idle else reply.next_sync_s
+        self._next_at = time.monotonic() + pause_s
+
+    def _say_farewell(self) -> None:
+        """Hand everything back: one last sync per parcel, as far as the time goes."""
+        deadline = time.monotonic() + FAREWELL_S
+        until = time.monotonic() + CHILD_PATIENCE_S
+        for device in self.holdings.devices:
+            device.hang_up()
+        for device in self.holdings.devices:
+            device.close(max(0.0, until - time.monotonic()))
+        self.holdings.drain()
+        while self.worker is not None and time.monotonic() < deadline:
+            call = self._start_call(wait_s=0.0)
+            _wait_until(lambda call=call: call.done, deadline)  # type: ignore[misc]
+            if call.reply is None:
+                log.warning("leaving without the server's word: %s", call.error, extra={"action": "drain"})
+                return
+            self.holdings.answered(call.parcel, call.request, time.monotonic() - call.begun_s)
+            for assignment in call.reply.assign:
+                self.holdings.take(assignment)  # leased while we were leaving: goes straight back
+            if self.holdings.idle:
+                return
+
+
+def _wait_until(condition: Callable[[], bool], deadline: float) -> None:
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)

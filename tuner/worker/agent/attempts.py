@@ -1,0 +1,159 @@
+"""The attempts that a worker's devices hold, and how each of them ends.
+
+Invariant: an attempt is here once, from its assignment until its last word is in the outbox; what has left never comes
+back, whatever a late or repeated reply says.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuner.wire.sync import Finish, NoiseRow, Report, Started, Weights
+from tuner.worker.agent.child import DeviceProcess
+from tuner.worker.agent.outbox import Key, Outbox
+from tuner.worker.channel import Json
+
+MOST_ERROR_TEXT = 20_000
+"""Characters of a traceback that travel: its end, where the cause stands."""
+
+
+@dataclass
+class Attempt:
+    """One attempt on a device. `started` tells it from those that wait for a slot."""
+
+    device: DeviceProcess
+    started: bool = False
+    step: int = 0
+    examples: int = 0
+    program: dict[str, Any] = field(default_factory=dict)
+    reproducible: bool = False
+    left: bool = False
+    """Its slot is free, its last word still to come."""
+
+
+class Attempts:
+    """Attempts by (trial, attempt), in the order of arrival. Not thread-safe: its owner locks."""
+
+    def __init__(self, outbox: Outbox, freed: Callable[[DeviceProcess], None]) -> None:
+        """`outbox` takes what is to be told of attempts; `freed` hears of ends and stops, not of deaths."""
+        self._outbox = outbox
+        self._freed = freed
+        self._held: dict[Key, Attempt] = {}
+        self._left: set[Key] = set()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def keys(self) -> list[Key]:
+        """Name the attempts."""
+        return list(self._held)
+
+    def known(self, key: Key) -> bool:
+        """Whether an attempt is or was here."""
+        return key in self._held or key in self._left
+
+    def device(self, key: Key) -> DeviceProcess | None:
+        """Return the device that holds an attempt, None where none does."""
+        return self._held[key].device if key in self._held else None
+
+    def on(self, device: DeviceProcess) -> bool:
+        """Whether a device holds attempts."""
+        return any(attempt.device is device for attempt in self._held.values())
+
+    def taken(self, device: str) -> int:
+        """Count the attempts of a device that are in a slot or wait for one."""
+        return sum(a.device.device == device and not a.left for a in self._held.values())
+
+    def take(self, key: Key, device: DeviceProcess, *, reproducible: bool) -> None:
+        """Hold an attempt that was never here."""
+        self._held[key] = Attempt(device, reproducible=reproducible)
+
+    def drop(self, key: Key) -> DeviceProcess | None:
+        """Let go of an attempt without a last word; return the device that held it."""
+        attempt = self._held.pop(key, None)
+        if attempt is None:
+            return None
+        self._left.add(key)
+        self._freed(attempt.device)
+        return attempt.device
+
+    def start(self, key: Key, program: dict[str, Any]) -> bool:
+        """Note that an attempt enters the stack; say whether the server should hear of it at once."""
+        attempt = self._held.get(key)
+        if attempt is None:
+            return False
+        attempt.started, attempt.program = True, program
+        self._outbox.start(Started(trial=key[0], attempt=key[1], program=program))
+        return attempt.reproducible  # the server grants no more of its study before it knows the program
+
+    def report(self, row: Json) -> None:
+        """Pass on a row of an attempt's curve."""
+        key = row["trial"], row["attempt"]
+        attempt = self._held.get(key)
+        if attempt is None:
+            return
+        attempt.step, attempt.examples = row["step"], row["examples"]
+        noise = NoiseRow(**row["noise"]) if row["noise"] else None
+        self._outbox.report(Report(**{**row, "noise": noise}))
+
+    def leave_slot(self, key: Key) -> bool:
+        """Note that an attempt's slot is free; say whether that is news."""
+        attempt = self._held.get(key)
+        if attempt is None or attempt.left:
+            return False
+        attempt.left = True
+        self._freed(attempt.device)
+        return True
+
+    def end(self, ended: Json) -> bool:
+        """Take in the device's last word on an attempt; say whether it was held."""
+        key = ended["trial"], ended["attempt"]
+        if key not in self._held:
+            return False
+        attempt = self._held[key]
+        attempt.step, attempt.examples = ended["step"], ended["examples"]
+        self.leave_slot(key)
+        weights = Weights(**ended["weights"]) if ended.get("weights") else None
+        self.leave(key, ended["outcome"], infeasible=ended["infeasible"], error=ended["error"], weights=weights)
+        return True
+
+    def bury(self, device: DeviceProcess, status: int, why: str | None) -> None:
+        """End what a dead process held. Only those that had entered the stack can have killed it, or, where none
+        had, the one whose turn it was.
+        """
+        how = why or (f"ended with signal {-status}" if status < 0 else f"ended with status {status}")
+        held = {key: attempt for key, attempt in self._held.items() if attempt.device is device}
+        suspects = [key for key, attempt in held.items() if attempt.started] or list(held)[:1]
+        for key in held:
+            outcome = "crashed" if key in suspects else "displaced"
+            self.leave(key, outcome, error=f"the device process of {device.device} {how}")
+
+    def leave(
+        self,
+        key: Key,
+        outcome: Any,
+        *,
+        infeasible: Any = None,
+        error: str | None = None,
+        weights: Weights | None = None,
+    ) -> None:
+        """Say the last word on an attempt, which need not have been held."""
+        attempt = self._held.pop(key, None)
+        self._left.add(key)
+        finish = Finish(
+            trial=key[0],
+            attempt=key[1],
+            outcome=outcome,
+            infeasible=infeasible,
+            step=attempt.step if attempt else 0,
+            examples=attempt.examples if attempt else 0,
+            error=plain(error)[-MOST_ERROR_TEXT:] if error else None,
+            program=attempt.program if attempt else {},
+            weights=weights,
+        )
+        self._outbox.finish(finish)
+
+
+def plain(text: str) -> str:
+    """Replace what UTF-8 cannot carry: names of files in another encoding, in the words of a user's error."""
+    return text.encode("utf-8", "replace").decode("utf-8")

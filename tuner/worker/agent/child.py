@@ -1,0 +1,150 @@
+"""The agent's end of a device process: start it, talk to it, notice its death, start it again.
+
+A process that dies is restarted after a pause that doubles from 0.5 s to 30 s, and is reset by a minute of life.
+Invariants: a process that does not read what it is told (it hangs, or was stopped) never holds the agent up; one whose
+words cannot be understood is ended, since what it holds would otherwise be held for ever.
+"""
+
+import logging
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from tuner.probe.choice import DEFAULT_WIDTH
+from tuner.worker.channel import Json, read_lines, write_line
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S, LONG_LIFE_S = 0.5, 30.0, 60.0
+LAST_MESSAGES_S = 1.0
+CHECKPOINT_EVERY_S = 10.0
+
+Listener = Callable[["DeviceProcess", Json], None]
+
+
+class DeviceProcess:
+    """One device of the worker. Messages reach `listen` in a thread of their own, with
+    {"died": status, "why": reason or null} as the last one, unless the process was closed.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        width: int | None,
+        threads: int,
+        workloads: list[str],
+        checkpoints: str | None = None,
+        checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+        number: int | None = None,
+        own_disk: bool = False,
+    ) -> None:
+        """`width` None leaves the choice to a probe's result, where there is one. `number` tells apart several
+        processes on one device.
+        """
+        self.device = device if number is None else f"{device}#{number}"
+        """The name under which the worker speaks of it."""
+        self.width = width or DEFAULT_WIDTH
+        self.heard = 0
+        """Messages heard so far."""
+        self._command = [sys.executable, "-P", "-m", "tuner.worker.device.device", "--device", device]
+        self._command += ["--width", str(width)] if width else []
+        self._command += ["--threads", str(threads), "--workloads", *workloads]
+        if checkpoints is not None:
+            self._command += ["--checkpoints", checkpoints, "--checkpoint-every", str(checkpoint_every_s)]
+            self._command += ["--own-disk"] if own_disk else []
+        self._process: subprocess.Popen[str] | None = None
+        self._pause_s = FIRST_PAUSE_S
+        self._started_at = 0.0
+        self._start_at = 0.0
+        self._closing = False
+        self._killed_why: str | None = None
+        self._reader: threading.Thread | None = None
+        self._outgoing: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def keep_running(self, listen: Listener) -> None:
+        """Start the process unless it runs, or a pause after its death is not over, or it was closed."""
+        if self._process is None and not self._closing and time.monotonic() >= self._start_at:
+            self._started_at = time.monotonic()
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+            )
+            self._killed_why = None
+            self._outgoing = queue.SimpleQueue()
+            ends = self._process, self._outgoing
+            threading.Thread(target=self._write, args=ends, name=f"to {self.device}", daemon=True).start()
+            self._reader = threading.Thread(target=self._read, args=(*ends, listen), name=self.device, daemon=True)
+            self._reader.start()
+
+    def send(self, message: Json) -> None:
+        """Send a message, without waiting; to a process that is dying it goes nowhere, and its death will be told."""
+        self._outgoing.put(message)
+
+    def kill(self, why: str) -> None:
+        """End the process by force; its death is told with the reason, and it is started again."""
+        process = self._process
+        if process is not None:
+            self._killed_why = why
+            process.kill()
+
+    def hang_up(self) -> None:
+        """Let the process leave: it hands over what it has to say, and ends. It is not started again."""
+        self._closing = True
+        self._outgoing.put(None)
+
+    def close(self, patience_s: float) -> None:
+        """Let the process leave, kill it when it has not left in time, and hear its last messages out."""
+        self.hang_up()
+        process = self._process
+        if process is None:
+            return
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if self._reader is not None and self._reader is not threading.current_thread():
+            self._reader.join(LAST_MESSAGES_S)
+
+    def _write(self, process: "subprocess.Popen[str]", outgoing: "queue.SimpleQueue[Json | None]") -> None:
+        """Hand messages over until None comes; then the process's stdin ends."""
+        assert process.stdin is not None
+        try:
+            while (message := outgoing.get()) is not None:
+                write_line(process.stdin, message)
+        except (OSError, ValueError):
+            log.debug("a message to a dying device process was lost", extra={"action": "send", "device": self.device})
+        try:
+            process.stdin.close()
+        except OSError:
+            pass  # unsent bytes for a dead process
+
+    def _read(
+        self, process: "subprocess.Popen[str]", outgoing: "queue.SimpleQueue[Json | None]", listen: Listener
+    ) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            try:
+                for message in read_lines(process.stdout):
+                    self.heard += 1
+                    listen(self, message)
+            except Exception as error:  # whatever it was, nobody would hear the process from now on
+                log.exception("a device process is not understood and is ended", extra={"device": self.device})
+                self._killed_why = f"said something that cannot be understood ({type(error).__name__}: {error})"
+                process.kill()
+        status = process.wait()
+        if time.monotonic() - self._started_at > LONG_LIFE_S:
+            self._pause_s = FIRST_PAUSE_S
+        self._start_at = time.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        outgoing.put(None)
+        self._process = None
+        if not self._closing:
+            listen(self, {"died": status, "why": self._killed_why})

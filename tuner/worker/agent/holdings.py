@@ -1,0 +1,241 @@
+"""What a worker holds: attempts on its devices, and what is still to be told of them. Safe to share between threads.
+
+Invariant: attempts, outbox, slot counts and boards change together, under one lock, so that every request states what
+is true at one moment. An attempt is named from its assignment until its last word is acknowledged.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tuner.store import SHARED
+from tuner.wire.sync import (
+    Assignment,
+    Capacity,
+    Checkpointed,
+    DeviceInfo,
+    Finish,
+    Held,
+    Restarted,
+    SlotCount,
+    Stop,
+    SyncReply,
+    SyncRequest,
+    WorkloadInfo,
+)
+from tuner.worker.agent.ahead import Ahead
+from tuner.worker.agent.attempts import Attempts, plain
+from tuner.worker.agent.child import DeviceProcess
+from tuner.worker.agent.outbox import MOST_REPORTS, Key, Outbox, Parcel
+from tuner.worker.agent.slot_totals import SlotTotals
+from tuner.worker.channel import Json
+
+MOST_REASON = 1000
+
+
+@dataclass
+class Board:
+    """What a device process said of itself since it started."""
+
+    width: int
+    ahead: Ahead
+    ready: bool = False
+    description: str = ""
+    checkpoints: bool = False
+    scope: str = SHARED
+    workloads: list[WorkloadInfo] = field(default_factory=list)
+    stack: str | None = None
+    declines: set[str] = field(default_factory=set)
+    """Fingerprints of the programs that it was asked to run and does not."""
+
+    def greet(self, hello: Json) -> None:
+        """Take in what the process can do, which it says once it has started."""
+        self.ready, self.description = True, hello["description"]
+        self.checkpoints, self.scope = hello.get("checkpoints", False), hello.get("scope", SHARED)
+        self.workloads = [WorkloadInfo(**item) for item in hello["workloads"]]
+
+
+class Holdings:
+    """Attempts and messages of all devices of a worker. `clock` gives seconds."""
+
+    def __init__(self, devices: Sequence[DeviceProcess], clock: Callable[[], float] = time.monotonic) -> None:
+        self.devices = list(devices)
+        self.outbox = Outbox()
+        self.lock = threading.RLock()
+        self._attempts = Attempts(self.outbox, self._freed)
+        self._draining = False
+        self._boards = {device.device: Board(device.width, Ahead(clock)) for device in devices}
+        self._slots = SlotTotals()
+        self._wanted: dict[str, list[Json]] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether every device has said what it can do."""
+        with self.lock:
+            return all(board.ready for board in self._boards.values())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held and nothing is to be told."""
+        with self.lock:
+            return not len(self._attempts) and not len(self.outbox) and not self._slots.untold()
+
+    def device_infos(self) -> list[DeviceInfo]:
+        """Describe the devices, for registration."""
+        with self.lock:
+            return [
+                DeviceInfo(
+                    device=name,
+                    description=board.description,
+                    width=board.width,
+                    checkpoints=board.checkpoints,
+                    scope=board.scope,
+                )
+                for name, board in self._boards.items()
+            ]
+
+    def workloads(self) -> list[WorkloadInfo]:
+        """Name what every device of this worker can run."""
+        with self.lock:
+            return next(iter(self._boards.values())).workloads
+
+    def busy(self, device: DeviceProcess) -> bool:
+        """Whether a device holds attempts."""
+        with self.lock:
+            return self._attempts.on(device)
+
+    def held(self, told: Sequence[Finish]) -> list[Held]:
+        """Name the attempts whose last word is not among those `told` in the same request."""
+        with self.lock:
+            saying = {(finish.trial, finish.attempt) for finish in told}
+            keys = [*self._attempts.keys(), *(key for key in self.outbox.unsaid() if key not in saying)]
+            return [Held(trial=trial, attempt=attempt) for trial, attempt in keys]
+
+    def capacity(self) -> list[Capacity]:
+        """Say what each device can take: its free slots and a few assignments ahead, so that no slot waits for us."""
+        with self.lock:
+            result = []
+            for name, board in self._boards.items():
+                most = board.width + board.ahead.count(board.width) if board.ready else 0
+                free = max(0, most - self._attempts.taken(name))
+                declines = sorted(board.declines)
+                result.append(Capacity(device=name, stack=board.stack, free=free, declines=declines))
+            return result
+
+    def slots(self) -> list[SlotCount]:
+        """Return the counts of slot-ticks that the server has not acknowledged."""
+        with self.lock:
+            return self._slots.untold()
+
+    def answered(self, parcel: Parcel, request: SyncRequest, seconds: float) -> bool:
+        """Forget what a request carried that the server answered after so long; say whether reports did not fit."""
+        with self.lock:
+            self.outbox.acknowledge(parcel)
+            self._slots.acknowledge(request.slots)
+            if not request.wait_s:  # else it lasted as long as there was no work
+                for board in self._boards.values():
+                    board.ahead.answered(seconds)
+            return len(parcel.reports) >= MOST_REPORTS
+
+    def obey(self, reply: SyncReply) -> bool:
+        """Make come true what the server wants; say whether a stop freed a slot."""
+        dropped = [self.drop(stop) for stop in reply.stop]
+        for assignment in reply.assign:
+            self.take(assignment)
+        for device in self.devices:
+            wanted = [d.model_dump(exclude={"device"}) for d in reply.demand if d.device == device.device]
+            if self._boards[device.device].ready and wanted != self._wanted.get(device.device, []):
+                self._wanted[device.device] = wanted
+                device.send({"demand": wanted})
+        return any(dropped)
+
+    def take(self, assignment: Assignment) -> None:
+        """Start an assignment, unless it is or was here."""
+        key = assignment.trial, assignment.attempt
+        with self.lock:
+            if self._attempts.known(key):
+                return
+            if self._draining:
+                self._attempts.leave(key, "drained")
+                return
+            device = next((d for d in self.devices if d.device == assignment.device), None)
+            if device is None or not self._boards[device.device].ready:
+                self._attempts.leave(key, "displaced", error=f"device {assignment.device} is not running")
+                return
+            self._attempts.take(key, device, reproducible=assignment.reproducible)
+            device.send({"assign": assignment.model_dump(mode="python")})
+
+    def kept(self, told: Sequence[Checkpointed]) -> None:
+        """Tell the devices which checkpoints the server knows of now."""
+        with self.lock:
+            for checkpointed in told:
+                key = checkpointed.trial, checkpointed.attempt
+                device = self._attempts.device(key)
+                if device is not None:
+                    device.send({"kept": list(key)})
+
+    def drop(self, stop: Stop) -> bool:
+        """Stop an attempt that the server wants no more; say whether it was held. A last word already said stands."""
+        key = stop.trial, stop.attempt
+        with self.lock:
+            device = self._attempts.drop(key)
+            if device is None:
+                return False
+            device.send({"stop": list(key)})
+            return True
+
+    def listen(self, device: DeviceProcess, message: Json) -> bool:
+        """Take in a message of a device process; say whether the server should hear of it at once."""
+        with self.lock:
+            board = self._boards[device.device]
+            if "row" in message:
+                self._attempts.report(message["row"])
+                return False
+            if "started" in message:
+                return self._attempts.start(_key(message["started"]), message["program"])
+            if "left" in message:
+                return self._attempts.leave_slot(_key(message["left"]))
+            if "slots" in message:
+                self._slots.count(device.device, message["slots"])
+                return False
+            if "declined" in message:
+                board.declines.add(message["declined"])
+                return False
+            if "ended" in message:
+                return self._attempts.end(message["ended"])
+            if "checkpointed" in message:
+                self.outbox.checkpoint(Checkpointed(**message["checkpointed"]))
+                return False
+            if "restarted" in message:
+                why = plain(message["restarted"]["why"])[:MOST_REASON]
+                self.outbox.restart(Restarted(**{**message["restarted"], "why": why}))
+                return False
+            if "alive" in message:
+                return False
+            if "hello" in message:
+                board.greet(message["hello"])
+            elif "died" in message:
+                self._boards[device.device] = Board(device.width, board.ahead)
+                self._slots.restart(device.device)
+                self._wanted.pop(device.device, None)
+                self._attempts.bury(device, message["died"], message.get("why"))
+            else:
+                board.stack = message.get("stack", board.stack)
+                board.width = message.get("width", board.width)
+            return "stack" not in message
+
+    def drain(self) -> None:
+        """Hand every attempt back, and whatever may still come."""
+        with self.lock:
+            self._draining = True
+            for key in self._attempts.keys():
+                self._attempts.leave(key, "drained")
+
+    def _freed(self, device: DeviceProcess) -> None:
+        self._boards[device.device].ahead.ended()
+
+
+def _key(pair: list[int]) -> Key:
+    trial, attempt = pair
+    return trial, attempt

@@ -1,0 +1,82 @@
+"""What a device process says of its stack and trials: the key that runs, rows of curves, and last words.
+
+Invariants: with its last word all that was counted and watched for a trial is let go; a last word that comes with
+weights waits until those are stored, and `left` says meanwhile that the slot is free.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import cast
+
+from torch import Tensor
+
+from tuner.engine import Ended, Event
+from tuner.worker.channel import Json
+from tuner.worker.device.checkpoints import Checkpoints
+from tuner.worker.device.slot_use import SlotUse
+
+Key = tuple[int, int]
+"""(trial, attempt)."""
+
+
+class Announcer:
+    """Turns what happens on a device into the messages `stack`, `row`, `left` and `ended`."""
+
+    def __init__(self, send: Callable[[Json], None], use: SlotUse, checkpoints: Checkpoints | None) -> None:
+        """`use` and `checkpoints` are told of trials that are gone."""
+        self._send = send
+        self._use = use
+        self._checkpoints = checkpoints
+        self._announced: str | None = None
+
+    def stack(self, key: str | None) -> None:
+        """Say which stack runs now, None for none, unless that was said last."""
+        if key != self._announced:
+            self._announced = key
+            self._send({"stack": key})
+
+    def tell(self, events: Sequence[Event]) -> None:
+        """Say what the stack reports, in its order; the keys of its trials are (trial, attempt)."""
+        for event in events:
+            trial, attempt = cast(Key, event.key)
+            if isinstance(event, Ended):
+                self.end(
+                    (trial, attempt),
+                    event.outcome,
+                    event.infeasible,
+                    event.step,
+                    event.examples,
+                    event.error,
+                    event.weights,
+                )
+                continue
+            row = {name: getattr(event, name) for name in ("step", "examples", "elapsed_s")}
+            noise = None if event.noise is None else asdict(event.noise)
+            metrics = dict(event.metrics)
+            self._send({"row": {"trial": trial, "attempt": attempt, **row, "metrics": metrics, "noise": noise}})
+
+    def end(
+        self,
+        key: Key,
+        outcome: str,
+        infeasible: str | None = None,
+        step: int = 0,
+        examples: int = 0,
+        error: str | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Say the last word on a trial, or leave it with its weights to the writer of checkpoints."""
+        message = {"trial": key[0], "attempt": key[1], "outcome": outcome, "infeasible": infeasible}
+        ended = {**message, "step": step, "examples": examples, "error": error}
+        if self._checkpoints is not None and weights is not None and self._checkpoints.watches(key):
+            self._send({"left": list(key)})
+            self._checkpoints.keep_weights(key, ended, weights)
+        else:
+            self._send({"ended": ended})
+        self.forget(key, done=outcome == "finished")
+
+    def forget(self, key: Key, done: bool = False) -> None:
+        """Let go of what was counted and watched for a trial; `done`: it has finished and will not come again."""
+        self._use.forget(key)
+        if self._checkpoints is not None:
+            self._checkpoints.forget(key, done=done)

@@ -1,0 +1,246 @@
+"""When a device process checkpoints its trials, and the thread that writes for it.
+
+Each trial in turn, one at a time, so that neither memory nor the disk sees all slots at once. Invariants:
+
+- Training and the tick loop never wait for the disk.
+- Checkpoints take at most `SHARE` of the tick loop's time: what one has cost is earned before the next is taken.
+- A checkpoint is told after all rows of its trial up to its step, and only when it lies safely in the store.
+- While the server does not know of a trial's checkpoint, no further one is taken of it: if this process died, nobody
+  could resume from it, and while the server is away the store does not grow.
+- A fault of the store, or no memory for a copy of the state, is logged and costs the checkpoint, never the trial.
+"""
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import safetensors.torch  # noqa: F401 - loaded now: as a part of the first checkpoint it would be charged to it
+from torch import Tensor
+
+from tuner.engine import Snapshot, Stack, TrialSpec
+from tuner.engine.checkpoint import decode, encode, encode_tensors
+from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.errors import InvalidInput
+from tuner.store import SHARED, Damaged, FolderStore, Store, Stored, open_store, path_of
+from tuner.worker.channel import Json
+
+log = logging.getLogger(__name__)
+
+SHARE = 0.01
+"""Of the time of the tick loop; the writer's own processor time counts too, because it may run on the same core."""
+AHEAD = 2
+"""Snapshots that wait for the disk at most: each is a copy of a trial's whole state in memory."""
+OWN_AGE_S = 7 * 86400.0
+"""Age at which states on a worker's own disk are deleted when it starts: their trials went on elsewhere."""
+LOOK_S = 0.05
+"""How often to look whether a checkpoint is due."""
+
+Key = tuple[int, int]
+"""(trial, attempt)."""
+
+
+@dataclass
+class _Trial:
+    study: str
+    number: int
+    slot: int
+    last_s: float
+    """When its latest checkpoint was taken (or it began), by the steady clock."""
+    waits: bool = False
+    """Its latest checkpoint is not yet known to the server."""
+    files: list[str] = field(default_factory=list)
+    """Paths of its states, the latest last; kept on an own disk only."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    path: str
+    content: Callable[[], bytes]
+    message: Callable[[Stored | None], Json | None]
+
+
+class Checkpoints:
+    """Checkpoints of one device process, in the store at `root`, about every `every_s` seconds for each trial."""
+
+    def __init__(self, root: str | Path, every_s: float, own_disk: bool = False) -> None:
+        """`own_disk`: nobody else sees the store, so this process also deletes what is not needed any more.
+
+        Raises `OSError` and `InvalidInput` when the store cannot be used.
+        """
+        self.store = open_store(str(root))
+        self.store.prepare()
+        self.scope = self._take_over(self.store) if own_disk else SHARED
+        self._every_s = every_s
+        self._token = secrets.token_hex(4)
+        self._trials: dict[Key, _Trial] = {}
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
+        self._pending = 0
+        self._not_before_s = 0.0
+        self._writer_cpu_s = 0.0
+        self._counted_cpu_s = 0.0
+        threading.Thread(target=self._write_all, name="checkpoints", daemon=True).start()
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is on its way to the store, or its message is still to be collected."""
+        return self._pending > 0
+
+    def load(self, resume: Json, spec: TrialSpec) -> Snapshot:
+        """Read the snapshot that an assignment names. Raises `Damaged`, or `InvalidInput` for a foreign path."""
+        snapshot = decode(self.store.read(resume["path"], resume["digest"]), spec)
+        if snapshot.step != resume["step"]:
+            raise Damaged(f"{resume['path']} holds step {snapshot.step}; expected is {resume['step']}")
+        return snapshot
+
+    def watch(self, key: Key, study: str, number: int, slot: int, resumed: str | None = None) -> None:
+        """Checkpoint a trial from now on; it is in this slot of the stack and stays there.
+
+        `resumed` is the path of the state that it went on from.
+        """
+        files = [resumed] if resumed is not None and self.scope != SHARED else []
+        self._trials[key] = _Trial(study, number, slot, time.monotonic(), files=files)
+
+    def forget(self, key: Key, done: bool = False) -> None:
+        """Checkpoint a trial no more; `done`: nobody will go on with it."""
+        trial = self._trials.pop(key, None)
+        if trial is not None and done:
+            self._delete(trial.files)
+
+    def watches(self, key: Key) -> bool:
+        """Whether a trial is checkpointed."""
+        return key in self._trials
+
+    def kept(self, key: Key) -> None:
+        """Note that the server knows of a trial's latest checkpoint."""
+        if key in self._trials:
+            trial = self._trials[key]
+            trial.waits = False
+            self._delete(trial.files[:-1])
+            trial.files = trial.files[-1:]
+
+    def due(self, stack: Stack) -> tuple[Key, int] | None:
+        """Return the trial to checkpoint now with its slot, if any: the one that has waited longest."""
+        now = time.monotonic()
+        if now < self._not_before_s or self._pending >= AHEAD or not self._trials:
+            return None
+        before = now - self._every_s
+        waiting = [(t.last_s, key) for key, t in self._trials.items() if t.last_s <= before and not t.waits]
+        if not waiting:
+            self._not_before_s = now + LOOK_S
+            return None
+        # A step takes some ticks: those in the middle of theirs come later.
+        ready = [entry for entry in waiting if stack.between_steps(self._trials[entry[1]].slot)]
+        key = min(ready)[1] if ready else None
+        return None if key is None else (key, self._trials[key].slot)
+
+    def take(self, stack: Stack, key: Key, slot: int) -> None:
+        """Hand a trial's state to the writer. What the stack has to say of it must have been said."""
+        began = time.monotonic()
+        trial = self._trials[key]
+        try:
+            snapshot = stack.snapshot(slot)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("no memory for a checkpoint", extra={"action": "checkpoint", "trial": key[0]})
+            trial.last_s = began
+            return
+        path = path_of(trial.study, trial.number, key[1], snapshot.step, self._token)
+
+        def message(stored: Stored | None) -> Json | None:
+            if stored is None:
+                trial.waits = False  # nothing was written that the server could hear of
+                return None
+            told = {"trial": key[0], "attempt": key[1], "step": snapshot.step, "scope": self.scope}
+            return {"checkpointed": told | {"path": path, "digest": stored.digest, "bytes": stored.bytes}}
+
+        trial.last_s, trial.waits = began, True
+        trial.files += [path] if self.scope != SHARED else []
+        self._put(_Job(path, lambda: encode(snapshot), message))
+        now = time.monotonic()
+        writer_s = self._writer_cpu_s
+        cost_s = now - began + writer_s - self._counted_cpu_s
+        self._counted_cpu_s = writer_s
+        self._not_before_s = now + cost_s / SHARE
+
+    def keep_weights(self, key: Key, ended: Json, weights: Mapping[str, Tensor]) -> None:
+        """Store a finished trial's weights; its last word is told once they lie there, or cannot."""
+        trial = self._trials[key]
+        path = path_of(trial.study, trial.number, key[1], ended["step"], self._token, "weights")
+        metadata = {"study": trial.study, "trial": str(trial.number), "step": str(ended["step"])}
+
+        def message(stored: Stored | None) -> Json:
+            told = None
+            if stored is not None:
+                told = {"path": path, "digest": stored.digest, "bytes": stored.bytes}
+            return {"ended": {**ended, "weights": told}}
+
+        self._put(_Job(path, lambda: encode_tensors(dict(weights), metadata), message))
+
+    def collect(self, wait_s: float = 0.0) -> list[Json]:
+        """Return the messages of what the writer has done; wait for the first one where there is work."""
+        messages = []
+        while self._pending:
+            try:
+                message = self._done.get(timeout=wait_s) if wait_s else self._done.get_nowait()
+            except queue.Empty:
+                break
+            self._pending -= 1
+            wait_s = 0.0
+            if message is not None:
+                messages.append(message)
+        return messages
+
+    def drain(self, stack: Stack | None, send: Callable[[Json], None], until_s: float) -> None:
+        """Checkpoint every trial as it stands, the unfinished step included, as far as the time goes.
+
+        `until_s` is a moment of the steady clock.
+        """
+        for key in sorted(self._trials, key=lambda key: self._trials[key].last_s):
+            while self._pending >= AHEAD and time.monotonic() < until_s:
+                _send_all(self.collect(0.02), send)
+            slot = stack.slot_of(key) if stack is not None else None
+            if stack is not None and slot is not None and time.monotonic() < until_s:
+                self.take(stack, key, slot)
+        while self._pending and time.monotonic() < until_s:
+            _send_all(self.collect(0.02), send)
+
+    def _take_over(self, store: Store) -> str:
+        """Return the scope of a disk of our own, rid of states that were left behind long ago."""
+        if not isinstance(store, FolderStore):
+            raise InvalidInput("a worker's own checkpoint store is a directory, not a URL")
+        self._delete(store.files(time.time() - OWN_AGE_S))
+        return f"worker:{store.identity()}"
+
+    def _delete(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            try:
+                self.store.delete(path)
+            except OSError as error:
+                log.warning("a checkpoint cannot be deleted: %s", error, extra={"action": "checkpoint", "path": path})
+
+    def _put(self, job: _Job) -> None:
+        self._pending += 1
+        self._jobs.put(job)
+
+    def _write_all(self) -> None:
+        while True:
+            job = self._jobs.get()
+            stored = None
+            try:
+                stored = self.store.write(job.path, job.content())
+            except Exception:  # a full disk, lost rights: the trial trains on, and resumes from an older checkpoint
+                log.exception("a checkpoint could not be written", extra={"action": "checkpoint", "path": job.path})
+            self._writer_cpu_s = time.thread_time()
+            self._done.put(job.message(stored))
+
+
+def _send_all(messages: list[Json], send: Callable[[Json], None]) -> None:
+    for message in messages:
+        send(message)

@@ -1,0 +1,152 @@
+"""The device process: runs the engine on one device, at the bidding of its worker's agent.
+
+    python -P -m tuner.worker.device.device --device cpu --width 32 --threads 1 --workloads problem.py
+
+Messages in, as JSON lines on stdin: {"assign": {...}}, {"stop": [trial, attempt]}, {"kept": [trial, attempt]} (the
+server knows of its latest checkpoint) and {"demand": [...]} (what studies could put here). Messages out, on stdout:
+`hello` first, with what can be run here, then those of `runner.py`, and `alive` every few seconds. It leaves when stdin
+closes, so it never outlives its agent. User code runs here: its directory comes first on the module path, its prints go
+to stderr, and nothing of the server (nor `api` or `storage`, names that the user's project may have) is imported.
+"""
+
+import argparse
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import torch
+
+from tuner import logs, workloads
+from tuner.engine.machine.allocator import keep_freed_memory
+from tuner.errors import InvalidInput
+from tuner.store import SHARED
+from tuner.worker.channel import Json, private_streams, read_lines, write_line
+from tuner.worker.device.checkpoints import Checkpoints
+from tuner.worker.device.runner import Runner
+
+ALIVE_S = 2.0
+"""How often the tick loop says that it goes round: silence means that it hangs."""
+DRAIN_S = 0.9
+"""How long the last checkpoints may take when the agent hangs up."""
+
+
+def main() -> int:
+    """Run until stdin closes; return 1 when the device is not there."""
+    options = _options()
+    source, target = private_streams()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the agent decides when we leave
+    logs.configure()
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
+        logging.getLogger(__name__).error("no usable GPU for device %s", options.device)
+        return 1
+    import_workloads(options.workloads)
+    try:
+        checkpoints = _checkpoints(options.checkpoints, options.checkpoint_every, options.own_disk)
+        store = {"checkpoints": checkpoints is not None, "scope": checkpoints.scope if checkpoints else SHARED}
+        write_line(target, {"hello": _hello(options.device) | store})
+        _serve(source, target, options, checkpoints)
+    except BrokenPipeError:
+        return 0  # the agent is gone
+    # All is said and stored, and the agent is waiting: taking the interpreter and torch down in order takes long.
+    logging.shutdown()
+    os._exit(0)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Runs trials on one device.")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--width", type=int, help="default: a probe's choice, else 32")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--checkpoints", help="root of the checkpoint store")
+    parser.add_argument("--checkpoint-every", type=float, default=10.0, help="seconds")
+    parser.add_argument("--own-disk", action="store_true", help="nobody else sees the checkpoint store")
+    parser.add_argument("--workloads", nargs="*", default=[], help="modules or files that register workloads")
+    return parser.parse_args()
+
+
+def import_workloads(sources: list[str]) -> None:
+    """Import a user's workload modules and files; the working directory and each file's own come first."""
+    sys.path.insert(0, os.getcwd())
+    for source in sources:
+        if source.endswith(".py"):
+            sys.path.insert(0, str(Path(source).resolve().parent))
+        workloads.import_user_workloads(source)
+
+
+def _checkpoints(root: str | None, every_s: float, own_disk: bool) -> Checkpoints | None:
+    """Open the store; a worker whose store cannot be used trains without checkpoints."""
+    if root is None:
+        return None
+    try:
+        return Checkpoints(root, every_s, own_disk)
+    except (OSError, InvalidInput) as error:
+        logging.getLogger(__name__).error("no checkpoints: %s", error, extra={"action": "checkpoint", "root": root})
+        return None
+
+
+def _hello(device: str) -> Json:
+    known = [{"name": name, "description": workloads.describe(name)} for name in workloads.names()]
+    is_gpu = torch.device(device).type == "cuda"
+    description = torch.cuda.get_device_name(device) if is_gpu else f"CPU, {torch.get_num_threads()} threads"
+    return {"workloads": known, "description": description}
+
+
+def _serve(source: IO[str], target: IO[str], options: argparse.Namespace, checkpoints: Checkpoints | None) -> None:
+    inbox: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for message in read_lines(source):
+            inbox.put(message)
+        inbox.put(None)
+
+    threading.Thread(target=listen, name="inbox", daemon=True).start()
+
+    def send(message: Json) -> None:
+        write_line(target, message)
+
+    runner = Runner(send, options.device, options.width, checkpoints, options.workloads)
+    try:
+        _obey(inbox, runner, send)
+    finally:
+        runner.close()
+
+
+def _obey(inbox: "queue.SimpleQueue[Json | None]", runner: Runner, send: Callable[[Json], None]) -> None:
+    """Train until None comes."""
+    alive_at = time.monotonic()
+    while True:
+        while not (runner.busy and inbox.empty()):
+            asleep, since = not runner.busy, time.monotonic()
+            message = inbox.get()
+            if asleep:
+                runner.slept(time.monotonic() - since)
+            if message is None:
+                runner.drain(DRAIN_S)
+                return
+            if "assign" in message:
+                runner.assign(message["assign"])
+            elif "demand" in message:
+                runner.demand(message["demand"])
+            elif "kept" in message:
+                trial, attempt = message["kept"]
+                runner.kept((trial, attempt))
+            else:
+                trial, attempt = message["stop"]
+                runner.stop((trial, attempt))
+        runner.step()
+        if time.monotonic() - alive_at > ALIVE_S:
+            alive_at = time.monotonic()
+            send({"alive": True})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""What a device process does: keep a backlog of assignments, train them in one stack at a time, say what happens.
+
+Trials share a stack when their assignments carry the same stack key. Assignments are taken in the order of arrival: the
+first one with another key waits until the present stack has drained, and so does everything behind it, so no key can
+starve another. Where a probe has found the compiled path fastest, trials start on the eager one while a second process
+compiles; then the stack drains, and its successor is compiled: no trial ever changes its program. What a workload's
+code raises ends its own trial with outcome `error`, never the process.
+
+Messages out (each a JSON object with one of these keys):
+
+    started   [trial, attempt] and `program`: the trial is about to enter the stack
+    row       a row of its curve
+    left      [trial, attempt]: its slot is free; the last word on it waits until its weights are stored
+    ended     the last word on it
+    stack     the key of the stack that runs now, null when there is none
+    slots     slot-ticks of each study so far: `study` (its id), `busy`, `offered` (see `slot_use.py`)
+    declined  fingerprint of the program of a reproducible study that this device does not run
+    width     slots of the stack, after running out of memory made it narrower, or a probe's choice changed it
+    restarted    a trial whose checkpoint could not be used begins from zero; told before anything else of it
+    checkpointed  where a trial's state lies now
+"""
+
+import logging
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+
+from tuner.engine import Stack, TrialSpec
+from tuner.engine.machine.allocator import give_back, return_freed_memory
+from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.errors import InvalidInput
+from tuner.store import SHARED, Damaged
+from tuner.study.program import fingerprint
+from tuner.worker.channel import Json
+from tuner.worker.device.announcer import Announcer, Key
+from tuner.worker.device.checkpoints import Checkpoints
+from tuner.worker.device.pinned import OtherProgram
+from tuner.worker.device.slot_use import SlotUse, Wish
+from tuner.worker.device.stack_choice import StackChoice
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 0.05
+"""How long an idle step waits for the writer of checkpoints."""
+
+
+class Runner:
+    """Trains assignments on one device; `send` takes the messages out."""
+
+    def __init__(
+        self,
+        send: Callable[[Json], None],
+        device: str,
+        width: int | None,
+        checkpoints: Checkpoints | None = None,
+        sources: Sequence[str] = (),
+    ) -> None:
+        """`width` None is the probe's, else 32; `sources` are the user's modules, which a compiling process needs."""
+        self._send = send
+        self._device = device
+        self._checkpoints = checkpoints
+        self._choice = StackChoice(send, device, width, sources)
+        self._draining = False
+        self._backlog: deque[Json] = deque()
+        self._stack: Stack | None = None
+        self._stack_key: str | None = None
+        self._use = SlotUse()
+        self._announcer = Announcer(send, self._use, checkpoints)
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has something to do."""
+        training = bool(self._backlog) or (self._stack is not None and self._stack.busy)
+        return training or (self._checkpoints is not None and self._checkpoints.pending)
+
+    def assign(self, assignment: Json) -> None:
+        """Queue an assignment (the fields of the wire's `Assignment`)."""
+        self._backlog.append(assignment)
+        self._use.assign(_key(assignment), assignment["study_id"])
+
+    def demand(self, wanted: list[Json]) -> None:
+        """Take in what studies could put here (the fields of the wire's `Demand`)."""
+        self._use.demand({one["study"]: Wish(one["stack"], one["most"], one["more"]) for one in wanted})
+
+    def slept(self, seconds: float) -> None:
+        """Count a time in which there was nothing to do."""
+        self._look_at_slots()
+        self._use.slept(seconds)
+
+    def stop(self, key: Key) -> None:
+        """Drop a trial, wherever it is, without a last word."""
+        self._backlog = deque(item for item in self._backlog if _key(item) != key)
+        slot = self._stack.slot_of(key) if self._stack is not None else None
+        if self._stack is not None and slot is not None:
+            self._stack.evict(slot)
+        self._announcer.forget(key)
+
+    def kept(self, key: Key) -> None:
+        """Note that the server knows of a trial's latest checkpoint."""
+        if self._checkpoints is not None:
+            self._checkpoints.kept(key)
+
+    def drain(self, patience_s: float) -> None:
+        """Checkpoint what is in the stack, within this time."""
+        if self._checkpoints is not None:
+            if self._stack is not None:
+                self._announcer.tell(self._stack.say())
+            self._checkpoints.drain(self._stack, self._send, time.monotonic() + patience_s)
+
+    def step(self) -> None:
+        """Fill free slots, run one tick, and take a checkpoint if one is due."""
+        fits = True
+        try:
+            self._look_at_compiling()
+            self._refill()
+            if self._stack is not None:
+                self._tick(self._stack)
+        except Exception as error:
+            fits = not is_out_of_memory(error)
+            if fits:
+                raise
+        if not fits:
+            self._narrow()  # out here: the error's traceback holds the memory that is to be given back
+        if self._checkpoints is not None:
+            self._checkpoint(self._checkpoints)
+        if not self.busy:
+            self._announcer.stack(None)  # the stack stays, in case that more of its trials come
+        if rows := self._use.news(now_s=time.monotonic(), busy=self.busy):
+            self._send({"slots": rows})
+
+    def close(self) -> None:
+        """End the compiling process, if there is one."""
+        self._choice.close()
+
+    def _look_at_compiling(self) -> None:
+        """Let the stack drain once its programs are compiled; drop it when it is empty."""
+        if self._choice.newly_compiled() == (self._stack_key, self._choice.width):
+            self._draining = True
+        if self._draining and (self._stack is None or not self._stack.busy):
+            self._draining = False
+            self._drop_stack()  # the next assignment builds the compiled one
+
+    def _tick(self, stack: Stack) -> None:
+        self._look_at_slots()
+        begun = time.monotonic()
+        seated = stack.free < stack.width
+        events = stack.tick()
+        if seated:
+            self._use.tick(time.monotonic() - begun)
+        self._announcer.tell(events)
+
+    def _look_at_slots(self) -> None:
+        if self._use.changed:
+            seated = [] if self._stack is None else cast(list[Key], self._stack.keys())
+            waiting = [_key(item) for item in self._backlog if item["stack"] == self._stack_key]
+            self._use.occupy(self._stack_key, self._choice.width, seated, waiting)
+
+    def _refill(self) -> None:
+        while self._backlog and not self._draining:
+            head = self._backlog[0]
+            same = self._stack_key == head["stack"]
+            if self._stack is not None and ((self._stack.busy and not same) or (same and self._stack.free == 0)):
+                return
+            try:
+                if self._stack is None or not same:
+                    self._drop_stack()  # its memory is needed
+                    self._stack, self._stack_key = self._build(head), head["stack"]
+                self._announcer.stack(self._stack_key)
+                self._admit(head, self._stack)
+            except OtherProgram as error:
+                self._decline(head, str(error))
+                continue
+            except Exception as error:  # the trial's boundary: the workload's own code runs here
+                if is_out_of_memory(error):
+                    raise
+                self._announcer.end(_key(head), "error", error=traceback.format_exc())
+            self._backlog.popleft()
+
+    def _decline(self, head: Json, why: str) -> None:
+        """Give back all trials of a study whose program this device does not run."""
+        self._send({"declined": fingerprint(head["program"])})
+        given_back = [item for item in self._backlog if item["study_id"] == head["study_id"]]
+        self._backlog = deque(item for item in self._backlog if item["study_id"] != head["study_id"])
+        for item in given_back:
+            self._announcer.end(_key(item), "displaced", error=why)
+
+    def _build(self, head: Json) -> Stack:
+        stack = self._choice.build(head)
+        stack.keep_weights = self._checkpoints is not None and self._checkpoints.scope == SHARED
+        return stack
+
+    def _admit(self, head: Json, stack: Stack) -> None:
+        self._send({"started": [head["trial"], head["attempt"]], "program": stack.program})
+        self._use.changed = True
+        spec = TrialSpec(
+            key=_key(head),
+            params=head["params"],
+            seed=head["seed"],
+            examples=head["examples"],
+            rungs=tuple(head["rungs"]),
+            report_every=head["report_every"],
+            divergence_factor=head["divergence_factor"],
+        )
+        slot = self._resume(head, spec, stack)
+        if slot is None:
+            slot = stack.admit(spec)
+        if self._checkpoints is not None and slot is not None:
+            resumed = (head.get("resume") or {}).get("path")
+            self._checkpoints.watch(_key(head), head["study"], head["number"], slot, resumed)
+
+    def _resume(self, head: Json, spec: TrialSpec, stack: Stack) -> int | None:
+        """Continue a trial from its checkpoint; None, and a message, when that cannot be done."""
+        resume = head.get("resume")
+        if resume is None:
+            return None
+        try:
+            if self._checkpoints is None:
+                raise Damaged("this worker has no checkpoint store")
+            return stack.resume(self._checkpoints.load(resume, spec))
+        except (Damaged, InvalidInput) as error:
+            log.warning("a trial begins from zero: %s", error, extra={"action": "restart", "trial": head["trial"]})
+            self._send({"restarted": {"trial": head["trial"], "attempt": head["attempt"], "why": str(error)}})
+            return None
+
+    def _checkpoint(self, checkpoints: Checkpoints) -> None:
+        """Say what was written since the last step, and take the next checkpoint if one is due."""
+        training = self._stack is not None and self._stack.busy
+        for message in checkpoints.collect(0.0 if training or self._backlog else PAUSE_S):
+            self._send(message)
+        found = checkpoints.due(self._stack) if self._stack is not None else None
+        if self._stack is None or found is None:
+            return
+        key, slot = found
+        self._announcer.tell(self._stack.say())  # a checkpoint is never told ahead of its trial's rows
+        if self._stack.slot_of(key) == slot:  # unless the trial has just diverged
+            checkpoints.take(self._stack, key, slot)
+
+    def _narrow(self) -> None:
+        """Halve the stack after running out of memory; its trials go back to the server."""
+        held = [] if self._stack is None else [key for key in self._stack.keys() if isinstance(key, tuple)]
+        if self._stack is None or not held:
+            held = [_key(self._backlog[0])]
+        self._backlog = deque(item for item in self._backlog if _key(item) not in held)
+        return_freed_memory()
+        self._drop_stack()
+        if self._choice.width == 1:
+            for key in held:
+                self._announcer.end(key, "finished", infeasible="oom")
+            return
+        self._choice.narrow()
+        for key in held:
+            self._announcer.end(key, "displaced")
+
+    def _drop_stack(self) -> None:
+        """Give the stack's memory back now."""
+        if self._stack is not None:
+            self._stack.close()
+        self._stack, self._stack_key = None, None
+        give_back(torch.device(self._device))
+
+
+def _key(assignment: Json) -> Key:
+    return assignment["trial"], assignment["attempt"]

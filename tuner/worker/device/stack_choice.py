@@ -1,0 +1,125 @@
+"""Which stack a device process builds for an assignment: its width, its path, and when its compiled successor is due.
+
+Invariants:
+
+- A width that the user gave, or that running out of memory forced, is final; only a free one follows probe or pin.
+- A reproducible study gets its pinned program exactly, or `OtherProgram` is raised.
+- A second process compiles one program at a time, and no program is asked for again once its result is known.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+
+from tuner import workloads
+from tuner.engine import Stack
+from tuner.probe.bench import place_of
+from tuner.probe.choice import DEFAULT_WIDTH, key, stored
+from tuner.study.program import Program
+from tuner.worker.channel import Json
+from tuner.worker.device.pinned import check, check_whole
+from tuner.worker.device.warming import Warming
+from tuner.workloads import Task
+
+log = logging.getLogger(__name__)
+
+Programs = tuple[str | None, int]
+"""(stack key, width): what a compiled stack is compiled for."""
+
+
+class StackChoice:
+    """Decides and builds the stacks of one device; `send` takes the `width` messages out."""
+
+    def __init__(self, send: Callable[[Json], None], device: str, width: int | None, sources: Sequence[str]) -> None:
+        """`width` None is the probe's, else 32; `sources` are the user's modules, which a compiling process needs."""
+        self.width = width or DEFAULT_WIDTH
+        self._send = send
+        self._device = device
+        self._width_is_free = width is None
+        self._sources = list(sources)
+        self._warming: Warming | None = None
+        self._compiled: dict[Programs, bool] = {}
+        """Programs that the second process was asked for, and whether they are there."""
+        self._asked: Programs | None = None
+        self._tasks: dict[tuple[str, str], Task] = {}
+
+    def build(self, head: Json) -> Stack:
+        """Build the stack for an assignment. The caller has closed the one before: its memory is needed.
+
+        Raises:
+            OtherProgram: the assignment's study is pinned to a program that this device does not run.
+        """
+        name, params = head["workload"], head["workload_params"]
+        address = (name, repr(sorted(params.items())))
+        if address not in self._tasks:
+            self._tasks = {address: workloads.load(name, params)}
+        task, size = self._tasks[address], head["micro_batch"]
+        pinned = head["program"]
+        path = self._path(head) if pinned is None else self._pinned_path(pinned)
+        stack = Stack(task, width=self.width, micro_batch=size, device=self._device, path=path)
+        if pinned is not None:
+            check_whole(pinned, stack.program)
+        return stack
+
+    def newly_compiled(self) -> Programs | None:
+        """Take in the compiling process's result, if it has one now; return the programs that are there since."""
+        result = self._warming.result() if self._warming is not None else None
+        if result is None or self._asked is None:
+            return None
+        self.close()
+        self._compiled[self._asked] = result
+        return self._asked if result else None
+
+    def narrow(self) -> None:
+        """Halve the width, which must be above 1, for good: the device ran out of memory."""
+        self.width, self._width_is_free = self.width // 2, False
+        log.warning("out of memory: the stack is halved", extra={"action": "narrow", "width": self.width})
+        self._send({"width": self.width})
+
+    def close(self) -> None:
+        """End the compiling process, if there is one."""
+        if self._warming is not None:
+            self._warming.close()
+            self._warming = None
+
+    def _pinned_path(self, pinned: Program) -> str:
+        """Prepare for the program of a reproducible study: its width, where that is free, and its path."""
+        own: Program = {"device": torch.device(self._device).type, "threads": torch.get_num_threads()}
+        check(pinned, own if self._width_is_free else {**own, "width": self.width})
+        if pinned["width"] != self.width:
+            self.width = int(pinned["width"] or 1)
+            self._send({"width": self.width})
+        return str(pinned["path"])
+
+    def _path(self, head: Json) -> str:
+        """Take over what a probe chose for this stack: its width where that is free, and its path."""
+        name, params, size = head["workload"], head["workload_params"], head["micro_batch"]
+        found = stored(key(name, params, size, place_of(torch.device(self._device))))
+        choice = found.with_threads(torch.get_num_threads()) if found is not None else None
+        width = DEFAULT_WIDTH if choice is None else choice.best.width
+        if self._width_is_free and width != self.width:
+            self.width = width
+            self._send({"width": self.width})
+        if choice is None:
+            return "auto"
+        path = choice.path_at(self.width)
+        if path != "compiled":
+            return "auto" if path == "eager" else path
+        if head["reproducible"]:
+            return path  # a reproducible study waits for the compiler here: it cannot change its program later
+        return self._warmed_path(head)
+
+    def _warmed_path(self, head: Json) -> str:
+        """Return the compiled path where its programs are there; else have them compiled, and begin eagerly."""
+        programs = head["stack"], self.width
+        if programs in self._compiled:
+            return "compiled" if self._compiled[programs] else "auto"
+        if self._warming is not None and self._asked == programs:
+            return "auto"
+        self.close()
+        self._asked = programs
+        wanted = {name: head[name] for name in ("workload", "workload_params", "micro_batch")} | {"width": self.width}
+        place = {"device": self._device, "threads": torch.get_num_threads(), "workloads": self._sources}
+        self._warming = Warming(wanted | place)
+        return "auto"
