@@ -88,7 +88,9 @@ class DatabaseCollector(Collector):
             "tuner_trials", "Trials by study and state, of live and lately ended studies.", labels=["study", "state"]
         )
         slots = GaugeMetricFamily(
-            "tuner_slot_utilisation_ratio", "Share of offered slot-ticks that a study used.", labels=["study"]
+            "tuner_slot_utilisation_ratio",
+            "Share of the slots computed for a study that held a trial.",
+            labels=["study"],
         )
         for study_id, name in shown.items():
             found = progress.get(study_id, studies.Progress({}, 0))

@@ -14,7 +14,7 @@ from api.metrics import Metrics
 from api.plans import Plans
 from api.settings import Settings
 from api.sync.expiry import Expiry
-from api.sync.leasing import Leasing
+from api.sync.syncs import Syncs
 from storage.database import Database
 from tuner.store import Store, open_store
 
@@ -31,7 +31,7 @@ class Server:
     waiting: Waiting
     plans: Plans
     asker: Asker
-    leasing: Leasing
+    syncs: Syncs
     commands: Commands
     conductor: Conductor
     metrics: Metrics
@@ -53,7 +53,7 @@ def build_server(settings: Settings, database: Database, metrics: Metrics) -> Se
         waiting=Waiting(),
         plans=plans,
         asker=asker,
-        leasing=Leasing(plans, settings.lease_s),
+        syncs=Syncs(database, plans, settings.lease_s),
         commands=Commands(database, plans, hub, retention),
         conductor=Conductor(database, plans, hub, asker, expiry, retention),
         metrics=metrics,

@@ -1,16 +1,17 @@
 """Queries on attempts. While an attempt's outcome is null it is a lease: its worker may report on it and finish it."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from storage import tables as t
-from tuner.study.hyperparameter import Scalar
-from tuner.study.program import fingerprint
+from storage import trials
+from storage.bulk import update_each
+from storage.trials import TrialRecord
 
 
 @dataclass(frozen=True)
@@ -22,49 +23,52 @@ class AttemptRecord:
     worker_id: int
     device: str
     lease_expires: datetime
-    outcome: str | None
-    resumed_from: int
-    program: dict[str, Any] | None
-    fingerprint: str | None
-    error: str | None
     started_at: datetime
-    ended_at: datetime | None
+    resumed_from: int = 0
+    outcome: str | None = None
+    program: dict[str, Any] | None = None
+    fingerprint: str | None = None
+    error: str | None = None
+    ended_at: datetime | None = None
+    ticks: int = 0
+    computed: float = 0.0
 
 
 def _record(row: t.Attempt) -> AttemptRecord:
-    return AttemptRecord(**{name: getattr(row, name) for name in AttemptRecord.__dataclass_fields__})
+    return AttemptRecord(**_values(row))
 
 
-def begin(
+def _values(row: AttemptRecord | t.Attempt) -> dict[str, Any]:
+    return {field.name: getattr(row, field.name) for field in fields(AttemptRecord)}
+
+
+def leases(
     session: Session,
     *,
-    trial_id: int,
-    attempt: int,
-    worker_id: int,
-    device: str,
-    lease_expires: datetime,
-    now: datetime,
-    resumed_from: int = 0,
-) -> None:
-    """Grant a lease on a trial that goes on from a step; the schema refuses a second live one."""
-    session.add(
-        t.Attempt(
-            trial_id=trial_id,
-            attempt=attempt,
-            worker_id=worker_id,
-            device=device,
-            lease_expires=lease_expires,
-            resumed_from=resumed_from,
-            started_at=now,
-        )
+    worker_id: int | None = None,
+    study_ids: Collection[int] | None = None,
+    expired_at: datetime | None = None,
+    lock: bool = False,
+) -> list[tuple[AttemptRecord, TrialRecord]]:
+    """List live attempts with their trials: of one worker, of some studies, those that ran out before a time.
+
+    With `lock`, on PostgreSQL, nobody else changes them until the end of the transaction.
+    """
+    query = (
+        select(t.Attempt, t.Trial)
+        .join(t.Trial, t.Trial.id == t.Attempt.trial_id)
+        .where(t.Attempt.outcome.is_(None))
+        .order_by(t.Attempt.trial_id)
     )
-    session.flush()
-
-
-def live_of_worker(session: Session, *, worker_id: int) -> list[AttemptRecord]:
-    """List a worker's leases."""
-    query = select(t.Attempt).where(t.Attempt.worker_id == worker_id, t.Attempt.outcome.is_(None))
-    return [_record(row) for row in session.scalars(query.order_by(t.Attempt.trial_id))]
+    if worker_id is not None:
+        query = query.where(t.Attempt.worker_id == worker_id)
+    if study_ids is not None:
+        query = query.where(t.Trial.study_id.in_(study_ids))
+    if expired_at is not None:
+        query = query.where(t.Attempt.lease_expires < expired_at)
+    if lock:
+        query = query.with_for_update()
+    return [(_record(attempt), trials.record(trial)) for attempt, trial in session.execute(query)]
 
 
 def of_trial(session: Session, *, trial_id: int) -> list[AttemptRecord]:
@@ -83,6 +87,12 @@ def latest(session: Session, *, trial_ids: Sequence[int]) -> dict[int, AttemptRe
     return {row.trial_id: _record(row) for row in session.scalars(query)}
 
 
+def begin(session: Session, *, attempts: Sequence[AttemptRecord]) -> None:
+    """Grant leases; the schema refuses a second live one on a trial."""
+    if attempts:
+        session.execute(insert(t.Attempt), [_values(attempt) for attempt in attempts])
+
+
 def renew(session: Session, *, worker_id: int, lease_expires: datetime) -> None:
     """Extend every lease of a worker."""
     session.execute(
@@ -92,63 +102,18 @@ def renew(session: Session, *, worker_id: int, lease_expires: datetime) -> None:
     )
 
 
-def end(
-    session: Session,
-    *,
-    trial_id: int,
-    attempt: int,
-    outcome: str,
-    now: datetime,
-    error: str | None = None,
-) -> bool:
-    """End a live attempt; False when it had ended before."""
-    moved = session.execute(
-        update(t.Attempt)
-        .where(t.Attempt.trial_id == trial_id, t.Attempt.attempt == attempt, t.Attempt.outcome.is_(None))
-        .values(outcome=outcome, ended_at=now, error=error)
-        .returning(t.Attempt.attempt)
-    ).one_or_none()
-    return moved is not None
+SAVED = ("resumed_from", "outcome", "program", "fingerprint", "error", "ended_at", "ticks", "computed")
+"""What changes during an attempt."""
 
 
-def note_program(session: Session, *, trial_id: int, attempt: int, program: Mapping[str, Scalar | None]) -> None:
-    """Store what a live attempt runs, with its fingerprint. It never changes: a second word is not heard."""
-    session.execute(
-        update(t.Attempt)
-        .where(
-            t.Attempt.trial_id == trial_id,
-            t.Attempt.attempt == attempt,
-            t.Attempt.outcome.is_(None),
-            t.Attempt.fingerprint.is_(None),
-        )
-        .values(program=dict(program), fingerprint=fingerprint(program))
-    )
+def save(session: Session, *, attempts: Sequence[AttemptRecord]) -> None:
+    """Store what changed in live attempts.
 
-
-def restart(session: Session, *, trial_id: int, attempt: int) -> bool:
-    """Note that a live attempt began from zero; False when it was known to, or has ended."""
-    moved = session.execute(
-        update(t.Attempt)
-        .where(
-            t.Attempt.trial_id == trial_id,
-            t.Attempt.attempt == attempt,
-            t.Attempt.outcome.is_(None),
-            t.Attempt.resumed_from > 0,
-        )
-        .values(resumed_from=0)
-        .returning(t.Attempt.attempt)
-    ).one_or_none()
-    return moved is not None
-
-
-def expired(session: Session, *, study_ids: Iterable[int], now: datetime) -> list[AttemptRecord]:
-    """List leases that ran out, in these studies."""
-    query = (
-        select(t.Attempt)
-        .join(t.Trial, t.Trial.id == t.Attempt.trial_id)
-        .where(t.Trial.study_id.in_(list(study_ids)), t.Attempt.outcome.is_(None), t.Attempt.lease_expires < now)
-    )
-    return [_record(row) for row in session.scalars(query)]
+    Raises:
+        Conflict: one of them has ended meanwhile.
+    """
+    rows = [{name: getattr(attempt, name) for name in ("trial_id", "attempt", *SAVED)} for attempt in attempts]
+    update_each(session, t.Attempt, rows, t.Attempt.outcome.is_(None))
 
 
 def held_counts(session: Session) -> dict[int, int]:

@@ -4,14 +4,15 @@ A row is usable while the curve up to its step is whole: no later attempt began 
 usefulness only until the next retention round, which deletes the file first and the row after it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, exists, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from storage import tables as t
+from storage.bulk import upsert
 from tuner.study.states import TERMINAL
 
 WEIGHTS = ".weights.safetensors"
@@ -30,6 +31,11 @@ class CheckpointRecord:
     bytes: int
 
     @property
+    def key(self) -> tuple[int, int]:
+        """(trial id, step): what a row is found by."""
+        return self.trial_id, self.step
+
+    @property
     def is_weights(self) -> bool:
         """Whether it holds the weights of an ended trial, not the state of a running one."""
         return self.path.endswith(WEIGHTS)
@@ -39,18 +45,23 @@ def _record(row: t.Checkpoint) -> CheckpointRecord:
     return CheckpointRecord(**{name: getattr(row, name) for name in CheckpointRecord.__dataclass_fields__})
 
 
-def add(session: Session, *, record: CheckpointRecord, now: datetime) -> str | None:
-    """Store a row, replacing one of the same step; return the path of the file that is now without a row, if any."""
-    before = session.get(t.Checkpoint, (record.trial_id, record.step))
-    replaced = None if before is None or before.path == record.path else before.path
-    fields = {name: getattr(record, name) for name in CheckpointRecord.__dataclass_fields__}
-    session.merge(t.Checkpoint(**fields, created_at=now))
-    session.flush()
+def add(session: Session, *, records: Sequence[CheckpointRecord], now: datetime) -> list[str]:
+    """Store rows, each replacing one of the same trial and step; return the paths of files that no row names now."""
+    before = at(session, keys=[record.key for record in records])
+    replaced = []
+    for record in records:
+        if record.key in before and before[record.key].path != record.path:
+            replaced.append(before[record.key].path)
+        before[record.key] = record
+    rows = [{name: getattr(record, name) for name in CheckpointRecord.__dataclass_fields__} for record in records]
+    upsert(session, t.Checkpoint, [{**row, "created_at": now} for row in rows])
     return replaced
 
 
-def usable(session: Session, *, trial_id: int, scope: str | None = None) -> CheckpointRecord | None:
-    """Find the newest checkpoint from which a trial can go on, of one scope where it is given."""
+def usable(session: Session, *, trial_ids: Collection[int], scope: str | None = None) -> dict[int, CheckpointRecord]:
+    """Find the newest checkpoint from which each trial can go on, of one scope where it is given."""
+    if not trial_ids:
+        return {}
     later = aliased(t.Attempt)
     broken = exists().where(
         later.trial_id == t.Checkpoint.trial_id,
@@ -58,19 +69,20 @@ def usable(session: Session, *, trial_id: int, scope: str | None = None) -> Chec
         later.resumed_from < t.Checkpoint.step,
     )
     query = select(t.Checkpoint).where(
-        t.Checkpoint.trial_id == trial_id, t.Checkpoint.path.not_like(f"%{WEIGHTS}"), t.Checkpoint.step > 0, ~broken
+        t.Checkpoint.trial_id.in_(trial_ids), t.Checkpoint.path.not_like(f"%{WEIGHTS}"), t.Checkpoint.step > 0, ~broken
     )
     if scope is not None:
         query = query.where(t.Checkpoint.scope == scope)
-    order = (t.Checkpoint.attempt.desc(), t.Checkpoint.step.desc())
-    row = session.scalars(query.order_by(*order).limit(1)).one_or_none()
-    return None if row is None else _record(row)
+    newest_last = query.order_by(t.Checkpoint.attempt, t.Checkpoint.step)
+    return {row.trial_id: _record(row) for row in session.scalars(newest_last)}
 
 
-def at(session: Session, *, trial_id: int, step: int) -> CheckpointRecord | None:
-    """Find the checkpoint of a step."""
-    row = session.get(t.Checkpoint, (trial_id, step))
-    return None if row is None else _record(row)
+def at(session: Session, *, keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], CheckpointRecord]:
+    """Find the checkpoints of (trial id, step)."""
+    if not keys:
+        return {}
+    query = select(t.Checkpoint).where(tuple_(t.Checkpoint.trial_id, t.Checkpoint.step).in_(keys))
+    return {(row.trial_id, row.step): _record(row) for row in session.scalars(query)}
 
 
 def weights(session: Session, *, trial_id: int) -> CheckpointRecord | None:
@@ -80,9 +92,9 @@ def weights(session: Session, *, trial_id: int) -> CheckpointRecord | None:
     return None if row is None else _record(row)
 
 
-def is_known(session: Session, *, path: str) -> bool:
-    """Whether some row names a file."""
-    return bool(session.execute(select(exists().where(t.Checkpoint.path == path))).scalar_one())
+def known(session: Session, *, paths: Collection[str]) -> set[str]:
+    """Say which of these files have a row."""
+    return set(session.scalars(select(t.Checkpoint.path).where(t.Checkpoint.path.in_(paths)))) if paths else set()
 
 
 def superseded(session: Session) -> list[CheckpointRecord]:

@@ -7,14 +7,13 @@ a + 1 resumed, for every a; nothing reads reports past `effective_rows`.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Table, and_, func, or_, select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from storage import tables as t
+from storage.bulk import table_of, upsert
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Noise:
 
 Key = tuple[int, int, int]
 """(trial id, attempt, step)."""
-TABLE = cast(Table, t.Report.__table__)
+TABLE = table_of(t.Report)
 SUMS = ("n", "s", "q", "ss", "qq", "sq")
 MOST_SPANS = 100
 """Attempts per query: databases limit how long a condition may be."""
@@ -81,13 +80,7 @@ def add(session: Session, *, rows: Sequence[ReportRow]) -> None:
         if after is not None:
             _merge(merged, before)
             _merge(merged, after)
-    if not merged:
-        return
-    insert = postgresql_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
-    statement = insert(TABLE)
-    changed = {c.name: statement.excluded[c.name] for c in TABLE.columns if not c.primary_key}
-    statement = statement.on_conflict_do_update(index_elements=list(TABLE.primary_key), set_=changed)
-    session.execute(statement, list(merged.values()))
+    upsert(session, t.Report, list(merged.values()))
 
 
 def _merge(known: dict[Key, dict[str, Any]], row: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Queries on studies. A study's counters are only moved by guarded updates, so that no race passes `run_cap`."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -36,7 +36,8 @@ class StudyRecord:
     finished_at: datetime | None
 
 
-def _record(row: t.Study) -> StudyRecord:
+def record(row: t.Study) -> StudyRecord:
+    """Return a row as a value."""
     fields = {name: getattr(row, name) for name in StudyRecord.__dataclass_fields__}
     return StudyRecord(**{**fields, "state": StudyState(row.state)})
 
@@ -67,7 +68,7 @@ def create(
             session.add(row)
     except IntegrityError as error:
         raise NameTaken(f"a study named {name!r} exists already; delete it or choose another name") from error
-    return _record(row)
+    return record(row)
 
 
 def get(session: Session, key: str | int) -> StudyRecord:
@@ -81,13 +82,18 @@ def get(session: Session, key: str | int) -> StudyRecord:
     row = session.scalars(select(t.Study).where(column)).one_or_none()
     if row is None:
         raise NotFound(f"no study {str(key)!r}")
-    return _record(row)
+    return record(row)
+
+
+def by_ids(session: Session, *, ids: Iterable[int]) -> dict[int, StudyRecord]:
+    """Find studies by id."""
+    return {row.id: record(row) for row in session.scalars(select(t.Study).where(t.Study.id.in_(list(ids))))}
 
 
 def find_by_idempotency_key(session: Session, *, idempotency_key: str) -> StudyRecord | None:
     """Find the study that an earlier request with this key created."""
     row = session.scalars(select(t.Study).where(t.Study.idempotency_key == idempotency_key)).one_or_none()
-    return None if row is None else _record(row)
+    return None if row is None else record(row)
 
 
 def page(
@@ -99,7 +105,7 @@ def page(
         query = query.where(t.Study.state == state)
     if before_id is not None:
         query = query.where(t.Study.id < before_id)
-    return [_record(row) for row in session.scalars(query)]
+    return [record(row) for row in session.scalars(query)]
 
 
 def ids_with_work(session: Session) -> list[int]:
@@ -143,9 +149,9 @@ def set_state(
         raise NotFound(f"no study {study_id}")
 
 
-def mark_started(session: Session, *, study_id: int, now: datetime) -> None:
-    """Note when the first trial was leased."""
-    session.execute(update(t.Study).where(t.Study.id == study_id, t.Study.started_at.is_(None)).values(started_at=now))
+def mark_started(session: Session, *, ids: Collection[int], now: datetime) -> None:
+    """Note when the first trial of each was leased."""
+    session.execute(update(t.Study).where(t.Study.id.in_(ids), t.Study.started_at.is_(None)).values(started_at=now))
 
 
 def reserve_number(session: Session, *, study_id: int) -> int | None:
@@ -174,15 +180,8 @@ class Progress:
 
     counts: dict[str, int]
     examples: int
-    busy: int = 0
-    """Slot-ticks in which a trial of the study was in the slot."""
-    offered: int = 0
-    """Slot-ticks in which one was, or could have been."""
-
-    @property
-    def slot_utilisation(self) -> float | None:
-        """The share of offered slot-ticks that was used; None before any was."""
-        return self.busy / self.offered if self.offered else None
+    slot_utilisation: float | None = None
+    """The share of the slots computed for its trials, tick by tick, that held one; None before any."""
 
 
 def progress(session: Session, *, study_ids: Iterable[int]) -> dict[int, Progress]:
@@ -197,12 +196,12 @@ def progress(session: Session, *, study_ids: Iterable[int]) -> dict[int, Progres
     for study_id, state, count, examples in rows:
         before = found.get(study_id, Progress({}, 0))
         found[study_id] = Progress({**before.counts, state: count}, before.examples + int(examples or 0))
-    slots = session.execute(
-        select(t.SlotUse.study_id, func.sum(t.SlotUse.busy), func.sum(t.SlotUse.offered))
-        .where(t.SlotUse.study_id.in_(study_ids))
-        .group_by(t.SlotUse.study_id)
+    used = session.execute(
+        select(t.Trial.study_id, func.sum(t.Attempt.ticks) / func.sum(t.Attempt.computed))
+        .join(t.Attempt, t.Attempt.trial_id == t.Trial.id)
+        .where(t.Trial.study_id.in_(study_ids), t.Attempt.computed > 0)
+        .group_by(t.Trial.study_id)
     )
-    for study_id, busy, offered in slots:
-        before = found.get(study_id, Progress({}, 0))
-        found[study_id] = replace(before, busy=int(busy), offered=int(offered))
+    for study_id, share in used:
+        found[study_id] = replace(found[study_id], slot_utilisation=float(share))
     return found

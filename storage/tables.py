@@ -150,24 +150,13 @@ class Attempt(Base):
     lease_expires: Mapped[datetime] = mapped_column(UtcTime)
     outcome: Mapped[str | None] = mapped_column(String(16))
     resumed_from: Mapped[int] = mapped_column(BigInteger, default=0, doc="step at which this attempt began")
-    program: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    program: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     fingerprint: Mapped[str | None] = mapped_column(String(16), doc="short hash of the program")
     error: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(UtcTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
-
-
-class SlotUse(Base):
-    """Slot-ticks of one device that a study used and was offered, counted up since its worker's start."""
-
-    __tablename__ = "slot_use"
-    __table_args__ = (CheckConstraint("busy <= offered", name="busy_within_offered"),)
-
-    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
-    worker_id: Mapped[int] = mapped_column(ForeignKey("workers.id"), primary_key=True)
-    device: Mapped[str] = mapped_column(String(64), primary_key=True)
-    busy: Mapped[int] = mapped_column(BigInteger, default=0)
-    offered: Mapped[int] = mapped_column(BigInteger, default=0)
+    ticks: Mapped[int] = mapped_column(BigInteger, default=0, doc="of its stack, with the trial in a slot")
+    computed: Mapped[float] = mapped_column(default=0.0, doc="slot-ticks: its own, and its share of the empty slots")
 
 
 class Report(Base):

@@ -1,6 +1,6 @@
 """Queries on trials. State changes are guarded by the state that they start from: the first terminal one wins."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,7 +8,10 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from storage import studies
 from storage import tables as t
+from storage.bulk import update_each
+from storage.studies import StudyRecord
 from tuner.errors import NotFound
 from tuner.study.states import TERMINAL, TrialState
 
@@ -39,7 +42,8 @@ class TrialRecord:
     finished_at: datetime | None
 
 
-def _record(row: t.Trial) -> TrialRecord:
+def record(row: t.Trial) -> TrialRecord:
+    """Return a row as a value."""
     fields = {name: getattr(row, name) for name in TrialRecord.__dataclass_fields__}
     return TrialRecord(**{**fields, "state": TrialState(row.state)})
 
@@ -81,12 +85,12 @@ def get(session: Session, *, study_id: int, number: int) -> TrialRecord:
     row = session.scalars(select(t.Trial).where(t.Trial.study_id == study_id, t.Trial.number == number)).one_or_none()
     if row is None:
         raise NotFound(f"no trial {number} in this study")
-    return _record(row)
+    return record(row)
 
 
 def by_ids(session: Session, *, ids: Iterable[int]) -> dict[int, TrialRecord]:
     """Find trials by id."""
-    return {row.id: _record(row) for row in session.scalars(select(t.Trial).where(t.Trial.id.in_(list(ids))))}
+    return {row.id: record(row) for row in session.scalars(select(t.Trial).where(t.Trial.id.in_(list(ids))))}
 
 
 def of_study(
@@ -98,7 +102,7 @@ def of_study(
         query = query.where(t.Trial.state.in_(states))
     if family is not None:
         query = query.where(t.Trial.family == family)
-    return [_record(row) for row in session.scalars(query)]
+    return [record(row) for row in session.scalars(query)]
 
 
 SORTABLE = {
@@ -128,7 +132,7 @@ def page(
         query = query.where(t.Trial.state == state)
     order = (column.desc() if descending else column.asc()).nulls_last()
     rows = session.scalars(query.order_by(order, t.Trial.number).offset(offset).limit(limit))
-    return [_record(row) for row in rows]
+    return [record(row) for row in rows]
 
 
 def best(session: Session, *, study_id: int, minimize: bool, family: str | None = None) -> TrialRecord | None:
@@ -138,7 +142,7 @@ def best(session: Session, *, study_id: int, minimize: bool, family: str | None 
         query = query.where(t.Trial.family == family)
     order = t.Trial.value.asc() if minimize else t.Trial.value.desc()
     row = session.scalars(query.order_by(order, t.Trial.number).limit(1)).one_or_none()
-    return None if row is None else _record(row)
+    return None if row is None else record(row)
 
 
 def count_in_flight(session: Session, *, study_id: int) -> int:
@@ -149,30 +153,22 @@ def count_in_flight(session: Session, *, study_id: int) -> int:
     return session.execute(query).scalar_one()
 
 
-def waiting_and_running(session: Session, *, study_ids: Iterable[int]) -> dict[int, tuple[int, int]]:
-    """Count the queued and the running trials of studies that have any."""
-    found: dict[int, tuple[int, int]] = {}
-    live = (TrialState.QUEUED, TrialState.RUNNING)
-    rows = session.execute(
-        select(t.Trial.study_id, t.Trial.state, func.count())
-        .where(t.Trial.study_id.in_(list(study_ids)), t.Trial.state.in_(live))
-        .group_by(t.Trial.study_id, t.Trial.state)
-    )
-    for study_id, state, count in rows:
-        queued, running = found.get(study_id, (0, 0))
-        found[study_id] = (count, running) if state == TrialState.QUEUED else (queued, count)
-    return found
-
-
 def queued(
-    session: Session, *, workloads: Sequence[str], limit: int, stack: str | None, not_of: Sequence[int] = ()
-) -> list[tuple[int, str]]:
-    """List (trial id, stack key) of queued trials, oldest study first, that a worker with these workloads can run.
+    session: Session,
+    *,
+    workloads: Sequence[str],
+    limit: int,
+    stack: str | None = None,
+    not_of: Collection[int] = (),
+    lock: bool = True,
+) -> list[tuple[TrialRecord, StudyRecord]]:
+    """List queued trials with their studies, oldest study first, that a worker with these workloads can run.
 
-    `not_of` are ids of studies to leave out.
+    `stack` is the key of the stack that they must share; `not_of` are ids of studies to leave out. With `lock`, on
+    PostgreSQL, trials that somebody else is about to start are left out, and nobody else starts those returned.
     """
     query = (
-        select(t.Trial.id, t.Study.stack)
+        select(t.Trial, t.Study)
         .join(t.Study, t.Study.id == t.Trial.study_id)
         .where(
             t.Trial.state == TrialState.QUEUED,
@@ -185,77 +181,37 @@ def queued(
         query = query.where(t.Study.stack == stack)
     if not_of:
         query = query.where(t.Study.id.not_in(not_of))
-    if session.get_bind().dialect.name == "postgresql":
+    if lock:
         query = query.with_for_update(skip_locked=True, of=t.Trial)
-    return [(trial_id, key) for trial_id, key in session.execute(query)]
+    return [(record(trial), studies.record(study)) for trial, study in session.execute(query)]
 
 
-def start(session: Session, *, trial_id: int, now: datetime, step: int = 0, examples: int = 0) -> int | None:
-    """Move a queued trial to running, at the step where it goes on, and return its new attempt number.
+def start(session: Session, *, trials: Sequence[TrialRecord]) -> None:
+    """Move queued trials to running, each as its record has it: the next attempt, and the step where it goes on.
 
-    None when somebody was faster.
+    Raises:
+        Conflict: one of them is not queued any more.
     """
-    return session.execute(
-        update(t.Trial)
-        .where(t.Trial.id == trial_id, t.Trial.state == TrialState.QUEUED)
-        .values(
-            state=TrialState.RUNNING,
-            attempt=t.Trial.attempt + 1,
-            started_at=func.coalesce(t.Trial.started_at, now),
-            step=step,
-            examples=examples,
-        )
-        .returning(t.Trial.attempt)
-    ).scalar_one_or_none()
+    names = ("id", "state", "attempt", "step", "examples", "started_at")
+    update_each(session, t.Trial, [_columns(trial, names) for trial in trials], t.Trial.state == TrialState.QUEUED)
 
 
-def advance(session: Session, *, trial_id: int, attempt: int, step: int, examples: int) -> None:
-    """Note progress; it never goes back within an attempt."""
-    session.execute(
-        update(t.Trial)
-        .where(t.Trial.id == trial_id, t.Trial.attempt == attempt, t.Trial.step < step)
-        .values(step=step, examples=examples)
-    )
+SAVED = ("state", "value", "reason", "stop_why", "charged", "step", "examples", "finished_at")
+"""What changes while a trial runs."""
 
 
-def rewind(session: Session, *, trial_id: int, attempt: int) -> None:
-    """Set a trial's progress to zero: its attempt could not go on from a checkpoint."""
-    session.execute(
-        update(t.Trial).where(t.Trial.id == trial_id, t.Trial.attempt == attempt).values(step=0, examples=0)
-    )
+def save(session: Session, *, trials: Sequence[TrialRecord]) -> None:
+    """Store what changed in running trials: progress, or the state that follows.
 
-
-def end(
-    session: Session,
-    *,
-    trial_id: int,
-    state: TrialState,
-    now: datetime,
-    value: float | None = None,
-    reason: str | None = None,
-) -> bool:
-    """Move a queued or running trial to a terminal state; False when it had already ended."""
-    moved = session.execute(
-        update(t.Trial)
-        .where(t.Trial.id == trial_id, t.Trial.state.in_((TrialState.QUEUED, TrialState.RUNNING)))
-        .values(state=state, value=value, reason=reason, stop_why=None, finished_at=now)
-        .returning(t.Trial.id)
-    ).one_or_none()
-    return moved is not None
-
-
-def requeue(session: Session, *, trial_id: int, charge: bool, step: int = 0, examples: int = 0) -> bool:
-    """Put a running trial back into the queue, at the step where it will go on.
-
-    `charge` counts the attempt against retry.max.
+    Raises:
+        Conflict: one of them is not running any more.
     """
-    moved = session.execute(
-        update(t.Trial)
-        .where(t.Trial.id == trial_id, t.Trial.state == TrialState.RUNNING)
-        .values(state=TrialState.QUEUED, charged=t.Trial.charged + int(charge), step=step, examples=examples)
-        .returning(t.Trial.id)
-    ).one_or_none()
-    return moved is not None
+    rows = [_columns(trial, ("id", *SAVED)) for trial in trials]
+    update_each(session, t.Trial, rows, t.Trial.state == TrialState.RUNNING)
+
+
+def _columns(trial: TrialRecord, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(trial, name) for name in names}
 
 
 def order_stop(session: Session, *, study_id: int, why: str, number: int | None = None) -> list[int]:

@@ -4,7 +4,6 @@
     ├── NotFound            no such study, trial, worker, workload
     ├── Conflict            the request is well formed, but the state of things forbids it
     │   ├── InvalidTransition
-    │   ├── LeaseLost
     │   └── NameTaken
     ├── InvalidInput        names every fault: field, value seen, what is allowed
     ├── NotAllowed          no token, a wrong token, or a request from a foreign page
@@ -42,10 +41,6 @@ class Conflict(TunerError):
 
 class InvalidTransition(Conflict):
     """A study or trial cannot go from its present state to the wanted one."""
-
-
-class LeaseLost(Conflict):
-    """The attempt is no longer this worker's."""
 
 
 class NameTaken(Conflict):

@@ -7,11 +7,13 @@ POST /workers/{worker}/sync    the sync protocol; waits for work when asked to
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from fastapi import APIRouter
 
 from api.hub import wait
 from api.state import Server, Srv
+from api.sync.syncs import Outcome
 from api.views import worker_view
 from storage import attempts, workers
 from tuner.wire.message import Count
@@ -19,6 +21,7 @@ from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.wire.views import Page, WorkerView
 
 router = APIRouter(prefix="/workers", tags=["workers"])
+REPORTED = ("started", "restarted", "reports", "checkpointed", "finished")
 REFILL_WAIT_S = 0.3
 """A worker that just freed a slot waits this long for the trial that takes its place to be proposed."""
 
@@ -52,27 +55,38 @@ def list_workers(server: Srv) -> Page[WorkerView]:
 
 @router.post("/{worker}/sync")
 async def sync(server: Srv, worker: Count, request: SyncRequest) -> SyncReply:
-    """Tell the server what is, and hear what is wanted."""
+    """Exchange states: the worker says what it holds and reports, the server what it wants."""
     server.metrics.syncs.inc()
     server.metrics.reports.inc(len(request.reports))
     newer = server.waiting.take(request.session)
-    wait_s = max(request.wait_s, REFILL_WAIT_S if request.finished else 0.0)
-    until, again = time.monotonic() + wait_s, False
+    # What is reported is stored once; further looks are for work alone.
+    rest = request.model_copy(update={name: [] for name in REPORTED})
+    until = time.monotonic() + max(request.wait_s, REFILL_WAIT_S if request.finished else 0.0)
     try:
+        ticket = server.hub.work.ticket()
+        reply = await asyncio.to_thread(_done, server, server.syncs.apply, worker, request)
         while True:
-            ticket = server.hub.work.ticket()
-            reply = await asyncio.to_thread(_apply, server, worker, request, again)
-            # What was reported is stored by now; the next looks are for work alone.
-            request, again = (
-                request.model_copy(update={"restarted": [], "reports": [], "checkpointed": [], "finished": []}),
-                True,
-            )
             left = until - time.monotonic()
-            if reply.assign or reply.stop or left <= 0 or server.hub.closing.is_set() or newer.is_set():
+            leaves = left <= 0 or server.hub.closing.is_set() or newer.is_set()
+            if reply.assign or reply.stop or leaves:
                 return reply
             await _first(ticket, newer, left)
+            ticket = server.hub.work.ticket()
+            reply = await asyncio.to_thread(_done, server, server.syncs.look, worker, rest)
     finally:
         server.waiting.drop(request.session, newer)
+
+
+def _done(server: Server, does: Callable[[int, SyncRequest], Outcome], worker: int, request: SyncRequest) -> SyncReply:
+    """Apply a request, and tell others of what it changed."""
+    outcome = does(worker, request)
+    if outcome.unwanted:
+        server.retention.delete(outcome.unwanted)
+    if outcome.changes or outcome.advanced:
+        server.hub.changes.ring()
+    if any(change.kind == "trial.requeued" for change in outcome.changes):
+        server.hub.work.ring()
+    return outcome.reply
 
 
 async def _first(ticket: asyncio.Event, newer: asyncio.Event, timeout_s: float) -> None:
@@ -81,16 +95,3 @@ async def _first(ticket: asyncio.Event, newer: asyncio.Event, timeout_s: float) 
     _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
-
-
-def _apply(server: Server, worker: int, request: SyncRequest, again: bool) -> SyncReply:
-    with server.database.write() as session:
-        now = server.database.now(session)
-        outcome = server.leasing.sync(session, worker_id=worker, request=request, now=now, again=again)
-    if outcome.unwanted:
-        server.retention.delete(outcome.unwanted)
-    if outcome.changes or outcome.advanced:
-        server.hub.changes.ring()
-    if any(change.kind == "trial.requeued" for change in outcome.changes):
-        server.hub.work.ring()
-    return outcome.reply

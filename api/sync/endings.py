@@ -1,98 +1,122 @@
-"""How a trial's attempt ends, whoever ended it: the worker's last word, a lost lease, a stop.
+"""What becomes of a trial when its attempt ends: by the worker's final message, an expired lease or a stop.
 
-A trial's first terminal transition wins. Only lost, crashed and error count against `retry.max`.
+A trial's first terminal transition wins. Only lost, crashed and error count against `retry.max`. Decisions change the
+leases in memory; the caller saves them.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from api.plans import Plan
 from api.sync import resuming
-from storage import attempts, programs, reports, trials
+from api.sync.leases import Lease
+from storage import checkpoints, programs, reports
 from storage.events import Change
-from storage.trials import TrialRecord
+from storage.reports import ReportRow
 from tuner.search.ranking import value_of_curve
 from tuner.study.states import TrialState
-from tuner.wire.sync import Finish
 
 CHARGED = ("lost", "crashed", "error")
 
 
-def finish(session: Session, *, trial: TrialRecord, plan: Plan, word: Finish, now: datetime) -> list[Change]:
-    """Apply a worker's last word on an attempt; nothing happens when the attempt had ended before."""
-    if word.program:
-        attempts.note_program(session, trial_id=trial.id, attempt=word.attempt, program=word.program)
-    ended = attempts.end(
-        session, trial_id=trial.id, attempt=word.attempt, outcome=word.outcome, now=now, error=word.error
-    )
-    if not ended or word.attempt != trial.attempt:
-        return []
-    trials.advance(session, trial_id=trial.id, attempt=word.attempt, step=word.step, examples=word.examples)
-    if word.weights is not None:
-        resuming.keep(session, trial=trial, attempt=word.attempt, step=word.step, file=word.weights, now=now)
-    if word.outcome != "finished":
-        why = word.error if word.outcome == "displaced" else None
-        return give_back(session, trial=trial, plan=plan, outcome=word.outcome, now=now, why=why)
-    if word.infeasible is not None:
-        return _end(session, trial, TrialState.INFEASIBLE, word.infeasible, now=now)
-    value = word.value if word.value is not None else _value(session, trial, plan)
-    if value is None:
-        return _end(session, trial, *_without_value(session, trial, plan), now=now)
-    return _end(session, trial, TrialState.COMPLETED, now=now, value=value)
+@dataclass(frozen=True)
+class Ending:
+    """An attempt that has just ended. `infeasible` and `value` come with a finished one; `why` is shown to users."""
+
+    lease: Lease
+    infeasible: str | None = None
+    value: float | None = None
+    why: str | None = None
+
+    @property
+    def outcome(self) -> str:
+        """How the attempt ended."""
+        return str(self.lease.attempt.outcome)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the trial was trained to its end, or as far as its configuration can be."""
+        return self.outcome == "finished"
+
+    @property
+    def needs_curve(self) -> bool:
+        """Whether the trial's value has to be read from its reports."""
+        return self.finished and self.infeasible is None and self.value is None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether this attempt was one failure too many."""
+        return self.outcome in CHARGED and self.lease.trial.charged + 1 > self.lease.plan.spec.retry.max
 
 
-def give_back(
-    session: Session, *, trial: TrialRecord, plan: Plan, outcome: str, now: datetime, why: str | None = None
-) -> list[Change]:
-    """Decide what becomes of a trial whose attempt ended early: cancelled, queued again, or failed."""
-    if trial.stop_why is not None:
-        return _end(session, trial, TrialState.CANCELLED, trial.stop_why, now=now)
-    charge = outcome in CHARGED
-    if charge and trial.charged + 1 > plan.spec.retry.max:
-        reason = f"{outcome} {trial.charged + 1} times; retry.max is {plan.spec.retry.max}"
-        return _end(session, trial, TrialState.FAILED, reason, now=now)
-    found = resuming.resumable(session, trial_id=trial.id)
-    step = found.step if found is not None else 0
-    examples = resuming.examples_at(trial, step)
-    if not trials.requeue(session, trial_id=trial.id, charge=charge, step=step, examples=examples):
-        return []
-    data = {"outcome": outcome, "attempt": trial.attempt, "step": step, **({} if why is None else {"why": why})}
-    changes = [Change(trial.study_id, "trial.requeued", trial.number, data)]
-    if outcome == "displaced" and plan.spec.reproducible and programs.unpin(session, study_id=trial.study_id):
-        changes.append(Change(trial.study_id, "study.unpinned", None, {"why": why}))
+def conclude(session: Session, endings: Sequence[Ending], *, now: datetime) -> list[Change]:
+    """Decide about the trials of attempts that have ended. Reports and checkpoints must have been stored before."""
+    unread = [ending.lease.trial.id for ending in endings if ending.needs_curve]
+    curves = reports.effective_rows(session, trial_ids=unread, with_noise=False) if unread else {}
+    given_back = [ending.lease.trial.id for ending in endings if not ending.finished]
+    states = checkpoints.usable(session, trial_ids=given_back)
+    changes = []
+    for ending in endings:
+        trial_id = ending.lease.trial.id
+        if ending.finished:
+            changes.append(_finish(ending, curves.get(trial_id, []), now))
+        else:
+            found = states.get(trial_id)
+            changes.append(_give_back(ending, 0 if found is None else found.step, now))
     return changes
 
 
+def unpin(session: Session, endings: Sequence[Ending]) -> list[Change]:
+    """Free reproducible studies from a program whose only stack was given up. Call once the endings are saved."""
+    changes = []
+    for ending in endings:
+        study = ending.lease.study
+        displaced = ending.outcome == "displaced" and ending.lease.trial.state == TrialState.QUEUED
+        if displaced and ending.lease.plan.spec.reproducible and programs.unpin(session, study_id=study.id):
+            changes.append(Change(study.id, "study.unpinned", None, {"why": ending.why}))
+    return changes
+
+
+def _finish(ending: Ending, curve: Sequence[ReportRow], now: datetime) -> Change:
+    if ending.infeasible is not None:
+        return _end(ending, TrialState.INFEASIBLE, ending.infeasible, now=now)
+    metric, minimize = ending.lease.plan.spec.metric, ending.lease.plan.minimize
+    values = [row.metrics[metric.name] for row in curve if metric.name in row.metrics]
+    value = ending.value
+    if value is None:
+        value = value_of_curve(values, at=metric.at, minimize=minimize)
+    if value is not None:
+        return _end(ending, TrialState.COMPLETED, now=now, value=value)
+    if values:
+        return _end(ending, TrialState.INFEASIBLE, "diverged", now=now)
+    known = ", ".join(sorted({name for row in curve for name in row.metrics})) or "nothing"
+    reason = f"the workload reported no {metric.name!r}; it reported {known}"
+    return _end(ending, TrialState.FAILED, reason, now=now)
+
+
+def _give_back(ending: Ending, step: int, now: datetime) -> Change:
+    """Cancel the trial, let it fail, or queue it again to go on from a step."""
+    lease, outcome = ending.lease, ending.outcome
+    trial = lease.trial
+    if trial.stop_why is not None:
+        return _end(ending, TrialState.CANCELLED, trial.stop_why, now=now)
+    if ending.exhausted:
+        reason = f"{outcome} {trial.charged + 1} times; retry.max is {lease.plan.spec.retry.max}"
+        return _end(ending, TrialState.FAILED, reason, now=now)
+    charged = trial.charged + (outcome in CHARGED)
+    examples = resuming.examples_at(trial, step)
+    lease.trial = replace(trial, state=TrialState.QUEUED, charged=charged, step=step, examples=examples)
+    data = {"outcome": outcome, "attempt": trial.attempt, "step": step}
+    return Change(
+        trial.study_id, "trial.requeued", trial.number, data if ending.why is None else {**data, "why": ending.why}
+    )
+
+
 def _end(
-    session: Session,
-    trial: TrialRecord,
-    state: TrialState,
-    reason: str | None = None,
-    *,
-    now: datetime,
-    value: float | None = None,
-) -> list[Change]:
-    if not trials.end(session, trial_id=trial.id, state=state, now=now, value=value, reason=reason):
-        return []
-    return [Change(trial.study_id, f"trial.{state}", trial.number, {"value": value, "reason": reason})]
-
-
-def _metric_values(session: Session, trial: TrialRecord, name: str) -> Sequence[float]:
-    rows = reports.effective_rows(session, trial_ids=[trial.id]).get(trial.id, [])
-    return [row.metrics[name] for row in rows if name in row.metrics]
-
-
-def _value(session: Session, trial: TrialRecord, plan: Plan) -> float | None:
-    metric = plan.spec.metric
-    return value_of_curve(_metric_values(session, trial, metric.name), at=metric.at, minimize=plan.minimize)
-
-
-def _without_value(session: Session, trial: TrialRecord, plan: Plan) -> tuple[TrialState, str]:
-    metric = plan.spec.metric.name
-    if _metric_values(session, trial, metric):
-        return TrialState.INFEASIBLE, "diverged"
-    rows = reports.effective_rows(session, trial_ids=[trial.id]).get(trial.id, [])
-    known = sorted({name for row in rows for name in row.metrics})
-    return TrialState.FAILED, f"the workload reported no {metric!r}; it reported {', '.join(known) or 'nothing'}"
+    ending: Ending, state: TrialState, reason: str | None = None, *, now: datetime, value: float | None = None
+) -> Change:
+    trial = ending.lease.trial
+    ending.lease.trial = replace(trial, state=state, value=value, reason=reason, stop_why=None, finished_at=now)
+    return Change(trial.study_id, f"trial.{state}", trial.number, {"value": value, "reason": reason})

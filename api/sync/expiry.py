@@ -8,11 +8,11 @@ import time
 
 from api.hub import Hub
 from api.plans import Plans
-from api.sync import endings
+from api.sync import endings, leases
+from api.sync.endings import Ending
 from api.sync.grace import Grace
-from storage import attempts, events, studies, trials
+from storage import attempts, events
 from storage.database import Database
-from storage.events import Change
 
 log = logging.getLogger(__name__)
 
@@ -36,20 +36,18 @@ class Expiry:
             now = self._database.now(session)
             if not self._grace.tick(steady_s=time.monotonic(), wall=now):
                 return
-            if not attempts.expired(session, study_ids=study_ids, now=now):
+            if not attempts.leases(session, study_ids=study_ids, expired_at=now):
                 return
         with self._database.write() as session:
             now = self._database.now(session)
-            changes: list[Change] = []
-            lost = attempts.expired(session, study_ids=study_ids, now=now)
+            pairs = attempts.leases(session, study_ids=study_ids, expired_at=now, lock=True)
+            lost = list(leases.joined(session, self._plans, pairs).values())
             for lease in lost:
-                trial = trials.by_ids(session, ids=[lease.trial_id])[lease.trial_id]
-                attempts.end(session, trial_id=trial.id, attempt=lease.attempt, outcome="lost", now=now)
-                plan = self._plans.of(studies.get(session, trial.study_id))
-                changes += endings.give_back(session, trial=trial, plan=plan, outcome="lost", now=now)
+                lease.end("lost", now=now)
+            changes = endings.conclude(session, [Ending(lease) for lease in lost], now=now)
+            leases.save(session, lost)
             events.append(session, changes=changes, now=now)
         for lease in lost:
-            log.warning(
-                "lease lost", extra={"action": "lease_lost", "trial": lease.trial_id, "worker": lease.worker_id}
-            )
+            where = {"trial": lease.trial.id, "worker": lease.attempt.worker_id}
+            log.warning("lease lost", extra={"action": "lease_lost", **where})
         self._hub.ring()

@@ -29,11 +29,9 @@ def well_under_way(server: LiveServer, database: Database) -> bool:
     """Whether both trials are in the middle of their training, and have rows and a checkpoint behind them."""
     running = [trial for trial in items(server, "killed") if trial["state"] == "running"]
     with database.read() as session:
-        stored = [checkpoints.usable(session, trial_id=number) for number in (1, 2)]
-    return len(running) == 2 and all(
-        found is not None and found.step >= 50 and trial["examples"] <= 36_000
-        for trial, found in zip(running, stored, strict=True)
-    )
+        found = checkpoints.usable(session, trial_ids=[1, 2])
+    stored = len(found) == 2 and all(checkpoint.step >= 50 for checkpoint in found.values())
+    return stored and len(running) == 2 and all(trial["examples"] <= 36_000 for trial in running)
 
 
 def completed(server: LiveServer, study: str) -> bool:

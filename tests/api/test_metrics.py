@@ -32,11 +32,11 @@ class Scrape:
 def run_some(client: TestClient) -> tuple[FakeWorker, list[dict[str, Any]]]:
     """Three of ten trials are leased, one of them has completed, one diverged."""
     document = study_document(run_cap=10, parallel=6)
-    study = client.post("/api/v1/studies", json=document).json()["id"]
+    client.post("/api/v1/studies", json=document)
     worker = FakeWorker(client)
     held = worker.take(3)
-    worker.sync(free=0, reports=[report(held[0], 5, valid_loss=0.5), report(held[1], 5, valid_loss=0.5)])
-    worker.sync(free=0, slots=[{"study": study, "device": "cpu", "busy": 30, "offered": 40}])
+    used = {"ticks": 15, "computed": 20.0}
+    worker.sync(free=0, reports=[{**report(one, 5, valid_loss=0.5), **used} for one in held[:2]])
     worker.finish(held[0])
     worker.finish(held[1], value=None, infeasible="diverged")
     return worker, held

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from noise_simulation import quick
 
-from tuner.noise.learning_rate import EXPONENTS, LearningRate, gain, scaling_of
+from tuner.noise.learning_rate import ADAPTIVE, EXPONENTS, SGD_LIKE, LearningRate, gain, scaling_of
 from tuner.noise.prior import PRIORS
+from tuner.study.catalogue import load_catalogue
 
 
 def rate(scaling: str, low: float, high: float, batch_size: int = 64) -> LearningRate:
@@ -21,13 +22,17 @@ def rate(scaling: str, low: float, high: float, batch_size: int = 64) -> Learnin
         ("sgd", "sgd"),
         ("SGD", "sgd"),
         ("adamw", "adaptive"),
-        ("sign-sgd", "adaptive"),
+        ("signum", "adaptive"),
         ("muon", "other"),
         ("x", "other"),
     ],
 )
 def test_families(family: str, scaling: str) -> None:
     assert scaling_of(family) == scaling
+
+
+def test_every_name_is_the_catalogues() -> None:
+    assert SGD_LIKE | ADAPTIVE <= set(load_catalogue().optimizers)
 
 
 def test_sgd_is_linear_below_the_critical_batch_and_flat_above() -> None:

@@ -2,12 +2,15 @@
 
 import math
 import threading
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
+import stored_leases
 from alembic import command
 from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError
+from stored_leases import NOW
 
 from storage import attempts, events, reports, studies, trials, workers
 from storage.database import Database, DatabaseUnusable
@@ -16,10 +19,8 @@ from storage.migrate import VERSION_TABLE, alembic_config, upgrade
 from storage.reports import Noise, ReportRow
 from storage.studies import StudyRecord
 from storage.trials import NewTrial
-from tuner.errors import InvalidTransition, NameTaken, NotFound
+from tuner.errors import Conflict, InvalidTransition, NameTaken, NotFound
 from tuner.study.states import StudyState, TrialState
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def make_study(database: Database, *, run_cap: int = 100, name: str = "s") -> StudyRecord:
@@ -43,16 +44,8 @@ def running_trial(database: Database) -> tuple[int, int]:
         worker = workers.register(
             session, worker_session="x" * 16, name="w", devices=[], workloads=[], version="", now=NOW
         )
-        begin(database, session, trial, worker)
+        stored_leases.grant(session, trial, worker)
     return trial, worker
-
-
-def begin(database: Database, session: object, trial: int, worker: int) -> None:
-    attempt = trials.start(session, trial_id=trial, now=NOW)  # type: ignore[arg-type]
-    assert attempt is not None
-    attempts.begin(
-        session, trial_id=trial, attempt=attempt, worker_id=worker, device="cpu", lease_expires=NOW, now=NOW  # type: ignore[arg-type]
-    )  # fmt: skip
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_code(database: Database) -> None:
@@ -88,25 +81,44 @@ def test_forty_concurrent_writers_never_pass_the_cap(database: Database) -> None
 
 
 def test_a_trial_has_at_most_one_live_attempt(database: Database) -> None:
-    trial, worker = running_trial(database)
+    trial, _ = running_trial(database)
     with pytest.raises(IntegrityError), database.write() as session:
-        attempts.begin(session, trial_id=trial, attempt=2, worker_id=worker, device="cpu", lease_expires=NOW, now=NOW)
+        attempts.begin(session, attempts=[replace(stored_leases.live(session, trial), attempt=2)])
 
 
 def test_starting_a_trial_twice_gives_it_to_the_first(database: Database) -> None:
-    trial, _ = running_trial(database)
-    with database.write() as session:
-        assert trials.start(session, trial_id=trial, now=NOW) is None
+    trial, worker = running_trial(database)
+    with pytest.raises(Conflict, match="1 of 1 rows of trials"), database.write() as session:
+        stored_leases.grant(session, trial, worker)
 
 
 def test_the_first_terminal_state_wins(database: Database) -> None:
     trial, _ = running_trial(database)
     with database.write() as session:
-        assert trials.end(session, trial_id=trial, state=TrialState.COMPLETED, value=0.5, now=NOW)
-        assert not trials.end(session, trial_id=trial, state=TrialState.FAILED, reason="late", now=NOW)
-        assert not trials.requeue(session, trial_id=trial, charge=True)
-        found = trials.by_ids(session, ids=[trial])[trial]
-    assert (found.state, found.value, found.reason) == (TrialState.COMPLETED, 0.5, None)
+        running = trials.by_ids(session, ids=[trial])[trial]
+        ended = replace(running, state=TrialState.COMPLETED, value=0.5, finished_at=NOW)
+        trials.save(session, trials=[ended])
+    for late in (replace(ended, state=TrialState.FAILED, value=None, reason="late"), running):
+        with pytest.raises(Conflict), database.write() as session:
+            trials.save(session, trials=[late])
+    with database.read() as session:
+        assert trials.by_ids(session, ids=[trial])[trial] == ended
+
+
+def test_what_is_saved_together_is_saved_whole_or_not_at_all(database: Database) -> None:
+    """One of two trials has ended meanwhile: the other's progress is not stored either."""
+    one, worker = running_trial(database)
+    with database.write() as session:
+        study_id = trials.by_ids(session, ids=[one])[one].study_id
+        studies.reserve_number(session, study_id=study_id)
+        other = trials.create(session, study_id=study_id, trial=new_trial(1), now=NOW)
+        stored_leases.grant(session, other, worker)
+        both = list(trials.by_ids(session, ids=[one, other]).values())
+        stored_leases.take_back(session, other, "lost")
+    with pytest.raises(Conflict, match="1 of 2 rows of trials"), database.write() as session:
+        trials.save(session, trials=[replace(trial, step=7) for trial in both])
+    with database.read() as session:
+        assert {trial.step for trial in trials.by_ids(session, ids=[one, other]).values()} == {0}
 
 
 def row(trial: int, attempt: int, step: int, **metrics: float) -> ReportRow:
@@ -118,10 +130,8 @@ def test_the_effective_curve_joins_attempts_where_the_later_one_resumed(database
     with database.write() as session:
         for step in (10, 20, 30):
             reports.add(session, rows=[row(trial, 1, step, loss=1.0)])
-        attempts.end(session, trial_id=trial, attempt=1, outcome="lost", now=NOW)
-        trials.requeue(session, trial_id=trial, charge=True)
-        begin(database, session, trial, worker)
-        session.get(reports.t.Attempt, (trial, 2)).resumed_from = 20  # type: ignore[union-attr]
+        stored_leases.take_back(session, trial, "lost")
+        stored_leases.grant(session, trial, worker, resumed_from=20)
         for step in (25, 30):
             reports.add(session, rows=[row(trial, 2, step, loss=2.0)])
     with database.read() as session:
@@ -133,9 +143,8 @@ def test_an_attempt_that_started_over_hides_the_one_before(database: Database) -
     trial, worker = running_trial(database)
     with database.write() as session:
         reports.add(session, rows=[row(trial, 1, 10, loss=1.0)])
-        attempts.end(session, trial_id=trial, attempt=1, outcome="lost", now=NOW)
-        trials.requeue(session, trial_id=trial, charge=True)
-        begin(database, session, trial, worker)
+        stored_leases.take_back(session, trial, "lost")
+        stored_leases.grant(session, trial, worker)
         reports.add(session, rows=[row(trial, 2, 5, loss=2.0)])
     with database.read() as session:
         curve = reports.effective_rows(session, trial_ids=[trial])[trial]
@@ -175,7 +184,7 @@ def test_many_rows_of_many_attempts_are_stored_at_once_and_again(
         for number in range(20):
             studies.reserve_number(session, study_id=study.id)
             ids.append(trials.create(session, study_id=study.id, trial=new_trial(number), now=NOW))
-            begin(database, session, ids[-1], worker)
+            stored_leases.grant(session, ids[-1], worker)
     for loss in (1.0, 0.5):
         with database.write() as session:
             reports.add(session, rows=[row(trial, 1, step, loss=loss) for trial in ids for step in (1, 2, 3)])
@@ -224,9 +233,12 @@ def test_expired_leases_are_found_and_renewed_ones_are_not(database: Database) -
     later = NOW + timedelta(seconds=60)
     with database.write() as session:
         study_id = trials.by_ids(session, ids=[trial])[trial].study_id
-        assert [a.trial_id for a in attempts.expired(session, study_ids=[study_id], now=later)] == [trial]
+        ((attempt, found),) = attempts.leases(session, study_ids=[study_id], expired_at=later, lock=True)
+        assert (attempt.trial_id, found.id) == (trial, trial)
+        assert attempts.leases(session, study_ids=[study_id + 1], expired_at=later) == []
         attempts.renew(session, worker_id=worker, lease_expires=later + timedelta(seconds=1))
-        assert attempts.expired(session, study_ids=[study_id], now=later) == []
+        assert attempts.leases(session, study_ids=[study_id], expired_at=later) == []
+        assert len(attempts.leases(session, worker_id=worker)) == 1
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])

@@ -1,20 +1,21 @@
-"""Pinned programs and slot counts in the database, on SQLite and PostgreSQL."""
+"""Pinned programs and slot utilisation in the database, on SQLite and PostgreSQL."""
 
 import threading
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy.orm import Session
+import stored_leases
+from stored_leases import NOW
 
-from storage import attempts, programs, reports, slot_use, studies, trials, workers
+from storage import attempts, programs, reports, studies, trials, workers
 from storage.database import Database
 from storage.reports import ReportRow
 from storage.trials import NewTrial
+from tuner.errors import Conflict
 from tuner.study.program import fingerprint
 from tuner.study.states import TrialState
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WIDE: dict[str, Any] = {"device": "cpu", "width": 8}
 
 
@@ -42,22 +43,16 @@ class Scene:
 
     def lease(self, index: int, worker: int, device: str = "cpu") -> None:
         with self.database.write() as session:
-            attempt = trials.start(session, trial_id=self.trials[index], now=NOW)
-            assert attempt is not None
-            attempts.begin(
-                session, trial_id=self.trials[index], attempt=attempt, worker_id=worker, device=device,
-                lease_expires=NOW, now=NOW,
-            )  # fmt: skip
+            stored_leases.grant(session, self.trials[index], worker, device=device)
 
     def started(self, index: int, program: dict[str, Any]) -> None:
         with self.database.write() as session:
-            attempts.note_program(session, trial_id=self.trials[index], attempt=1, program=program)
+            stored_leases.note(session, self.trials[index], program)
             programs.pin(session, study_id=self.study, program=program)
 
     def end(self, index: int, outcome: str, error: str | None = None) -> None:
         with self.database.write() as session:
-            attempts.end(session, trial_id=self.trials[index], attempt=1, outcome=outcome, now=NOW, error=error)
-            trials.requeue(session, trial_id=self.trials[index], charge=False)
+            stored_leases.take_back(session, self.trials[index], outcome, error)
 
     def most(self, worker: int, device: str = "cpu", declines: tuple[str, ...] = ()) -> int | None:
         with self.database.write() as session:
@@ -110,19 +105,14 @@ def test_a_program_is_pinned_once_and_given_up_only_while_nothing_was_learnt(sce
     assert not scene.unpin()
 
 
-def test_what_an_attempt_runs_is_noted_once_and_only_while_it_lives(scene: Scene) -> None:
+def test_an_attempt_that_has_ended_is_not_changed(scene: Scene) -> None:
     scene.lease(0, scene.one)
-    with scene.database.write() as session:
-        for program in (WIDE, {"width": 1}):
-            attempts.note_program(session, trial_id=scene.trials[0], attempt=1, program=program)
+    scene.end(0, "lost")
+    with pytest.raises(Conflict, match="1 of 1 rows of attempts"), scene.database.write() as session:
+        stored_leases.note(session, scene.trials[0], WIDE)
+    with scene.database.read() as session:
         (found,) = attempts.of_trial(session, trial_id=scene.trials[0])
-    assert (found.program, found.fingerprint) == (WIDE, fingerprint(WIDE))
-    scene.lease(1, scene.one)
-    scene.end(1, "lost")
-    with scene.database.write() as session:
-        attempts.note_program(session, trial_id=scene.trials[1], attempt=1, program=WIDE)
-        (found,) = attempts.of_trial(session, trial_id=scene.trials[1])
-    assert (found.program, found.fingerprint) == (None, None)
+    assert (found.outcome, found.program, found.fingerprint) == ("lost", None, None)
 
 
 def test_two_workers_that_ask_at_once_get_one_lease_of_an_unpinned_study(scene: Scene) -> None:
@@ -134,12 +124,8 @@ def test_two_workers_that_ask_at_once_get_one_lease_of_an_unpinned_study(scene: 
         with scene.database.write() as session:
             if programs.on_trial(session, worker_id=worker, device="cpu")[scene.study] < 1:
                 return
-            ((trial_id, _),) = trials.queued(session, workloads=["w"], limit=1, stack=None)
-            attempt = trials.start(session, trial_id=trial_id, now=NOW)
-            attempts.begin(
-                session, trial_id=trial_id, attempt=attempt or 0, worker_id=worker, device="cpu", lease_expires=NOW,
-                now=NOW,
-            )  # fmt: skip
+            ((trial, _),) = trials.queued(session, workloads=["w"], limit=1)
+            stored_leases.grant(session, trial.id, worker)
         granted.append(worker)
 
     threads = [threading.Thread(target=ask, args=(worker,)) for worker in (scene.one, scene.other)]
@@ -150,22 +136,18 @@ def test_two_workers_that_ask_at_once_get_one_lease_of_an_unpinned_study(scene: 
     assert len(granted) == 1
 
 
-def counts(session: Session, scene: Scene) -> tuple[int, int]:
-    found = studies.progress(session, study_ids=[scene.study])[scene.study]
-    return found.busy, found.offered
+def test_slot_utilisation_is_what_attempts_used_of_what_was_computed_for_them(scene: Scene) -> None:
+    def utilisation() -> float | None:
+        with scene.database.read() as session:
+            return studies.progress(session, study_ids=[scene.study])[scene.study].slot_utilisation
 
-
-def test_the_largest_count_of_slot_ticks_stands(scene: Scene) -> None:
     scene.lease(0, scene.one)
-    with scene.database.write() as session:
-        for busy, offered in ((5, 8), (9, 12), (9, 12), (7, 10)):
-            slot_use.note(session, study_id=scene.study, worker_id=scene.one, device="cpu", busy=busy, offered=offered)
-        slot_use.note(session, study_id=scene.study, worker_id=scene.one, device="cuda:0", busy=1, offered=8)
-        slot_use.note(session, study_id=scene.study, worker_id=scene.other, device="cpu", busy=1, offered=1)
-        assert counts(session, scene) == (10, 20)
-    with scene.database.read() as session:
-        assert studies.progress(session, study_ids=[scene.study])[scene.study].slot_utilisation == 0.5
-    with scene.database.write() as session:
-        studies.delete_study(session, study_id=scene.study)
-    with scene.database.read() as session:
-        assert studies.progress(session, study_ids=[scene.study]) == {}
+    scene.lease(1, scene.other)
+    assert utilisation() is None
+    for index, ticks, computed in ((0, 30, 40.0), (1, 10, 40.0)):
+        with scene.database.write() as session:
+            used = replace(stored_leases.live(session, scene.trials[index]), ticks=ticks, computed=computed)
+            attempts.save(session, attempts=[used])
+    assert utilisation() == 0.5
+    scene.end(0, "lost")
+    assert utilisation() == 0.5

@@ -23,8 +23,6 @@ class TickedDevice(DeviceProcess):
     def send(self, message: Json) -> None:
         if "assign" in message:
             self.runner.assign(message["assign"])
-        elif "demand" in message:
-            self.runner.demand(message["demand"])
         elif "stop" in message:
             trial, attempt = message["stop"]
             self.runner.stop((trial, attempt))
@@ -32,7 +30,8 @@ class TickedDevice(DeviceProcess):
     def tick(self) -> None:
         """Train for one tick, or sleep for one."""
         self.now_s += 1.0
-        self.runner.step() if self.runner.busy else self.runner.slept(1.0)
+        if self.runner.busy:
+            self.runner.step()
 
 
 class EngineWorker:
@@ -65,7 +64,6 @@ class EngineWorker:
             seq=self.seq,
             capacity=self.holdings.capacity(),
             held=self.holdings.held(parcel.finished),
-            slots=self.holdings.slots(),
             started=parcel.started,
             reports=parcel.reports,
             finished=parcel.finished,

@@ -8,7 +8,6 @@ from typing import Any
 from tuner.errors import TunerError
 from tuner.wire.sync import (
     Assignment,
-    Demand,
     Finish,
     Registered,
     Registration,
@@ -58,7 +57,6 @@ class FakeServer:
         """Raised instead of taking a request in."""
         self.mute: TunerError | None = None
         """Raised after a request was taken in: its reply is lost."""
-        self.demand: list[Demand] = []
         self.stubborn = False
         """Repeat assignments even when they are held or finished, as a late reply would."""
 
@@ -87,7 +85,7 @@ class FakeServer:
                 raise self.mute
             wanted = [a for key, a in self.leases.items() if self.stubborn or key not in held | done]
             stop = [s for s in self.stops if (s.trial, s.attempt) in held]
-            return SyncReply(assign=wanted, stop=stop, demand=self.demand, lease_s=30, next_sync_s=0.05)
+            return SyncReply(assign=wanted, stop=stop, lease_s=30, next_sync_s=0.05)
 
     def outcomes(self) -> dict[tuple[int, int], str]:
         with self.lock:

@@ -18,7 +18,7 @@ from tuner.noise.sums import NoiseSums
 MOST_NORM = 1e140
 """Squared gradient norms from here on are not counted as noise: their squares would be infinite."""
 
-_NOT_STATE = ("spec", "micro_batch", "started")
+_NOT_STATE = ("spec", "micro_batch", "started", "slot_ticks")
 
 
 @dataclass
@@ -30,6 +30,8 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
     step: int = 0
     diverged: bool = False
+    slot_ticks: tuple[int, float] = (0, 0.0)
+    """Ticks and computed slot-ticks of this stay in a stack (see `Row`)."""
     evaluations: list[int] = field(default_factory=list)
     """Steps after which to evaluate, the next one first."""
     _ceiling: float = sys.float_info.max
@@ -76,7 +78,7 @@ class Progress:
         noise = self._noise if self._noise.n else None
         self._loss_sum, self._loss_count, self._noise = 0.0, 0, NoiseSums()
         elapsed_s = time.monotonic() - self.started
-        return Row(self.spec.key, self.step, self.examples, elapsed_s, loss | metrics, noise)
+        return Row(self.spec.key, self.step, self.examples, elapsed_s, loss | metrics, noise, *self.slot_ticks)
 
     def resumed_at(self, started: float) -> "Progress":
         """Return an independent copy whose clock began at `started` (monotonic seconds)."""

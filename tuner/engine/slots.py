@@ -22,6 +22,10 @@ class Slots:
         """Updates done."""
         self.next_evaluation: Ints = np.zeros(width, np.int64)
         """The step after which the slot is evaluated next."""
+        self.ticks: Ints = np.zeros(width, np.int64)
+        """Ticks since the slot's trial came."""
+        self.computed = np.zeros(width)
+        """Slot-ticks computed for it: every slot costs the same, and the occupied ones share the empty ones."""
 
     def occupy(self, slot: int, ticks_per_step: int, step: int, tick_in_step: int, next_evaluation: int) -> None:
         """Start counting for a slot."""
@@ -30,6 +34,7 @@ class Slots:
         self.step[slot] = step
         self.tick_in_step[slot] = tick_in_step
         self.next_evaluation[slot] = next_evaluation
+        self.ticks[slot] = self.computed[slot] = 0
 
     def release(self, slot: int) -> None:
         """Stop counting for a slot."""
@@ -48,6 +53,8 @@ class Slots:
     def advance(self) -> Ints:
         """Count one tick; return the slots whose step is complete, ascending. Their `step` is not yet counted."""
         self.tick_in_step += self.occupied
+        self.ticks += self.occupied
+        self.computed += self.occupied * (len(self.occupied) / (int(np.count_nonzero(self.occupied)) or 1))
         return np.flatnonzero(self.occupied & (self.tick_in_step >= self.ticks_per_step))
 
     def count_steps(self, due: Ints) -> Ints:

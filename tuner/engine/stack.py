@@ -303,6 +303,7 @@ class Stack:
             return
         reading = self._ledger.read()
         for slot, progress in list(self._progress.items()):
+            progress.slot_ticks = int(self._slots.ticks[slot]), float(self._slots.computed[slot])
             self._events.extend(progress.absorb(reading.of(slot)))
             if progress.diverged:
                 self._end(slot, infeasible="diverged")

@@ -58,6 +58,10 @@ class Row:
     elapsed_s: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     noise: NoiseSums | None = None
+    ticks: int = 0
+    """Ticks of the stack since the trial entered it."""
+    computed: float = 0.0
+    """Slot-ticks computed for it: its own, and its share of the slots that were empty."""
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,9 @@ Scaling = Literal["sgd", "adaptive", "other"]
 
 EXPONENTS: dict[Scaling, tuple[float, float]] = {"sgd": (0.8, 1.0), "adaptive": (0.15, 0.6), "other": (0.15, 1.0)}
 
-SGD_LIKE = frozenset({"sgd", "sgd_momentum", "momentum", "nesterov", "sgdw", "asgd"})
-ADAPTIVE = frozenset(
-    "adabelief adadelta adafactor adagrad adam adamax adamw adan ademamix adopt amsgrad lamb lion nadam nadamw radam "
-    "rmsprop rprop signsgd signum sign_sgd tiger yogi".split()
-)
+SGD_LIKE = frozenset({"sgd", "momentum", "nesterov"})
+ADAPTIVE = frozenset("adafactor adagrad adam adamw ademamix amsgrad lamb lion nadam nadamw rmsprop signum".split())
+"""Names as in the catalogue."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def parse_study(document: Mapping[str, Any], catalogue: Catalogue, workloads: Co
     faults += _checks(StudySpec.model_construct(**fields), fields, catalogue, workloads)
     if faults:
         raise InvalidInput(faults)
-    return StudySpec(**fields)
+    return StudySpec.model_construct(**fields)  # every field has been validated above
 
 
 def _adapter(info: Any) -> TypeAdapter[Any]:

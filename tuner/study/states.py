@@ -1,4 +1,8 @@
-"""States of studies and trials, and which may follow which."""
+"""States of studies and trials.
+
+Which state of a study may follow which is a table here. For trials it is stated by the guards of the updates in
+`storage/trials.py`: queued → running → a terminal state or queued again.
+"""
 
 from enum import StrEnum
 
@@ -38,17 +42,6 @@ STUDY_TRANSITIONS: dict[StudyState, frozenset[StudyState]] = {
     S.FAILED: frozenset({S.RUNNING}),
 }
 
-TRIAL_TRANSITIONS: dict[TrialState, frozenset[TrialState]] = {
-    T.QUEUED: frozenset({T.RUNNING, T.CANCELLED, T.INFEASIBLE, T.PAUSED}),
-    T.RUNNING: frozenset({T.QUEUED, T.PAUSED, T.COMPLETED, T.PRUNED, T.FAILED, T.INFEASIBLE, T.CANCELLED}),
-    T.PAUSED: frozenset({T.QUEUED, T.CANCELLED}),
-    T.COMPLETED: frozenset(),
-    T.PRUNED: frozenset(),
-    T.FAILED: frozenset({T.QUEUED}),  # retried by hand
-    T.INFEASIBLE: frozenset(),
-    T.CANCELLED: frozenset(),
-}
-
 TERMINAL: frozenset[TrialState] = frozenset({T.COMPLETED, T.PRUNED, T.FAILED, T.INFEASIBLE, T.CANCELLED})
 
 
@@ -57,10 +50,3 @@ def check_study(old: StudyState, new: StudyState) -> None:
     if new not in STUDY_TRANSITIONS[old]:
         allowed = ", ".join(sorted(STUDY_TRANSITIONS[old])) or "nothing"
         raise InvalidTransition(f"the study is {old}; it cannot become {new} (from {old} it may become: {allowed})")
-
-
-def check_trial(old: TrialState, new: TrialState) -> None:
-    """Raise `InvalidTransition` unless a trial may go from `old` to `new`."""
-    if new not in TRIAL_TRANSITIONS[old]:
-        allowed = ", ".join(sorted(TRIAL_TRANSITIONS[old])) or "nothing"
-        raise InvalidTransition(f"the trial is {old}; it cannot become {new} (from {old} it may become: {allowed})")

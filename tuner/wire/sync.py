@@ -61,15 +61,6 @@ class Capacity(Message):
     )
 
 
-class SlotCount(Message):
-    """Slot-ticks of a study on one device, counted up since the session began."""
-
-    study: Count = Field(description="its id")
-    device: str
-    busy: Count = Field(description="with a trial of the study in the slot")
-    offered: Count = Field(description="those, and those of empty slots that the study had a trial for")
-
-
 class Held(Message):
     """An attempt that the worker is running."""
 
@@ -137,6 +128,8 @@ class Report(Message):
     examples: Count = Field(description="examples seen")
     elapsed_s: float = Field(ge=0, description="seconds in a slot, up to the point resumed from included")
     metrics: dict[str, float] = Field(default_factory=dict, max_length=64)
+    ticks: Count = Field(default=0, description="of the stack, with the attempt in a slot")
+    computed: float = Field(default=0.0, ge=0, description="slot-ticks: its own, and its share of the empty slots")
     noise: NoiseRow | None = None
 
 
@@ -162,7 +155,6 @@ class SyncRequest(Message):
     seq: Count = Field(description="increases with every request of the session")
     capacity: list[Capacity] = Field(default_factory=list)
     held: list[Held] = Field(default_factory=list, max_length=100_000)
-    slots: list[SlotCount] = Field(default_factory=list, max_length=10_000)
     started: list[Started] = Field(default_factory=list, max_length=10_000)
     restarted: list[Restarted] = Field(default_factory=list, max_length=10_000)
     reports: list[Report] = Field(default_factory=list, max_length=10_000)
@@ -205,21 +197,10 @@ class Stop(Message):
     why: str
 
 
-class Demand(Message):
-    """What a study could put on a device, beside what the device holds: for counting idle slots."""
-
-    study: Count = Field(description="its id")
-    device: str
-    stack: str
-    most: Number = Field(description="trials that it may have there at a time: `parallel` less those elsewhere")
-    more: Number = Field(description="trials that no worker has begun yet, proposed or still to be proposed")
-
-
 class SyncReply(Message):
     """The whole wanted state: live leases not yet held, and held attempts that must end."""
 
     assign: list[Assignment] = Field(default_factory=list)
     stop: list[Stop] = Field(default_factory=list)
-    demand: list[Demand] = Field(default_factory=list, description="of every study with a lease of this session")
     lease_s: float
     next_sync_s: float

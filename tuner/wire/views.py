@@ -70,7 +70,8 @@ class StudyView(Message):
     counts: dict[TrialState, int] = Field(description="trials by state; states without trials are left out")
     examples_done: int
     slot_utilisation: float | None = Field(
-        default=None, description="share of the slot-ticks offered to the study that it used; null before any"
+        default=None,
+        description="share of the slots computed for its trials, tick by tick, that held one; null before any",
     )
     reproducible: bool = Field(default=False, description="every attempt runs one program")
     program: dict[str, Scalar | None] | None = Field(default=None, description="that program; null before it is known")

@@ -67,13 +67,13 @@ def test_after_one_lease_it_starts_over_elsewhere_and_says_so(
     with database.read() as session:
         (before,) = attempts.of_trial(session, trial_id=queued["trial"])
         assert before.ended_at is not None
-        for passed_s, scope, expected in ((14, OTHER, "wait"), (16, OTHER, "over"), (16, OWN, None), (0, OWN, None)):
+        cases = ((14, OTHER, "wait"), (16, OTHER, "given up"), (16, OWN, None), (0, OWN, None))
+        for passed_s, scope, expected in cases:
             now = before.ended_at + timedelta(seconds=passed_s)
-            found = resuming.waits_for_disk(
-                session, trial_id=queued["trial"], device={"scope": scope}, now=now, lease_s=15.0
-            )
-            assert found == expected
-    monkeypatch.setattr(resuming, "waits_for_disk", lambda *_, **__: "over")
+            found = resuming.starts(session, [queued["trial"]], {"scope": scope}, now=now, lease_s=15.0)
+            assert found[queued["trial"]].elsewhere == expected
+    given_up = resuming.Start(0, "given up")
+    monkeypatch.setattr(resuming, "starts", lambda _, ids, *__, **___: dict.fromkeys(ids, given_up))
     (again,) = DiskWorker(client, OTHER, "session-of-another-disk").take(1)
     assert (again["attempt"], again["resume"]) == (2, None)
     with database.read() as session:

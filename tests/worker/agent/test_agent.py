@@ -6,7 +6,7 @@ import pytest
 from worker_doubles import FakeDevice, FakeServer, RunningAgent, assignment, eventually
 
 from tuner.errors import NotAllowed, NotFound, Unreachable
-from tuner.wire.sync import Demand, Stop
+from tuner.wire.sync import Stop
 from tuner.worker.agent import agent as agent_module
 
 
@@ -220,32 +220,17 @@ def test_a_slot_is_free_before_its_trials_weights_are_stored(server: FakeServer,
         eventually(lambda: server.outcomes() == {(1, 1): "finished"})
 
 
-def test_what_an_attempt_runs_and_the_slots_are_told(server: FakeServer, device: FakeDevice) -> None:
-    """A reproducible study waits for the program, so it is told at once; counts of slots are told once."""
+def test_what_an_attempt_runs_is_told_once(server: FakeServer, device: FakeDevice) -> None:
+    """A reproducible study waits for the program, so it is told at once."""
     with RunningAgent(server, device):
         server.lease(assignment(1, reproducible=True))
         eventually(lambda: device.assigned() == [(1, 1)])
         device.start(1)
-        device.say({"slots": [{"study": 1, "busy": 3, "offered": 4}]})
         eventually(lambda: any(request.started for request in server.requests))
-        eventually(lambda: any(request.slots for request in server.requests))
         count = len(server.requests)
         eventually(lambda: len(server.requests) > count + 1)
-        assert not server.requests[-1].started and not server.requests[-1].slots
+        assert not server.requests[-1].started
         device.say({"declined": "abcdef"})
         eventually(lambda: server.requests[-1].capacity[0].declines == ["abcdef"])
     (started,) = {(s.trial, s.attempt, str(s.program)) for request in server.requests for s in request.started}
     assert started == (1, 1, str({"device": "cpu", "width": 2}))
-    assert {(s.busy, s.offered) for request in server.requests for s in request.slots} == {(3, 4)}
-
-
-def test_demand_is_passed_on_when_it_changes_and_to_a_process_that_starts_again(
-    server: FakeServer, device: FakeDevice
-) -> None:
-    wanted = {"study": 1, "stack": "digits", "most": 4, "more": 9}
-    server.demand = [Demand(device="cpu", **wanted)]  # type: ignore[arg-type]
-    with RunningAgent(server, device):
-        eventually(lambda: len(server.requests) > 3)
-        assert [m["demand"] for m in device.sent if "demand" in m] == [[wanted]]
-        device.die(-9)
-        eventually(lambda: [m["demand"] for m in device.sent if "demand" in m] == [[wanted]] * 2)

@@ -15,7 +15,7 @@ from engine_worker import TickedDevice
 from worker_doubles import assignment
 
 from tuner.engine import Stack
-from tuner.wire.sync import Assignment, Demand, SyncReply, SyncRequest
+from tuner.wire.sync import Assignment, SyncReply, SyncRequest
 from tuner.worker.agent.ahead import Ahead
 from tuner.worker.agent.holdings import Holdings
 from tuner.worker.agent.outbox import Parcel
@@ -48,34 +48,49 @@ class SlowServer:
         for one in [self.waiting.popleft() for _ in range(min(room, len(self.waiting)))]:
             self.live[one.trial, one.attempt] = one
         wanted = [one for key, one in self.live.items() if key not in held]
-        more = min(len(self.waiting), 2**31)
-        demand = [Demand(study=1, device="cpu", stack="digits", most=self.parallel, more=more)] if self.live else []
-        return SyncReply(assign=wanted, demand=demand, lease_s=30, next_sync_s=1.0)
+        return SyncReply(assign=wanted, lease_s=30, next_sync_s=1.0)
 
 
-def run_study(work: list[Assignment], *, parallel: int, round_trip: int) -> tuple[float, int]:
-    """Train all of it with syncs that last `round_trip` ticks, one at a time; return utilisation and ticks."""
+@pytest.fixture
+def occupied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The taken slots of every tick."""
+    found: list[int] = []
+    real = Stack.tick
+
+    def watched(stack: Stack) -> Any:
+        found.append(stack.width - stack.free)
+        return real(stack)
+
+    monkeypatch.setattr(Stack, "tick", watched)
+    return found
+
+
+def run_study(work: list[Assignment], occupied: list[int], *, parallel: int, round_trip: int) -> tuple[float, int]:
+    """Train all of it with syncs that last `round_trip` ticks, one at a time.
+
+    Returns the share of slots in use while the server had trials that could have filled them, and the ticks made.
+    """
     device, server = TickedDevice(WIDTH), SlowServer(work, parallel)
     holdings = Holdings([device], clock=lambda: device.now_s)
     device.listen = holdings.listen  # type: ignore[assignment]
     holdings.listen(device, {"hello": {"workloads": [], "description": ""}})
+    seats: list[int] = []
     under_way: tuple[Parcel, SyncRequest, SyncReply, float] | None = None
     while server.waiting or server.live or not holdings.idle:
         if under_way is None:
             parcel = holdings.outbox.parcel()
-            said: dict[str, Any] = {"finished": parcel.finished, "slots": holdings.slots()}
-            request = SyncRequest(
-                session="s", seq=0, capacity=holdings.capacity(), held=holdings.held(parcel.finished), **said
-            )
+            held, capacity = holdings.held(parcel.finished), holdings.capacity()
+            request = SyncRequest(session="s", seq=0, capacity=capacity, held=held, finished=parcel.finished)
             under_way = parcel, request, server.answer(request), device.now_s
+        before = len(occupied)
         device.tick()
+        seats += occupied[before:] if server.waiting else []
         if device.now_s >= under_way[3] + round_trip:
             holdings.answered(under_way[0], under_way[1], device.now_s - under_way[3])
             holdings.obey(under_way[2])
             under_way = None
         assert device.now_s < 10_000
-    busy, offered = device.runner._use.totals()[1]
-    return busy / offered, int(device.now_s)
+    return sum(seats) / (len(seats) * min(WIDTH, parallel)), int(device.now_s)
 
 
 def many_short_trials(count: int) -> list[Assignment]:
@@ -90,39 +105,33 @@ def many_short_trials(count: int) -> list[Assignment]:
 SGD = {"optimizer": "sgd", "lr": 0.01}
 
 
-def test_a_freed_slot_is_refilled_in_the_very_next_tick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as an assignment is at hand no tick runs with an empty slot, whoever ended in the tick before."""
-    occupied: list[tuple[int, int]] = []
-    real = Stack.tick
-
-    def watched(stack: Stack) -> Any:
-        occupied.append((stack.width - stack.free, len(device.runner._backlog)))
-        return real(stack)
-
-    monkeypatch.setattr(Stack, "tick", watched)
+def test_a_freed_slot_is_refilled_in_the_next_tick(occupied: list[int]) -> None:
+    """As long as an assignment is at hand no tick runs with an empty slot."""
     device = TickedDevice(WIDTH)
     for one in many_short_trials(24):
         device.runner.assign(one.model_dump())
+    waiting = []
     while device.runner.busy:
         device.tick()
-    assert all(seats == WIDTH for seats, waiting in occupied if waiting)
-    assert max(waiting for _, waiting in occupied) == 24 - WIDTH and len(occupied) > 30
+        waiting.append(len(device.runner._backlog))
+    assert len(waiting) == len(occupied) > 30 and max(waiting) == 24 - WIDTH
+    assert all(seats == WIDTH for seats, left in zip(occupied, waiting, strict=True) if left)
 
 
-def test_slots_do_not_idle_while_a_sync_is_under_way() -> None:
+def test_slots_do_not_idle_while_a_sync_is_under_way(occupied: list[int]) -> None:
     """Without assignments ahead such a study leaves slots idle: the measurement can tell the two apart."""
-    kept, _ = run_study(many_short_trials(120), parallel=64, round_trip=5)
+    kept, _ = run_study(many_short_trials(120), occupied, parallel=64, round_trip=5)
     assert kept >= 0.95
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Ahead, "count", lambda ahead, width: 0)
-        starved, _ = run_study(many_short_trials(40), parallel=64, round_trip=5)
+        starved, _ = run_study(many_short_trials(40), occupied, parallel=64, round_trip=5)
     assert starved < 0.8
 
 
-def test_parallel_bounds_what_is_in_flight_and_what_is_offered() -> None:
-    """A study that may have three trials at a time is offered three slots of eight."""
+def test_parallel_bounds_what_is_in_flight(occupied: list[int]) -> None:
+    """Of a study that may have three trials at a time none is kept ahead."""
     work = many_short_trials(20)
-    utilisation, ticks = run_study(work, parallel=3, round_trip=2)
+    utilisation, ticks = run_study(work, occupied, parallel=3, round_trip=2)
     lengths = [one.examples // 32 for one in work]
     assert ticks >= sum(lengths) / 3
     assert 0.7 < utilisation < 0.95  # each end costs its slot one to two round trips: nothing may be ahead

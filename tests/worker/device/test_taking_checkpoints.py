@@ -48,7 +48,9 @@ class Watched:
 
     def rows(self, trial: int, attempt: int, up_to: int = 10**9) -> list[Json]:
         found = [r for r in self.of("row") if (r["trial"], r["attempt"]) == (trial, attempt) and r["step"] <= up_to]
-        return [{k: v for k, v in row.items() if k not in ("elapsed_s", "attempt")} for row in found]
+        return [
+            {k: v for k, v in row.items() if k not in ("elapsed_s", "ticks", "computed", "attempt")} for row in found
+        ]
 
 
 @pytest.fixture(autouse=True)

@@ -164,7 +164,6 @@ class Agent:
                 seq=self._seq,
                 capacity=[] if self._stopping else self.holdings.capacity(),
                 held=self.holdings.held(parcel.finished),
-                slots=self.holdings.slots(),
                 started=parcel.started,
                 restarted=parcel.restarted,
                 reports=parcel.reports,

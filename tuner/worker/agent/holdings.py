@@ -1,6 +1,6 @@
 """What a worker holds: attempts on its devices, and what is still to be told of them. Safe to share between threads.
 
-Invariant: attempts, outbox, slot counts and boards change together, under one lock, so that every request states what
+Invariant: attempts, outbox and boards change together, under one lock, so that every request states what
 is true at one moment. An attempt is named from its assignment until its last word is acknowledged.
 """
 
@@ -18,7 +18,6 @@ from tuner.wire.sync import (
     Finish,
     Held,
     Restarted,
-    SlotCount,
     Stop,
     SyncReply,
     SyncRequest,
@@ -28,7 +27,6 @@ from tuner.worker.agent.ahead import Ahead
 from tuner.worker.agent.attempts import Attempts, plain
 from tuner.worker.agent.child import DeviceProcess
 from tuner.worker.agent.outbox import MOST_REPORTS, Key, Outbox, Parcel
-from tuner.worker.agent.slot_totals import SlotTotals
 from tuner.worker.channel import Json
 
 MOST_REASON = 1000
@@ -66,8 +64,6 @@ class Holdings:
         self._attempts = Attempts(self.outbox, self._freed)
         self._draining = False
         self._boards = {device.device: Board(device.width, Ahead(clock)) for device in devices}
-        self._slots = SlotTotals()
-        self._wanted: dict[str, list[Json]] = {}
 
     @property
     def ready(self) -> bool:
@@ -79,7 +75,7 @@ class Holdings:
     def idle(self) -> bool:
         """Whether nothing is held and nothing is to be told."""
         with self.lock:
-            return not len(self._attempts) and not len(self.outbox) and not self._slots.untold()
+            return not len(self._attempts) and not len(self.outbox)
 
     def device_infos(self) -> list[DeviceInfo]:
         """Describe the devices, for registration."""
@@ -123,16 +119,10 @@ class Holdings:
                 result.append(Capacity(device=name, stack=board.stack, free=free, declines=declines))
             return result
 
-    def slots(self) -> list[SlotCount]:
-        """Return the counts of slot-ticks that the server has not acknowledged."""
-        with self.lock:
-            return self._slots.untold()
-
     def answered(self, parcel: Parcel, request: SyncRequest, seconds: float) -> bool:
         """Forget what a request carried that the server answered after so long; say whether reports did not fit."""
         with self.lock:
             self.outbox.acknowledge(parcel)
-            self._slots.acknowledge(request.slots)
             if not request.wait_s:  # else it lasted as long as there was no work
                 for board in self._boards.values():
                     board.ahead.answered(seconds)
@@ -143,11 +133,6 @@ class Holdings:
         dropped = [self.drop(stop) for stop in reply.stop]
         for assignment in reply.assign:
             self.take(assignment)
-        for device in self.devices:
-            wanted = [d.model_dump(exclude={"device"}) for d in reply.demand if d.device == device.device]
-            if self._boards[device.device].ready and wanted != self._wanted.get(device.device, []):
-                self._wanted[device.device] = wanted
-                device.send({"demand": wanted})
         return any(dropped)
 
     def take(self, assignment: Assignment) -> None:
@@ -196,9 +181,6 @@ class Holdings:
                 return self._attempts.start(_key(message["started"]), message["program"])
             if "left" in message:
                 return self._attempts.leave_slot(_key(message["left"]))
-            if "slots" in message:
-                self._slots.count(device.device, message["slots"])
-                return False
             if "declined" in message:
                 board.declines.add(message["declined"])
                 return False
@@ -217,8 +199,6 @@ class Holdings:
                 board.greet(message["hello"])
             elif "died" in message:
                 self._boards[device.device] = Board(device.width, board.ahead)
-                self._slots.restart(device.device)
-                self._wanted.pop(device.device, None)
                 self._attempts.bury(device, message["died"], message.get("why"))
             else:
                 board.stack = message.get("stack", board.stack)

@@ -1,7 +1,7 @@
 """What a device process says of its stack and trials: the key that runs, rows of curves, and last words.
 
-Invariants: with its last word all that was counted and watched for a trial is let go; a last word that comes with
-weights waits until those are stored, and `left` says meanwhile that the slot is free.
+Invariants: with the final message of a trial everything that was watched for it is dropped; a final message that comes
+with weights waits until those are stored, and `left` reports meanwhile that the slot is free.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,6 @@ from torch import Tensor
 from tuner.engine import Ended, Event
 from tuner.worker.channel import Json
 from tuner.worker.device.checkpoints import Checkpoints
-from tuner.worker.device.slot_use import SlotUse
 
 Key = tuple[int, int]
 """(trial, attempt)."""
@@ -22,10 +21,9 @@ Key = tuple[int, int]
 class Announcer:
     """Turns what happens on a device into the messages `stack`, `row`, `left` and `ended`."""
 
-    def __init__(self, send: Callable[[Json], None], use: SlotUse, checkpoints: Checkpoints | None) -> None:
-        """`use` and `checkpoints` are told of trials that are gone."""
+    def __init__(self, send: Callable[[Json], None], checkpoints: Checkpoints | None) -> None:
+        """`checkpoints` is told of trials that are gone."""
         self._send = send
-        self._use = use
         self._checkpoints = checkpoints
         self._announced: str | None = None
 
@@ -50,7 +48,7 @@ class Announcer:
                     event.weights,
                 )
                 continue
-            row = {name: getattr(event, name) for name in ("step", "examples", "elapsed_s")}
+            row = {name: getattr(event, name) for name in ("step", "examples", "elapsed_s", "ticks", "computed")}
             noise = None if event.noise is None else asdict(event.noise)
             metrics = dict(event.metrics)
             self._send({"row": {"trial": trial, "attempt": attempt, **row, "metrics": metrics, "noise": noise}})
@@ -76,7 +74,6 @@ class Announcer:
         self.forget(key, done=outcome == "finished")
 
     def forget(self, key: Key, done: bool = False) -> None:
-        """Let go of what was counted and watched for a trial; `done`: it has finished and will not come again."""
-        self._use.forget(key)
+        """Drop what was watched for a trial; `done`: it has finished and will not come again."""
         if self._checkpoints is not None:
             self._checkpoints.forget(key, done=done)

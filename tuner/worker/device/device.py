@@ -2,9 +2,9 @@
 
     python -P -m tuner.worker.device.device --device cpu --width 32 --threads 1 --workloads problem.py
 
-Messages in, as JSON lines on stdin: {"assign": {...}}, {"stop": [trial, attempt]}, {"kept": [trial, attempt]} (the
-server knows of its latest checkpoint) and {"demand": [...]} (what studies could put here). Messages out, on stdout:
-`hello` first, with what can be run here, then those of `runner.py`, and `alive` every few seconds. It leaves when stdin
+Messages in, as JSON lines on stdin: {"assign": {...}}, {"stop": [trial, attempt]} and {"kept": [trial, attempt]} (the
+server knows of its latest checkpoint). Messages out, on stdout: `hello` first, with what can be run here, then those of
+`runner.py`, and `alive` every few seconds. It leaves when stdin
 closes, so it never outlives its agent. User code runs here: its directory comes first on the module path, its prints go
 to stderr, and nothing of the server (nor `api` or `storage`, names that the user's project may have) is imported.
 """
@@ -125,17 +125,12 @@ def _obey(inbox: "queue.SimpleQueue[Json | None]", runner: Runner, send: Callabl
     alive_at = time.monotonic()
     while True:
         while not (runner.busy and inbox.empty()):
-            asleep, since = not runner.busy, time.monotonic()
             message = inbox.get()
-            if asleep:
-                runner.slept(time.monotonic() - since)
             if message is None:
                 runner.drain(DRAIN_S)
                 return
             if "assign" in message:
                 runner.assign(message["assign"])
-            elif "demand" in message:
-                runner.demand(message["demand"])
             elif "kept" in message:
                 trial, attempt = message["kept"]
                 runner.kept((trial, attempt))

@@ -13,7 +13,6 @@ Messages out (each a JSON object with one of these keys):
     left      [trial, attempt]: its slot is free; the last word on it waits until its weights are stored
     ended     the last word on it
     stack     the key of the stack that runs now, null when there is none
-    slots     slot-ticks of each study so far: `study` (its id), `busy`, `offered` (see `slot_use.py`)
     declined  fingerprint of the program of a reproducible study that this device does not run
     width     slots of the stack, after running out of memory made it narrower, or a probe's choice changed it
     restarted    a trial whose checkpoint could not be used begins from zero; told before anything else of it
@@ -25,7 +24,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import torch
 
@@ -39,7 +37,6 @@ from tuner.worker.channel import Json
 from tuner.worker.device.announcer import Announcer, Key
 from tuner.worker.device.checkpoints import Checkpoints
 from tuner.worker.device.pinned import OtherProgram
-from tuner.worker.device.slot_use import SlotUse, Wish
 from tuner.worker.device.stack_choice import StackChoice
 
 log = logging.getLogger(__name__)
@@ -68,8 +65,7 @@ class Runner:
         self._backlog: deque[Json] = deque()
         self._stack: Stack | None = None
         self._stack_key: str | None = None
-        self._use = SlotUse()
-        self._announcer = Announcer(send, self._use, checkpoints)
+        self._announcer = Announcer(send, checkpoints)
 
     @property
     def busy(self) -> bool:
@@ -80,16 +76,6 @@ class Runner:
     def assign(self, assignment: Json) -> None:
         """Queue an assignment (the fields of the wire's `Assignment`)."""
         self._backlog.append(assignment)
-        self._use.assign(_key(assignment), assignment["study_id"])
-
-    def demand(self, wanted: list[Json]) -> None:
-        """Take in what studies could put here (the fields of the wire's `Demand`)."""
-        self._use.demand({one["study"]: Wish(one["stack"], one["most"], one["more"]) for one in wanted})
-
-    def slept(self, seconds: float) -> None:
-        """Count a time in which there was nothing to do."""
-        self._look_at_slots()
-        self._use.slept(seconds)
 
     def stop(self, key: Key) -> None:
         """Drop a trial, wherever it is, without a last word."""
@@ -118,7 +104,7 @@ class Runner:
             self._look_at_compiling()
             self._refill()
             if self._stack is not None:
-                self._tick(self._stack)
+                self._announcer.tell(self._stack.tick())
         except Exception as error:
             fits = not is_out_of_memory(error)
             if fits:
@@ -129,8 +115,6 @@ class Runner:
             self._checkpoint(self._checkpoints)
         if not self.busy:
             self._announcer.stack(None)  # the stack stays, in case that more of its trials come
-        if rows := self._use.news(now_s=time.monotonic(), busy=self.busy):
-            self._send({"slots": rows})
 
     def close(self) -> None:
         """End the compiling process, if there is one."""
@@ -143,21 +127,6 @@ class Runner:
         if self._draining and (self._stack is None or not self._stack.busy):
             self._draining = False
             self._drop_stack()  # the next assignment builds the compiled one
-
-    def _tick(self, stack: Stack) -> None:
-        self._look_at_slots()
-        begun = time.monotonic()
-        seated = stack.free < stack.width
-        events = stack.tick()
-        if seated:
-            self._use.tick(time.monotonic() - begun)
-        self._announcer.tell(events)
-
-    def _look_at_slots(self) -> None:
-        if self._use.changed:
-            seated = [] if self._stack is None else cast(list[Key], self._stack.keys())
-            waiting = [_key(item) for item in self._backlog if item["stack"] == self._stack_key]
-            self._use.occupy(self._stack_key, self._choice.width, seated, waiting)
 
     def _refill(self) -> None:
         while self._backlog and not self._draining:
@@ -195,7 +164,6 @@ class Runner:
 
     def _admit(self, head: Json, stack: Stack) -> None:
         self._send({"started": [head["trial"], head["attempt"]], "program": stack.program})
-        self._use.changed = True
         spec = TrialSpec(
             key=_key(head),
             params=head["params"],

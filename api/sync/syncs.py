@@ -1,0 +1,75 @@
+"""The workers' way in: each request is one `Turn` in one transaction."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from api.plans import Plans
+from api.sync.turn import NEXT_SYNC_S, Turn
+from storage import trials, workers
+from storage.database import Database
+from storage.events import Change
+from storage.workers import WorkerRecord
+from tuner.wire.sync import SyncReply, SyncRequest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sync did: the reply, and what others must be told of."""
+
+    reply: SyncReply
+    changes: list[Change] = field(default_factory=list)
+    advanced: set[int] = field(default_factory=set)
+    """Studies of which something was reported."""
+    unwanted: list[str] = field(default_factory=list)
+    """Files of the checkpoint store that nobody will read."""
+
+
+class Syncs:
+    """Applies the syncs of workers. Methods raise `NotFound` when the worker must register again."""
+
+    def __init__(self, database: Database, plans: Plans, lease_s: float) -> None:
+        self._database = database
+        self._plans = plans
+        self._lease_s = lease_s
+
+    def apply(self, worker_id: int, request: SyncRequest) -> Outcome:
+        """Store what a request reports, and grant leases if no later request of the session was seen."""
+        with self._database.write() as session:
+            now = self._database.now(session)
+            worker = workers.get(session, worker_id=worker_id, worker_session=request.session)
+            newer = workers.seen(session, worker_id=worker_id, seq=request.seq, now=now)
+            return self._write(session, worker, request, now=now, grants=newer)
+
+    def look(self, worker_id: int, request: SyncRequest) -> Outcome:
+        """Look again on behalf of a request that was applied and waits for work. Writes only where there is some."""
+        with self._database.read() as session:
+            worker = workers.get(session, worker_id=worker_id, worker_session=request.session)
+            if worker.seq != request.seq:  # a later one was seen: it gets the work
+                return Outcome(SyncReply(lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S))
+            reply = self._turn(session, worker, request, self._database.now(session), lock=False).reply()
+            names = [workload["name"] for workload in worker.workloads]
+            waiting = any(capacity.free for capacity in request.capacity) and trials.queued(
+                session, workloads=names, limit=1, lock=False
+            )
+        if reply.assign or reply.stop or not waiting:
+            return Outcome(reply)
+        with self._database.write() as session:
+            worker = workers.get(session, worker_id=worker_id, worker_session=request.session)
+            now, grants = self._database.now(session), worker.seq == request.seq
+            return self._write(session, worker, request, now=now, grants=grants)
+
+    def _write(
+        self, session: Session, worker: WorkerRecord, request: SyncRequest, *, now: datetime, grants: bool
+    ) -> Outcome:
+        turn = self._turn(session, worker, request, now, lock=True)
+        turn.apply()
+        if grants:
+            turn.grant()
+        reply = turn.reply()
+        turn.record()
+        return Outcome(reply, turn.changes, turn.advanced, turn.unwanted)
+
+    def _turn(self, session: Session, worker: WorkerRecord, request: SyncRequest, now: datetime, *, lock: bool) -> Turn:
+        return Turn(session, self._plans, worker, request, now=now, lease_s=self._lease_s, lock=lock)

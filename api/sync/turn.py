@@ -1,0 +1,236 @@
+"""One sync: loads what the worker holds, applies the request to it in memory, and writes what changed.
+
+- Reports and final messages apply whatever their order (they are idempotent), and only to live leases of this worker.
+- New leases go only to a request newer than the last one seen.
+- `assign` repeats every live lease that the worker does not hold; `stop` names every held attempt that must end.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from api.plans import Plans
+from api.sync import endings, leases, resuming
+from api.sync.endings import Ending
+from api.sync.grants import Grants
+from api.sync.leases import Key, Lease
+from storage import attempts, checkpoints, events, programs, reports, trials
+from storage.checkpoints import CheckpointRecord
+from storage.events import Change
+from storage.reports import Noise, ReportRow
+from storage.workers import WorkerRecord
+from tuner.study.hyperparameter import Scalar
+from tuner.study.program import fingerprint
+from tuner.wire.sync import Assignment, Report, Resume, Stop, SyncReply, SyncRequest
+
+NEXT_SYNC_S = 1.0
+"""How often a busy worker reports when nothing ends."""
+
+
+class Turn:
+    """A worker's request within one transaction. `reply` alone reads; `apply` and `grant` need a write transaction."""
+
+    def __init__(
+        self,
+        session: Session,
+        plans: Plans,
+        worker: WorkerRecord,
+        request: SyncRequest,
+        *,
+        now: datetime,
+        lease_s: float,
+        lock: bool,
+    ) -> None:
+        self.changes: list[Change] = []
+        self.advanced: set[int] = set()
+        """Studies of which something was reported."""
+        self.unwanted: list[str] = []
+        """Files of the checkpoint store to delete once this is committed."""
+        self._session = session
+        self._plans = plans
+        self._worker = worker
+        self._request = request
+        self._now = now
+        self._lease_s = lease_s
+        self._held: set[Key] = {(held.trial, held.attempt) for held in request.held}
+        pairs = attempts.leases(session, worker_id=worker.id, lock=lock)
+        self._leases = leases.joined(session, plans, pairs)
+
+    def apply(self) -> None:
+        """Take in what the worker says, and end what it was told to stop and holds no more."""
+        expires = self._now + timedelta(seconds=self._lease_s)
+        attempts.renew(self._session, worker_id=self._worker.id, lease_expires=expires)
+        self._start()
+        self._restart()
+        self._report()
+        ended = [*self._finish(), *self._obeyed_stops()]
+        self.changes += endings.conclude(self._session, ended, now=self._now)
+        leases.save(self._session, self._leases.values())
+        self.changes += endings.unpin(self._session, ended)
+
+    def grant(self) -> None:
+        """Lease queued trials to the worker's devices."""
+        grants = Grants(self._session, self._plans, self._worker, self._now, self._lease_s)
+        for capacity in self._request.capacity:
+            live = [lease for lease in self._leases.values() if lease.live]
+            new, changes = grants.to_device(capacity, live, self._held)
+            self._leases |= {lease.key: lease for lease in new}
+            self.changes += changes
+
+    def record(self) -> None:
+        """Store the changes of state as events; the last statement of the transaction."""
+        events.append(self._session, changes=self.changes, now=self._now)
+
+    def reply(self) -> SyncReply:
+        """Say what is wanted of the worker: all of it, whatever it was told before."""
+        wanted = [lease for key, lease in sorted(self._leases.items()) if key not in self._held and lease.live]
+        wanted = [lease for lease in wanted if lease.trial.stop_why is None]
+        resumes = resuming.resumes(self._session, wanted)
+        assign = [assignment(lease, resumes.get(lease.trial.id)) for lease in wanted]
+        return SyncReply(assign=assign, stop=self._stops(), lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S)
+
+    def _lease(self, trial: int, attempt: int) -> Lease | None:
+        """Find a live lease."""
+        lease = self._leases.get((trial, attempt))
+        return lease if lease is not None and lease.live else None
+
+    def _start(self) -> None:
+        """Note the programs of attempts that began; the first of a reproducible study pins it."""
+        for word in self._request.started:
+            lease = self._lease(word.trial, word.attempt)
+            if lease is None:
+                continue
+            _note_program(lease, word.program)
+            study = lease.study
+            pins = lease.plan.spec.reproducible and study.program is None
+            if pins and programs.pin(self._session, study_id=study.id, program=word.program):
+                for other in self._leases.values():
+                    if other.study.id == study.id:
+                        other.study = replace(study, program=dict(word.program))
+                data = {"fingerprint": fingerprint(word.program), "program": dict(word.program)}
+                self.changes.append(Change(study.id, "study.pinned", None, data))
+
+    def _restart(self) -> None:
+        """Note attempts that could not use their checkpoint and began from zero."""
+        if not self._request.restarted:
+            return
+        for word in self._request.restarted:
+            lease = self._lease(word.trial, word.attempt)
+            if lease is None or lease.attempt.resumed_from == 0:
+                continue
+            lease.attempt = replace(lease.attempt, resumed_from=0)
+            lease.trial = replace(lease.trial, step=0, examples=0)
+            data = {"attempt": word.attempt, "why": word.why}
+            self.changes.append(Change(lease.study.id, "trial.restarted", lease.trial.number, data))
+        leases.save(self._session, self._leases.values())  # curves and checkpoints are read by `resumed_from`
+
+    def _report(self) -> None:
+        rows = []
+        for report in self._request.reports:
+            lease = self._lease(report.trial, report.attempt)
+            if lease is None:
+                continue
+            rows.append(_row(report))
+            lease.advance(report.step, report.examples)
+            if report.ticks > lease.attempt.ticks:
+                lease.attempt = replace(lease.attempt, ticks=report.ticks, computed=report.computed)
+            self.advanced.add(lease.study.id)
+        reports.add(self._session, rows=rows)
+
+    def _finish(self) -> list[Ending]:
+        """End the attempts that the worker reports as ended, and store the files that it wrote."""
+        ended = []
+        files = self._checkpoints()
+        for word in self._request.finished:
+            lease = self._lease(word.trial, word.attempt)
+            if lease is None:
+                continue
+            if word.program:
+                _note_program(lease, word.program)
+            lease.advance(word.step, word.examples)
+            lease.end(word.outcome, now=self._now, error=word.error)
+            weights = resuming.record_of(lease, word.step, word.weights) if word.weights is not None else None
+            files += [weights] if weights is not None else []
+            why = word.error if word.outcome == "displaced" else None
+            ended.append(Ending(lease, word.infeasible, word.value, why))
+        self.unwanted += checkpoints.add(self._session, records=files, now=self._now)
+        return ended
+
+    def _checkpoints(self) -> list[CheckpointRecord]:
+        """Return the rows of the states that were written; files of attempts that have ended are unwanted."""
+        files, late = [], []
+        for word in self._request.checkpointed:
+            lease = self._lease(word.trial, word.attempt)
+            record = resuming.record_of(lease, word.step, word) if lease is not None else None
+            files += [record] if record is not None else []
+            late += [word.path] if lease is None else []
+        known = checkpoints.known(self._session, paths=late)
+        self.unwanted += [path for path in late if path not in known]
+        return files
+
+    def _obeyed_stops(self) -> list[Ending]:
+        """End attempts that were told to stop and are not held: the worker obeyed, or never began."""
+        ended = []
+        for key, lease in self._leases.items():
+            if lease.live and lease.trial.stop_why is not None and key not in self._held:
+                lease.end("stopped", now=self._now)
+                ended.append(Ending(lease))
+        return ended
+
+    def _stops(self) -> list[Stop]:
+        strangers = {trial for trial, attempt in self._held if (trial, attempt) not in self._leases}
+        found = trials.by_ids(self._session, ids=strangers) if strangers else {}
+        found |= {lease.trial.id: lease.trial for lease in self._leases.values()}
+        stops = []
+        for trial_id, attempt in sorted(self._held):
+            trial, live = found.get(trial_id), self._lease(trial_id, attempt) is not None
+            if trial is None:
+                stops.append(Stop(trial=trial_id, attempt=attempt, why="deleted"))
+            elif not live:
+                why = f"fenced: the trial is {trial.state}, attempt {trial.attempt}"
+                stops.append(Stop(trial=trial_id, attempt=attempt, why=why))
+            elif trial.stop_why is not None:
+                stops.append(Stop(trial=trial_id, attempt=attempt, why=trial.stop_why))
+        return stops
+
+
+def _note_program(lease: Lease, program: Mapping[str, Scalar | None]) -> None:
+    """Note what an attempt runs. It never changes: only the first message counts."""
+    if lease.attempt.fingerprint is None:
+        lease.attempt = replace(lease.attempt, program=dict(program), fingerprint=fingerprint(program))
+
+
+def _row(report: Report) -> ReportRow:
+    noise = Noise(**report.noise.model_dump()) if report.noise is not None else None
+    return ReportRow(
+        report.trial, report.attempt, report.step, report.examples, report.elapsed_s, report.metrics, noise
+    )
+
+
+def assignment(lease: Lease, resume: Resume | None) -> Assignment:
+    """Write down everything that the engine needs to run a trial."""
+    study, spec, trial = lease.study, lease.plan.spec, lease.trial
+    examples = spec.budget.examples_per_trial
+    return Assignment(
+        trial=trial.id,
+        attempt=lease.attempt.attempt,
+        device=lease.attempt.device,
+        stack=study.stack,
+        study=study.name,
+        study_id=study.id,
+        number=trial.number,
+        workload=spec.workload.name,
+        workload_params=dict(spec.workload.params),
+        params=trial.params,
+        seed=trial.seed,
+        examples=examples,
+        micro_batch=spec.micro_batch_size(),
+        rungs=sorted({max(1, examples * i // spec.evaluations) for i in range(1, spec.evaluations + 1)}),
+        report_every=max(1, examples // spec.report_points),
+        divergence_factor=spec.divergence_factor,
+        reproducible=spec.reproducible,
+        program=study.program,
+        resume=resume,
+    )
