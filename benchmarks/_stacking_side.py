@@ -134,7 +134,7 @@ class Side:
             forward = CompiledForward(stack._architecture, stack._params.clone(), sums, norms=norms)
             forward.try_out(data)
             forward.params.copy_(stack._params)
-            programs.append(lambda forward=forward: forward.accumulate(data, sums, counts, slots, stack._stream))
+            programs.append(lambda forward=forward: forward.tick(data, sums, counts, slots, stack._stream))
         repeats = max(1, round(0.01 / _cpu_s(programs[0])))
         with_norms, without, ticks = _turns(*programs, stack.tick, repeats=repeats, turns=MANY_TURNS)
         tick = statistics.median(ticks)

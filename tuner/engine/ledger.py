@@ -46,19 +46,10 @@ class Ledger:
         """Whether there is nothing to read."""
         return self._length == 0
 
-    def open(self, losses: Tensor, squares: Tensor | None) -> Tensor:
-        """Begin a tick with its losses and squared norms [width]; return the row [width] for the means' norms."""
-        row = self._values[self._length]
-        row[0].copy_(losses)
-        if squares is not None:
-            row[1].copy_(squares)
+    def open(self) -> Tensor:
+        """Begin a tick; return the place for its losses, squared norms and squared norms of the means, [3, width]."""
         self._due[self._length] = False
-        return row[2]
-
-    def write(self, values: Tensor) -> None:
-        """Begin a tick with all its numbers [3, width] at once: losses, squared norms, squared norms of the means."""
-        self._values[self._length].copy_(values)
-        self._due[self._length] = False
+        return self._values[self._length]
 
     def close(self, due: Ints) -> None:
         """End the tick: these slots completed a step in it."""

@@ -21,21 +21,20 @@ from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.feed import on_device
 from tuner.engine.ledger import Ledger
 from tuner.engine.loader import feed_of
-from tuner.engine.machine.hardware import compiler, hardware
+from tuner.engine.machine.hardware import hardware
 from tuner.engine.machine.out_of_memory import is_out_of_memory
-from tuner.engine.paths.compiled import CompiledForward
 from tuner.engine.paths.evaluation import Evaluation
-from tuner.engine.paths.path import PATHS, forward_of
+from tuner.engine.paths.path import PATHS, path_of
 from tuner.engine.paths.recalibration import Recalibration
 from tuner.engine.paths.reevaluation import Reevaluation
 from tuner.engine.progress import Progress
 from tuner.engine.slots import Slots
 from tuner.engine.snapshot import Snapshot
 from tuner.engine.trial import Ended, Event, TrialSpec
-from tuner.engine.update import Updates, squared_norm
+from tuner.engine.update import Updates
 from tuner.errors import Fault, InvalidInput, NotFound
 from tuner.study.hyperparameter import Scalar
-from tuner.workloads.task import Data, Task
+from tuner.workloads.task import Task
 
 
 class Stack:
@@ -76,16 +75,19 @@ class Stack:
         self._progress: dict[int, Progress] = {}
         self._events: list[Event] = []
         buffers = self._params, self._gradients
-        self._forward, stackable = forward_of(self._architecture, self._feed, path, micro_batch, *buffers)
-        self.path = self._forward.path
-        roles, compiled = self._architecture.roles(), self.path == "compiled"
-        together = 1 if self.path == "loop" else width
+        self._path = path_of(self._architecture, self._feed, path, micro_batch, *buffers)
+        self._forward, compiled = self._path.forward, self._path.compiled
         valid = on_device(task.valid, self.device, dtype)
-        self._evaluation = Evaluation(self._architecture, valid, self._settled, together, compiled)
-        self._updates = Updates(layout, roles, self._slots, self._params, compiled)
+        self._evaluation = Evaluation(self._architecture, valid, self._settled, self._path.together, compiled)
+        self._updates = Updates(layout, self._architecture.roles(), self._slots, self._params, compiled)
         parts = self._architecture, self._feed, self._slots, self._forward, self._stream
-        self._reevaluation = Reevaluation(*parts, stackable=stackable)
+        self._reevaluation = Reevaluation(*parts, stackable=self._path.stackable)
         self._updates.evaluate_for = self._reevaluation.for_slots
+
+    @property
+    def path(self) -> str:
+        """The path that it runs on: `loop`, `eager` or `compiled`."""
+        return self._path.name
 
     @property
     def program(self) -> dict[str, Scalar]:
@@ -98,10 +100,9 @@ class Stack:
             "threads": torch.get_num_threads(),
             "width": self.width,
             "micro_batch": self.micro_batch,
-            "path": self.path,
+            **self._path.program,
             "torch": torch.__version__,
             "train_examples": self._examples,
-            **({"compiler": compiler()} if self.path == "compiled" else {}),
             **({} if task.digest is None else {"data": task.digest}),
             **({} if task.precision == "float32" else {"precision": task.precision}),
         }
@@ -242,7 +243,8 @@ class Stack:
             for slot in failures.keys() & self._progress.keys():
                 self._end(slot, error=failures[slot])
         try:
-            means = self._accumulate(data)
+            counts, found = self._updates.counts, self._ledger.open()
+            means = self._forward.accumulate(data, self._sums, counts, self._slots, self._stream, found)
         except Exception as raised:  # the trials' boundary: the workload's own code runs here
             if is_out_of_memory(raised):
                 raise  # a narrower stack may help: the caller decides
@@ -262,19 +264,6 @@ class Stack:
             self._read_ledger()
         if len(evaluated):
             self._evaluate_due([slot for slot in evaluated.tolist() if slot in self._progress])
-
-    def _accumulate(self, data: Data) -> Tensor | None:
-        """Add up a tick's gradients, note losses and norms; return where the due means' norms go, if still wanted."""
-        if isinstance(self._forward, CompiledForward):
-            self._ledger.write(
-                self._forward.accumulate(data, self._sums, self._updates.counts, self._slots.busy(), self._stream)
-            )
-            return None
-        losses = self._forward.run(data, self._slots.busy(), self._stream)
-        squares = squared_norm(self._gradients) if self._slots.measures_noise else None
-        self._sums.add_(self._gradients)
-        means = self._ledger.open(losses, squares)
-        return None if squares is None else means
 
     def _settled(self, slot: int, row: Tensor) -> Tensors:
         """Return a slot's extras as they are at its resulting parameters, a row [P]."""

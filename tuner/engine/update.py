@@ -18,6 +18,7 @@ from torch import Tensor
 from tuner import schedules
 from tuner.engine.layout import Layout
 from tuner.engine.paths.compiled import MaskedUpdate
+from tuner.engine.paths.forward import squared_norm
 from tuner.engine.pool import Pool
 from tuner.engine.slots import Ints, Slots
 from tuner.engine.trial import TrialSpec
@@ -240,11 +241,6 @@ class Updates:
         if group.masked is not None:
             steps = torch.arange(start + 1, start + count + 1, dtype=torch.float64)
             group.work_out(slot, steps, torch.from_numpy(self._lr_factor[slot, :count]))
-
-
-def squared_norm(rows: Tensor) -> Tensor:
-    """Return |row|^2 of each row of [n, P], float64 [n]: rounded once per element, added up in float64."""
-    return (rows * rows).sum(1, dtype=torch.float64)
 
 
 def _buffers(group: RuleGroup, slabs: list[Tensors]) -> dict[str, Tensors]:

@@ -31,7 +31,7 @@ from tuner.engine.layers.dropout import Draws, Stream, stacked_draws
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.paths.forward import TRIED, Forward, agrees_with_loop
 from tuner.engine.paths.replay import Replay
-from tuner.engine.slots import Ints
+from tuner.engine.slots import Ints, Slots
 from tuner.errors import InvalidInput
 from tuner.optimizers.one_pass import has_compiler
 from tuner.optimizers.rule import ElementwiseRule
@@ -77,14 +77,19 @@ class CompiledForward(Forward):
     def run(self, data: Data, slots: Ints, stream: Stream) -> Tensor:
         """See `Forward.run`; one step's gradients are the sums over one micro-batch."""
         self.gradients.zero_()
-        return self.accumulate(data, self.gradients, torch.ones_like(self.gradients[:, 0]), slots, stream)[0]
+        return self.tick(data, self.gradients, torch.ones_like(self.gradients[:, 0]), slots, stream)[0]
 
-    def accumulate(self, data: Data, sums: Tensor, counts: Tensor, slots: Ints, stream: Stream) -> Tensor:
-        """Add the micro-batch gradients to `sums` [width, P], and let the slots' buffers go on.
+    def accumulate(
+        self, data: Data, sums: Tensor, counts: Tensor, slots: Slots, stream: Stream, found: Tensor
+    ) -> Tensor | None:
+        """See `Forward.accumulate`. An error is raised: it cannot be told whose."""
+        found.copy_(self.tick(data, sums, counts, slots.busy(), stream))
+        return None
 
-        `counts` [width] is K, the micro-batches of each slot's step. Returns float64 [3, width]: the losses, the
-        squared norms of the micro-batch gradients, and those of sums / K; on a GPU the next call overwrites them. An
-        error is raised: it cannot be told whose.
+    def tick(self, data: Data, sums: Tensor, counts: Tensor, slots: Ints, stream: Stream) -> Tensor:
+        """Add the micro-batch gradients to `sums` and update the slots' buffers; return what `accumulate` fills in.
+
+        On a GPU the next call overwrites the result.
         """
         width, count = data[0].shape[:2]
         draws = stacked_draws(width, slots, stream, count, sums.device) if self.architecture.draws else ()

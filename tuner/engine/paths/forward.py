@@ -27,7 +27,7 @@ from tuner.engine.extras import Extras
 from tuner.engine.layers.dropout import Draws, Stream, draws_of, stacked_draws
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.seeds import STOCHASTIC_LAYERS, derive
-from tuner.engine.slots import Ints
+from tuner.engine.slots import Ints, Slots
 from tuner.errors import InvalidInput
 from tuner.workloads.task import Data
 
@@ -58,6 +58,22 @@ class Forward(ABC):
         `data` is (inputs, *targets), each [width, b, ...]; `slots` are the occupied ones; `stream` gives a slot's
         (seed, examples seen), from which stochastic layers draw.
         """
+
+    def accumulate(
+        self, data: Data, sums: Tensor, counts: Tensor, slots: Slots, stream: Stream, found: Tensor
+    ) -> Tensor | None:
+        """Add the micro-batch gradients of a tick to `sums` [width, P].
+
+        Fills `found` [3, width] (float64) with the losses, the squared norms of the micro-batch gradients and those of
+        the means sums / K, `counts` [width] being K. What is cheaper to take when a slot is due is left out: then the
+        row for the means' norms is returned, for whoever steps the slots to fill.
+        """
+        found[0].copy_(self.run(data, slots.busy(), stream))
+        wanted = slots.measures_noise
+        if wanted:
+            found[1].copy_(squared_norm(self.gradients))
+        sums.add_(self.gradients)
+        return found[2] if wanted else None
 
 
 class EagerForward(Forward):
@@ -192,6 +208,11 @@ class LoopForward(Forward):
         for name, buffer in buffers.items():
             extras[name].copy_(buffer.detach())
         return loss.detach()
+
+
+def squared_norm(rows: Tensor) -> Tensor:
+    """Return |row|^2 of each row of [n, P], float64 [n]: rounded once per element, added up in float64."""
+    return (rows * rows).sum(1, dtype=torch.float64)
 
 
 def _seed(seed: int, cuda: bool) -> None:

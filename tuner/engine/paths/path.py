@@ -5,24 +5,56 @@ back says so in one line of the log.
 """
 
 import logging
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tuner.engine.architecture import Architecture
 from tuner.engine.loader import AnyFeed
+from tuner.engine.machine.hardware import compiler
 from tuner.engine.paths.compiled import compiled_forward
 from tuner.engine.paths.forward import SLOT_DEPENDENT, TRIED, EagerForward, Forward, LoopForward, fault_of_vmap
+from tuner.study.hyperparameter import Scalar
 
 log = logging.getLogger(__name__)
 
 PATHS = ("auto", "eager", "loop", "compiled")
 
 
-def forward_of(
+@dataclass(frozen=True)
+class EnginePath:
+    """What a stack runs on, and what follows from it for the stack's other parts."""
+
+    forward: Forward
+    stackable: bool
+    """Whether several slots may share an eager pass."""
+
+    @property
+    def name(self) -> str:
+        """`loop`, `eager` or `compiled`."""
+        return self.forward.path
+
+    @property
+    def compiled(self) -> bool:
+        """Whether updates and evaluation are compiled as well."""
+        return self.name == "compiled"
+
+    @property
+    def together(self) -> int:
+        """Slots that may share an evaluation pass, at most."""
+        return 1 if self.name == "loop" else len(self.forward.params)
+
+    @property
+    def program(self) -> dict[str, Scalar]:
+        """Its part of what fixes the floating-point result."""
+        return {"path": self.name, **({"compiler": compiler()} if self.compiled else {})}
+
+
+def path_of(
     architecture: Architecture, feed: AnyFeed, path: str, micro_batch: int, params: Tensor, gradients: Tensor
-) -> tuple[Forward, bool]:
-    """Return the forward program over buffers [width, P], and whether rows of it may share an eager pass."""
+) -> EnginePath:
+    """Choose the path over buffers [width, P] of parameters and gradients."""
     fault = None
     if path in ("auto", "compiled"):
         first = torch.arange(min(architecture.task.examples, TRIED * micro_batch), device=params.device)
@@ -34,4 +66,4 @@ def forward_of(
         log.warning("the model cannot be stacked and runs slot by slot", extra={"action": "path", "reason": fault})
         path = "loop"
     uncompiled = LoopForward if path == "loop" else EagerForward
-    return program or uncompiled(architecture, params, gradients), fault is None
+    return EnginePath(program or uncompiled(architecture, params, gradients), fault is None and path != "loop")

@@ -46,7 +46,7 @@ class Reevaluation:
         slots: Slots,
         forward: Forward,
         stream: Stream,
-        stackable: bool = True,
+        stackable: bool,
     ) -> None:
         self._layout = architecture.layout
         self._feed = feed
@@ -58,7 +58,7 @@ class Reevaluation:
         self._failures: dict[int, str] = {}
         self._architecture = architecture
         self._rows = min(ROWS, len(forward.params))
-        self._stackable = stackable and not isinstance(forward, LoopForward)
+        self._stackable = stackable
 
     @cached_property
     def _forward(self) -> EagerForward | LoopForward:
