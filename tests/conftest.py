@@ -1,5 +1,6 @@
 """Fixtures for the whole suite: documents, databases and apps, fresh for every test."""
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -26,6 +27,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order by folder; within a folder as collected."""
     ranks = {name: rank for rank, name in enumerate(SLOW_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
+
+
+def pytest_collection_finish() -> None:
+    """Let no garbage collection look at the libraries and the collected tests again: a full one takes a second then."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -84,6 +84,10 @@ class LiveServer:
         answer = httpx2.post(f"{self.url}/api/v1/studies", json=document, timeout=30)
         assert answer.status_code == 201, answer.text
 
+    def await_worker(self) -> None:
+        """Wait until a worker has said what it can train."""
+        wait_for(lambda: self.get("/workers")["items"], "a worker to register")
+
     def children(self) -> list[psutil.Process]:
         """All processes that it started."""
         assert self.process is not None

@@ -8,7 +8,7 @@ from live_server import LiveServer, wait_for
 
 from tuner.study.catalogue import load_catalogue
 
-EXAMPLES = 2048
+EXAMPLES = 1024
 
 
 def document() -> dict[str, Any]:
@@ -17,7 +17,7 @@ def document() -> dict[str, Any]:
     for info in load_catalogue().optimizers.values():
         lr = info.hyperparameter("lr")
         assert lr is not None
-        optimizers.append({"name": info.name, "lr": lr.default, "batch_size": 512 if info.needs_loss else 32})
+        optimizers.append({"name": info.name, "lr": lr.default, "batch_size": 256 if info.needs_loss else 32})
     return {
         "name": "all",
         "workload": "digits-mlp",

@@ -28,7 +28,7 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Chromium, headless."""
     path = next((found for name in NAMES if (found := shutil.which(name))), None)
@@ -42,7 +42,7 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a server with one local worker."""
     with serving(tmp_path_factory.mktemp("dashboard"), "--width", "16") as address:
@@ -52,7 +52,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 Submit = Callable[..., str]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def submit(url: str) -> Submit:
     """A function that submits a small study under a name and returns the address of its page."""
 
@@ -79,7 +79,7 @@ def submit(url: str) -> Submit:
     return send
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """One profile for all pages: Plotly's bundle is fetched once."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})

@@ -21,7 +21,7 @@ MARKS = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(submit, browser: Browser) -> str:  # type: ignore[no-untyped-def]
     """The page of a study that has completed."""
     address: str = submit("finished")

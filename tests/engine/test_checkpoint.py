@@ -77,12 +77,12 @@ def test_a_model_with_buffers() -> None:
 
 FRESH = """
 import json, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[2:]
 import torch
 torch.set_num_threads(1)
 from test_checkpoint import WATCHED, resume
 from engine_cases import small_task
-content = open(sys.argv[2], "rb").read()
+content = open(sys.argv[1], "rb").read()
 print(json.dumps(resume(small_task(), WATCHED["muon"], content, 5, "eager")))
 """
 
@@ -92,7 +92,8 @@ def test_a_fresh_process(tmp_path: Path) -> None:
     straight, _ = run_until_idle(Stack(task, width=3, micro_batch=4), [watched])
     before, content = interrupted(task, watched, 37, "eager")
     (tmp_path / "checkpoint").write_bytes(content)
-    command = [sys.executable, "-c", FRESH, str(Path(engine_cases.__file__).parent), str(tmp_path / "checkpoint")]
+    folders = [str(Path(file).parent) for file in (__file__, engine_cases.__file__)]
+    command = [sys.executable, "-c", FRESH, str(tmp_path / "checkpoint"), *folders]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     expected = json.loads(json.dumps([key_of(row) for row in straight[7]]))
     assert json.loads(json.dumps(before)) + json.loads(answer.stdout) == expected
