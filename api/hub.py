@@ -41,7 +41,7 @@ async def wait(ticket: asyncio.Event, timeout_s: float) -> bool:
 
 
 class Waiting:
-    """The sync that waits for work in each worker session; a newer one sends the older away empty."""
+    """The sync that waits for work in each worker session; a newer one makes the older return empty."""
 
     def __init__(self) -> None:
         self._current: dict[str, asyncio.Event] = {}
@@ -61,7 +61,7 @@ class Waiting:
 
 
 class Hub:
-    """`work`: trials were queued. `changes`: something changed in a study. `closing`: the server is going down."""
+    """`work`: trials were queued. `changes`: something changed in a study. `closing`: the server is shutting down."""
 
     def __init__(self) -> None:
         self.work = Bell()
@@ -74,7 +74,7 @@ class Hub:
         self.changes.bind(loop)
 
     def ring(self) -> None:
-        """Wake everyone: trials were queued, or something else changed that workers and readers wait for."""
+        """Wake everyone who waits for work or for changes."""
         self.changes.ring()
         self.work.ring()
 

@@ -1,4 +1,4 @@
-"""Study documents of stored studies, parsed once."""
+"""Study documents of stored studies, parsed once: at submission, or when a restarted server first needs them."""
 
 import hashlib
 import json
@@ -24,12 +24,12 @@ class Plan:
         return self.spec.metric.goal == "minimize"
 
     def family_of(self, number: int) -> tuple[FamilySpace, int]:
-        """Return whose turn a trial number is (round-robin), and the how-manieth of that family it is."""
+        """Return the family of a trial number (families take turns), and the trial's index within that family."""
         return self.families[number % len(self.families)], number // len(self.families)
 
 
 def stack_key(spec: StudySpec) -> str:
-    """Name the stack that a study's trials belong to: workload, its parameters and the micro-batch.
+    """Return the key of the stack that a study's trials share: workload, its parameters and the micro-batch.
 
     A reproducible study has a stack of its own: another study's may change its program between two trials.
     """
@@ -45,13 +45,16 @@ class Plans:
         self._catalogue = catalogue or load_catalogue()
         self._plans: dict[int, Plan] = {}
 
+    def keep(self, study_id: int, spec: StudySpec) -> None:
+        """Take over the document of a study that was just submitted."""
+        self._plans[study_id] = Plan(spec, families(spec, self._catalogue))
+
     def of(self, study: StudyRecord) -> Plan:
         """Return the plan of a study."""
         if study.id not in self._plans:
-            spec = StudySpec.model_validate(study.document)
-            self._plans[study.id] = Plan(spec, families(spec, self._catalogue))
+            self.keep(study.id, StudySpec.model_validate(study.document))
         return self._plans[study.id]
 
     def forget(self, study_id: int) -> None:
-        """Drop a deleted study."""
+        """Drop the plan of a deleted study."""
         self._plans.pop(study_id, None)

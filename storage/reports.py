@@ -29,7 +29,7 @@ class Noise:
 
     @property
     def finite(self) -> bool:
-        """Whether every sum is a number."""
+        """Whether every sum is finite."""
         return all(map(math.isfinite, (self.s, self.q, self.ss, self.qq, self.sq)))
 
 

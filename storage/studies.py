@@ -1,4 +1,4 @@
-"""Queries on studies. A study's counters are only moved by guarded updates, so that no race passes `run_cap`."""
+"""Queries on studies. A study's counters change only through guarded updates, so that no race passes `run_cap`."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -109,7 +109,7 @@ def page(
 
 
 def ids_with_work(session: Session) -> list[int]:
-    """List studies that a conductor must look after: running, or ended with trials still on workers."""
+    """List the studies that need a conductor: running ones, and ended ones with trials still on workers."""
     live = select(t.Trial.study_id).where(t.Trial.state.in_(("queued", "running"))).distinct()
     query = select(t.Study.id).where((t.Study.state == StudyState.RUNNING) | t.Study.id.in_(live)).order_by(t.Study.id)
     return list(session.scalars(query))
@@ -127,7 +127,7 @@ def count_queued(session: Session) -> int:
 
 
 def live_or_ended_since(session: Session, *, since: datetime) -> dict[int, str]:
-    """Name the studies that have not ended, or not before a time, by id."""
+    """Return the names, by id, of the studies that have not ended, or ended after a time."""
     query = select(t.Study.id, t.Study.name).where(t.Study.finished_at.is_(None) | (t.Study.finished_at >= since))
     return {study_id: name for study_id, name in session.execute(query.order_by(t.Study.id))}
 
@@ -135,7 +135,7 @@ def live_or_ended_since(session: Session, *, since: datetime) -> dict[int, str]:
 def set_state(
     session: Session, *, study_id: int, old: StudyState, new: StudyState, reason: str | None, now: datetime
 ) -> None:
-    """Move a study from `old` to `new`; the guard makes a lost race an `InvalidTransition`."""
+    """Move a study from `old` to `new`; a lost race raises `InvalidTransition`."""
     check_study(old, new)
     ended = new in (StudyState.COMPLETED, StudyState.STOPPED, StudyState.FAILED)
     moved = session.execute(

@@ -50,7 +50,7 @@ def record(row: t.Trial) -> TrialRecord:
 
 @dataclass(frozen=True)
 class NewTrial:
-    """What a trial is born with."""
+    """A new trial's values."""
 
     number: int
     family: str

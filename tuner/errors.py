@@ -28,7 +28,7 @@ class Fault:
 
 
 class TunerError(Exception):
-    """Base of all errors raised on purpose; its text is fit to be shown to a user."""
+    """Base of all errors raised on purpose; its text can be shown to a user."""
 
 
 class NotFound(TunerError):

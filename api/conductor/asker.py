@@ -24,7 +24,7 @@ class Asker:
     """Asks the sampler process for configurations. Thread-safe; one request at a time."""
 
     def __init__(self, timed: Callable[[str, float], None] = lambda method, seconds: None) -> None:
-        """`timed` hears of each answer: the method and the seconds it took, the wait for its turn left out."""
+        """`timed` is called for each answer with the method and the seconds it took, without the wait for the lock."""
         self._timed = timed
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None

@@ -17,7 +17,7 @@ from tuner.study.states import TERMINAL, StudyState, TrialState
 
 
 class Commands:
-    """The doors to the control plane."""
+    """Each method is one command, in one transaction. Rows are locked in one order: trials before their study."""
 
     def __init__(self, database: Database, plans: Plans, hub: Hub, retention: Retention) -> None:
         self._database = database
@@ -58,6 +58,7 @@ class Commands:
                 now=now,
             )
             events.append(session, changes=[Change(study.id, "study.running")], now=now)
+        self._plans.keep(study.id, spec)
         self._hub.ring()
         return study
 
@@ -69,13 +70,13 @@ class Commands:
             study = studies.get(session, key)
             if study.state == StudyState.STOPPED:
                 return study
-            studies.set_state(
-                session, study_id=study.id, old=study.state, new=StudyState.STOPPED, reason="stopped by a user", now=now
-            )
             changes = [Change(study.id, "study.stopped")]
             for number in trials.cancel_queued(session, study_id=study.id, why=why, now=now):
                 changes.append(Change(study.id, f"trial.{TrialState.CANCELLED}", number, {"reason": why}))
             trials.order_stop(session, study_id=study.id, why=why)
+            studies.set_state(
+                session, study_id=study.id, old=study.state, new=StudyState.STOPPED, reason="stopped by a user", now=now
+            )
             events.append(session, changes=changes, now=now)
             stopped = studies.get(session, study.id)
         self._hub.ring()

@@ -1,4 +1,4 @@
-"""The conductor: looks after every study that has work, until it is over.
+"""The conductor: drives every study that has work, until it is over.
 
 Each round it expires lost leases, fills the queue and closes studies that are done. A round is triggered by any change
 and at least every `TICK_S`; it reads first and opens a write transaction only when there is something to write.
@@ -30,7 +30,7 @@ STORAGE_PAUSE_S = 2.0
 
 
 class Expires(Protocol):
-    """What ends leases (`api.sync.expiry`)."""
+    """Ends leases that ran out (`api.sync.expiry`)."""
 
     def round(self, study_ids: list[int]) -> None:
         """End the leases that ran out in these studies."""
@@ -53,7 +53,7 @@ class Conductor:
         self._retention = retention
 
     async def run(self) -> None:
-        """Go round until the server closes."""
+        """Run rounds until the server closes."""
         while not self._hub.closing.is_set():
             ticket = self._hub.changes.ticket()
             pause_s = TICK_S
@@ -67,7 +67,7 @@ class Conductor:
             await wait(ticket, pause_s)
 
     def round(self) -> None:
-        """Look after every study once."""
+        """Run one round over all studies with work."""
         with self._database.read() as session:
             study_ids = studies.ids_with_work(session)
         self._expiry.round(study_ids)
@@ -75,7 +75,7 @@ class Conductor:
             try:
                 self._tend(study_id)
             except (NotFound, Outrun):
-                continue  # deleted, or changed by somebody else: the next round sees it as it is
+                continue  # deleted, or changed by another request: the next round reads it again
             except SamplerFailed as error:
                 if not self._hub.closing.is_set():
                     self._fail(study_id, str(error))

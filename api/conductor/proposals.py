@@ -1,6 +1,6 @@
 """Keeping the queue filled: which trials to create next, asked of the sampler and stored in one transaction.
 
-Trial number n belongs to family n mod F, and is that family's proposal n div F: a restarted server goes on where the
+Trial number n belongs to family n mod F, and is that family's proposal n div F: a restarted server continues where the
 rows end. Budgets are checked in the transaction that creates the trial, so they are exact.
 """
 
@@ -32,7 +32,7 @@ def wanted_numbers(session: Session, *, study: StudyRecord) -> range:
 
 
 def requests(plan: Plan, *, numbers: range, known: list[TrialRecord]) -> dict[str, AskRequest]:
-    """Build one request per family that has a turn among the numbers."""
+    """Build one request per family that owns one of the numbers."""
     found: dict[str, AskRequest] = {}
     per_family = plan.spec.run_cap // len(plan.families)
     for number in numbers:

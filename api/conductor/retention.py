@@ -23,7 +23,7 @@ ORPHAN_AGE_S = 3600.0
 
 
 class Retention:
-    """Deletes what is not needed any more from the store."""
+    """Deletes files that are no longer needed from the store."""
 
     def __init__(self, database: Database, plans: Plans, store: Store) -> None:
         self._database = database
@@ -60,7 +60,7 @@ class Retention:
         """Delete files that no row names and that were last written before a Unix time, in seconds."""
         try:
             files = self._store.files(older_than)
-        except OSError as error:  # a network mount that is away
+        except OSError as error:  # a network mount that is unavailable
             log.warning("the checkpoint store cannot be listed: %s", error, extra={"action": "retention"})
             return
         if not files:
@@ -70,7 +70,7 @@ class Retention:
         self.delete(path for path in files if path not in known)
 
     def delete(self, paths: Iterable[str]) -> bool:
-        """Delete files; False when one could not be deleted (said in the log)."""
+        """Delete files; False when one could not be deleted (logged)."""
         done = True
         for path in paths:
             try:

@@ -1,6 +1,6 @@
 """Ends leases whose worker is gone: the trial goes back into the queue and resumes from its last checkpoint.
 
-Leases expire only while the server hears its workers (see `grace.py`).
+Leases expire only after the server itself has been up for a full lease (see `grace.py`).
 """
 
 import logging
@@ -27,7 +27,7 @@ class Expiry:
         self._grace = Grace(lease_s)
 
     def interrupt(self) -> None:
-        """Give every lease its full time again: workers could not be heard."""
+        """Restart the grace period: workers could not be heard."""
         self._grace.interrupt()
 
     def round(self, study_ids: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""When leases may be expired: only after this server has itself run without a gap for one full lease.
+"""When leases may expire: only after this server has run without a gap for one full lease.
 
 After an outage, a sleeping laptop or a jump of the clock every lease looks expired although the workers are well; they
 get one lease of time to be heard.
@@ -8,7 +8,7 @@ from datetime import datetime
 
 
 class Grace:
-    """Watches two clocks. A gap between ticks, or a wall clock that runs away from the steady one, starts it anew."""
+    """Watches two clocks. A gap between ticks, or a drift of the wall clock from the steady one, restarts the grace period."""
 
     def __init__(self, lease_s: float) -> None:
         self._lease_s = lease_s
@@ -18,7 +18,7 @@ class Grace:
         self._last_wall: datetime | None = None
 
     def interrupt(self) -> None:
-        """Start anew: workers could not be heard."""
+        """Restart the grace period: workers could not be heard."""
         self._since = None
 
     def tick(self, *, steady_s: float, wall: datetime) -> bool:

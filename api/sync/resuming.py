@@ -20,7 +20,7 @@ from tuner.wire.sync import Checkpointed, Resume, Weights
 
 
 def examples_at(trial: TrialRecord, step: int) -> int:
-    """Examples that a trial has seen after so many steps."""
+    """Examples that a trial has seen after a number of steps."""
     return step * int(trial.params["batch_size"])
 
 
@@ -34,7 +34,7 @@ def record_of(lease: Lease, step: int, file: Weights) -> CheckpointRecord | None
 
 
 def device_of(worker: WorkerRecord, name: str) -> dict[str, Any] | None:
-    """Find what a worker said of one of its devices."""
+    """Find a worker's own description of one of its devices."""
     return next((device for device in worker.devices if device["device"] == name), None)
 
 
@@ -52,7 +52,7 @@ class Start:
 def starts(
     session: Session, trial_ids: Collection[int], device: dict[str, Any], *, now: datetime, lease_s: float
 ) -> dict[int, Start]:
-    """Say of each trial where it would begin on a device: at the newest checkpoint that the device can read."""
+    """Return where each trial would begin on a device: at the newest checkpoint that the device can read."""
     newest = checkpoints.usable(session, trial_ids=trial_ids)
     scope = device.get("scope", SHARED)
     away = [trial_id for trial_id, found in newest.items() if found.scope not in (SHARED, scope)]
@@ -73,7 +73,7 @@ def starts(
 
 
 def resumes(session: Session, leases: Sequence[Lease]) -> dict[int, Resume]:
-    """Say from which file attempts begin, by trial; those that begin from zero are left out."""
+    """Return the file from which each attempt resumes, by trial; attempts that begin from zero are left out."""
     keys = [(lease.trial.id, lease.attempt.resumed_from) for lease in leases if lease.attempt.resumed_from]
     trials = {lease.trial.id: lease.trial for lease in leases}
     found = {}

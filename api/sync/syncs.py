@@ -1,4 +1,4 @@
-"""The workers' way in: each request is one `Turn` in one transaction."""
+"""Applies workers' requests: each is one `Turn` in one transaction."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,10 +43,10 @@ class Syncs:
             return self._write(session, worker, request, now=now, grants=newer)
 
     def look(self, worker_id: int, request: SyncRequest) -> Outcome:
-        """Look again on behalf of a request that was applied and waits for work. Writes only where there is some."""
+        """Look again on behalf of a request that was applied and waits for work. Writes only if there is some."""
         with self._database.read() as session:
             worker = workers.get(session, worker_id=worker_id, worker_session=request.session)
-            if worker.seq != request.seq:  # a later one was seen: it gets the work
+            if worker.seq != request.seq:  # a later request was seen, and gets the work
                 return Outcome(SyncReply(lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S))
             reply = self._turn(session, worker, request, self._database.now(session), lock=False).reply()
             names = [workload["name"] for workload in worker.workloads]

@@ -59,7 +59,7 @@ class Turn:
         self._leases = leases.joined(session, plans, pairs)
 
     def apply(self) -> None:
-        """Take in what the worker says, and end what it was told to stop and holds no more."""
+        """Apply what the worker reports, and end attempts that it was told to stop and no longer holds."""
         expires = self._now + timedelta(seconds=self._lease_s)
         attempts.renew(self._session, worker_id=self._worker.id, lease_expires=expires)
         self._start()
@@ -84,7 +84,7 @@ class Turn:
         events.append(self._session, changes=self.changes, now=self._now)
 
     def reply(self) -> SyncReply:
-        """Say what is wanted of the worker: all of it, whatever it was told before."""
+        """Return everything that the worker should run or stop, whatever it was told before."""
         wanted = [lease for key, lease in sorted(self._leases.items()) if key not in self._held and lease.live]
         wanted = [lease for lease in wanted if lease.trial.stop_why is None]
         resumes = resuming.resumes(self._session, wanted)
@@ -210,7 +210,7 @@ def _row(report: Report) -> ReportRow:
 
 
 def assignment(lease: Lease, resume: Resume | None) -> Assignment:
-    """Write down everything that the engine needs to run a trial."""
+    """Return everything that the engine needs to run a trial."""
     study, spec, trial = lease.study, lease.plan.spec, lease.trial
     examples = spec.budget.examples_per_trial
     return Assignment(

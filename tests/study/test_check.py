@@ -1,5 +1,6 @@
 """A study document: defaults, short forms, and every fault at once with its field."""
 
+import json
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tuner.study.check import parse_study
 from tuner.study.families import families
 from tuner.study.space import Choices, Fixed, Range
 from tuner.study.spec import StudySpec
+from tuner.terminal.demo import DEMO_DOCUMENT
 
 CATALOGUE = load_catalogue()
 
@@ -165,3 +167,10 @@ def test_an_optimizers_own_batch_sizes_and_schedules_are_checked() -> None:
     found = faults(optimizers=[{"name": "sgd", "batch_size": 2.5, "schedule": "cosin"}])
     assert "2.5" in found["optimizers[0].batch_size"]
     assert "unknown schedule 'cosin'" in found["optimizers[0].schedule"]
+
+
+def test_a_stored_document_reads_back_as_what_was_submitted() -> None:
+    """A server that is restarted parses what is stored; until then it keeps what it parsed at submission."""
+    for document in (study_document(), DEMO_DOCUMENT):
+        spec = parse_study(document, CATALOGUE, ["digits-mlp"])
+        assert StudySpec.model_validate(json.loads(json.dumps(spec.model_dump(mode="json")))) == spec

@@ -18,7 +18,7 @@ TICKS = 16
 
 @dataclass(frozen=True)
 class Entries:
-    """What one slot did, tick by tick."""
+    """One slot's values, tick by tick."""
 
     losses: list[float]
     squares: list[float]
@@ -57,7 +57,7 @@ class Ledger:
         self._length += 1
 
     def read(self) -> "Reading":
-        """Take everything out."""
+        """Return everything and start afresh."""
         length, self._length = self._length, 0
         return Reading(self._values[:length].cpu().numpy(), self._due[:length].copy())
 

@@ -1,4 +1,4 @@
-"""What has been seen of one trial since its last report row, and whether it still makes sense to go on.
+"""What has been measured of one trial since its last report row, and whether it has diverged.
 
 A trial diverges when a loss is not finite or exceeds `divergence_factor` times the mean loss of its first step (where
 that is positive). What is counted here depends on the trial's own ticks alone, not on when the ledger was read.
@@ -94,7 +94,7 @@ class Progress:
 
     @classmethod
     def of_state(cls, spec: TrialSpec, micro_batch: int, state: Mapping[str, Any]) -> "Progress":
-        """Return what `state` was asked of. Raises `KeyError` or `TypeError` when something is missing."""
+        """Rebuild the progress that `state` described. Raises `KeyError` or `TypeError` when something is missing."""
         progress = cls(spec, micro_batch)
         for name in progress.state():
             setattr(progress, name, NoiseSums(**state[name]) if name == "_noise" else state[name])

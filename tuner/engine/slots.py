@@ -1,4 +1,4 @@
-"""What each slot is doing, known on the host: no tick ever waits for the device to learn who is due.
+"""What each slot is doing, kept on the host: no tick waits for the device to find out which slots are due.
 
 One array per quantity, one entry per slot, so that a tick costs a handful of numpy calls whatever the width.
 """

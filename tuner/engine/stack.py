@@ -71,7 +71,7 @@ class Stack:
         self._recalibration = Recalibration(self._architecture, self._feed, micro_batch)
         self._ledger = Ledger(width, self.device)
         self.keep_weights = False
-        """Whether a feasible trial's last word carries its weights."""
+        """Whether a feasible trial's `Ended` carries its weights."""
         self._progress: dict[int, Progress] = {}
         self._events: list[Event] = []
         buffers = self._params, self._gradients
@@ -109,7 +109,7 @@ class Stack:
 
     @property
     def busy(self) -> bool:
-        """Whether a tick has something to do or to say."""
+        """Whether a tick has something to do or to report."""
         return bool(self._progress or self._events)
 
     @property
@@ -146,7 +146,7 @@ class Stack:
         return slot
 
     def admit(self, spec: TrialSpec) -> int | None:
-        """Put a trial in a free slot; None when its budget allows no step (the next tick says so).
+        """Put a trial in a free slot; None when its budget allows no step (the next tick reports that).
 
         Raises `InvalidInput` when the stack is full or the configuration is illegal, and whatever the model raises.
         """
@@ -164,14 +164,14 @@ class Stack:
         return slot
 
     def tick(self) -> list[Event]:
-        """Run one micro-batch through every slot; return what is to be said since the last tick."""
+        """Run one micro-batch through every slot; return the events since the last tick."""
         if self._progress:
             self._advance()
         events, self._events = self._events, []
         return events
 
     def say(self) -> list[Event]:
-        """Return what is to be said, without a tick."""
+        """Return the events so far, without a tick."""
         self._read_ledger()
         events, self._events = self._events, []
         return events
@@ -187,7 +187,7 @@ class Stack:
         return self._evaluation.metrics(slots, [self._updates.result(slot, self._params) for slot in slots])
 
     def evict(self, slot: int) -> None:
-        """Free a slot without a last word. What its trial reported before is still said."""
+        """Free a slot without an `Ended` event. Rows reported before are still returned."""
         self._occupant(slot)
         self._read_ledger()
         if slot in self._progress:
@@ -303,7 +303,7 @@ class Stack:
         count = progress.batch_size // self.micro_batch
         self._slots.occupy(slot, count, step, tick_in_step, progress.evaluations[0])
         self._feed.admit(slot, progress.spec.seed)
-        self._sums[slot].zero_()  # a free slot adds up gradients that nobody asked for
+        self._sums[slot].zero_()  # free slots accumulate gradients too
         self._progress[slot] = progress
 
     def _end(self, slot: int, *, infeasible: Literal["diverged"] | None = None, error: str | None = None) -> None:
@@ -314,7 +314,7 @@ class Stack:
         self._events.append(Ended(progress.spec.key, outcome, step, examples, infeasible, error, weights))
 
     def _release(self, slot: int) -> Progress:
-        """Free a slot, and leave numbers in it that harm nobody."""
+        """Free a slot, and leave harmless numbers in it."""
         self._slots.release(slot)
         self._feed.evict(slot)
         self._forward.extras.release(slot)

@@ -1,4 +1,4 @@
-"""What the engine is asked to train, and what it says while it does. Plain values."""
+"""What the engine is asked to train, and the events that it returns. Plain values."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -66,7 +66,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Ended:
-    """The engine's last word on a trial. `infeasible` says why the configuration itself cannot work."""
+    """The end of a trial. `infeasible` says why the configuration itself cannot work."""
 
     key: Hashable
     outcome: Literal["finished", "error"]

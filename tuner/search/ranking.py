@@ -18,7 +18,7 @@ def median(values: Sequence[float]) -> float | None:
 
 
 def value_of_curve(values: Sequence[float], *, at: str, minimize: bool) -> float | None:
-    """Return what counts of a trial's evaluations: the last, or the best (finite) one.
+    """Return the evaluation that counts for a trial: the last, or the best (finite) one.
 
     None when nothing finite is there.
     """

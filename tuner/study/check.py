@@ -19,7 +19,7 @@ from tuner.study.space import Choices, Domain, Fixed, Range
 from tuner.study.spec import OptimizerChoice, ParameterSpec, StudySpec
 
 OWN = ("batch_size", "schedule")
-"""What every trial has beside its optimizer's hyperparameters; a study or one of its optimizers says where to look."""
+"""What every trial has besides its optimizer's hyperparameters; the study or one of its optimizers sets the choices."""
 
 
 def parse_study(document: Mapping[str, Any], catalogue: Catalogue, workloads: Collection[str]) -> StudySpec:
@@ -53,7 +53,7 @@ def parse_study(document: Mapping[str, Any], catalogue: Catalogue, workloads: Co
 
 
 def _adapter(info: Any) -> TypeAdapter[Any]:
-    """Validate a field as the document's model would; a section brings its own configuration."""
+    """Validate a field as the document's model would; sections have their own configuration."""
     annotated: Any = typing.Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
     is_section = isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
     return TypeAdapter(annotated, config=None if is_section else ConfigDict(allow_inf_nan=False))
@@ -99,7 +99,7 @@ def _entries(name: str, value: Any) -> tuple[Any, list[Fault]]:
         for i, item in enumerate(value):
             found, choice = _validate(TypeAdapter(OptimizerChoice), f"{name}[{i}]", item)
             faults += found
-            choices.append(choice)  # None where it is at fault: positions stay the user's
+            choices.append(choice)  # None for a faulty one, so that positions stay the user's
         return choices, faults
     if not isinstance(value, Mapping):
         return {}, [Fault(name, f"{value!r} given; a mapping of names to values or ranges is needed")]

@@ -13,7 +13,7 @@ from tuner.study.hyperparameter import Scalar
 from tuner.wire.message import Count, Message, Number
 
 Outcome = Literal["finished", "error", "crashed", "drained", "displaced", "stopped"]
-"""How a worker can end an attempt. The server adds `lost` by itself."""
+"""How a worker can end an attempt. Only the server sets `lost`."""
 
 
 class DeviceInfo(Message):
@@ -34,7 +34,7 @@ class WorkloadInfo(Message):
 
 
 class Registration(Message):
-    """POST /workers. The same session registers once however often it asks."""
+    """POST /workers. Registering the same session again changes nothing."""
 
     session: str = Field(min_length=16, max_length=64, description="random per process start")
     name: str = Field(max_length=200, description="a label for people")
@@ -80,7 +80,7 @@ class NoiseRow(Message):
 
 
 class Started(Message):
-    """An attempt entered a stack. Told before its reports."""
+    """An attempt entered a stack. Sent before its reports."""
 
     trial: Count
     attempt: Number
@@ -88,7 +88,7 @@ class Started(Message):
 
 
 class Restarted(Message):
-    """An attempt that was to resume began from zero: its checkpoint could not be used. Told before its reports."""
+    """An attempt that was to resume began from zero: its checkpoint could not be used. Sent before its reports."""
 
     trial: Count
     attempt: Number
@@ -134,7 +134,7 @@ class Report(Message):
 
 
 class Finish(Message):
-    """The worker's last word on an attempt."""
+    """The worker's final message on an attempt."""
 
     trial: Count
     attempt: Number

@@ -53,7 +53,7 @@ def compiled_forward(
             with first_call():
                 forward.try_out(sample)
             return forward
-        except Exception as error:  # what cannot be compiled is said in many ways
+        except Exception as error:  # the compiler fails with many kinds of error
             if is_out_of_memory(error):
                 raise
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -82,7 +82,7 @@ class CompiledForward(Forward):
     def accumulate(
         self, data: Data, sums: Tensor, counts: Tensor, slots: Slots, stream: Stream, found: Tensor
     ) -> Tensor | None:
-        """See `Forward.accumulate`. An error is raised: it cannot be told whose."""
+        """See `Forward.accumulate`. An error is raised: it cannot be assigned to a slot."""
         found.copy_(self.tick(data, sums, counts, slots.busy(), stream))
         return None
 
@@ -216,7 +216,7 @@ def _forward_program(architecture: Architecture, names: list[str], norms: bool) 
 
 @contextmanager
 def first_call() -> Iterator[None]:
-    """Let the first call compile in peace: the compiler's own use of deprecated functions is not the user's concern."""
+    """Silence warnings while the first call compiles: users need not hear of the compiler's own deprecations."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -66,7 +66,7 @@ class Forward(ABC):
 
         Fills `found` [3, width] (float64) with the losses, the squared norms of the micro-batch gradients and those of
         the means sums / K, `counts` [width] being K. What is cheaper to take when a slot is due is left out: then the
-        row for the means' norms is returned, for whoever steps the slots to fill.
+        row for the means' norms is returned, to be filled when slots are stepped.
         """
         found[0].copy_(self.run(data, slots.busy(), stream))
         wanted = slots.measures_noise
@@ -103,7 +103,7 @@ class EagerForward(Forward):
         self._products = vmap(turned)
 
     def run(self, data: Data, slots: Ints, stream: Stream) -> Tensor:
-        """See `Forward.run`. An error is raised: it cannot be told whose it is."""
+        """See `Forward.run`. An error is raised: it cannot be assigned to a slot."""
         width, count = data[0].shape[:2]
         needed = self.architecture.draws
         draws = stacked_draws(width, slots, stream, count, self.params.device) if needed else ()
@@ -131,7 +131,7 @@ class EagerForward(Forward):
 
     @contextmanager
     def _kernels(self) -> Iterator[None]:
-        """Take attention's plain kernel, since the fused ones have no batched form on CPUs; only where it is needed.
+        """Use attention's plain kernel where it is needed, since the fused ones have no batched form on CPUs.
 
         Choosing it costs time, a twelfth of a tick of one small model, so the first call watches for attention.
         """
@@ -178,7 +178,7 @@ class LoopForward(Forward):
                 _seed(derive(seed, STOCHASTIC_LAYERS, seen), self.params.is_cuda)
                 try:
                     own = tuple(item[slot] for item in data)
-                    with nullcontext() if vectors is None else sdpa_kernel(SDPBackend.MATH):  # others derive once only
+                    with nullcontext() if vectors is None else sdpa_kernel(SDPBackend.MATH):  # the fused derive once
                         losses[slot] = self._one(slot, seed, seen, own, None if vectors is None else vectors[slot])
                 except Exception as error:  # the trial's boundary: the workload's own code runs here
                     if is_out_of_memory(error):
@@ -223,7 +223,7 @@ def _seed(seed: int, cuda: bool) -> None:
 
 
 def fault_of_vmap(architecture: Architecture, train: Data, micro_batch: int) -> str | None:
-    """Try the model under vmap with a few slots on their micro-batches of training data; say what is wrong, or None.
+    """Try the model under vmap with a few slots on their micro-batches of training data; return what is wrong, or None.
 
     Its results also have to agree with those of `loop`, and every slot to get its bits wherever it stands
     (`SLOT_DEPENDENT`): a model may run under vmap and yet mix its slots.
@@ -237,7 +237,7 @@ def fault_of_vmap(architecture: Architecture, train: Data, micro_batch: int) -> 
             warnings.filterwarnings("error", message=".*batching rule.*")  # it would run slot by slot inside
             losses, gradients = _tried(EagerForward, architecture, sample, order)
             losses_turned, gradients_turned = _tried(EagerForward, architecture, sample, turned)
-    except Exception as error:  # whatever vmap cannot take, it says in its own way
+    except Exception as error:  # what vmap cannot take shows in many kinds of error
         if is_out_of_memory(error):
             raise
         return f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -252,7 +252,7 @@ def fault_of_vmap(architecture: Architecture, train: Data, micro_batch: int) -> 
 
 
 def agrees_with_loop(architecture: Architecture, sample: Data, losses: Tensor, gradients: Tensor) -> bool:
-    """Whether these [n], [n, P] are what `loop` finds for fresh models of seeds 0 to n - 1 on the sample [n, b, ...].
+    """Whether these [n], [n, P] are what `loop` computes for fresh models of seeds 0 to n - 1 on the sample [n, b, ...].
 
     Raises `InvalidInput` with its traceback when a model cannot run at all.
     """

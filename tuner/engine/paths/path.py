@@ -1,7 +1,7 @@
 """Which path a stack takes: what was asked for, unless the model or the machine cannot.
 
-A compiled program is tried also where eager kernels would tell slots apart, since it has kernels of its own. What falls
-back says so in one line of the log.
+A compiled program is also tried where eager kernels give different bits in different slots, since it has kernels of its
+own. A fallback is logged in one line.
 """
 
 import logging

@@ -1,11 +1,11 @@
-"""The worker's end of the sync protocol: states what is, and makes what the server wants come true.
+"""The worker's end of the sync protocol: reports what the worker holds, and starts and stops what the server asks for.
 
 Level-triggered: every request carries the whole state, every reply the whole wanted state, so lost, repeated and late
 replies are harmless. Invariants:
 
-- A report or last word is repeated until a sync that carried it succeeds; training goes on while the server is away.
-- One ordinary sync is in flight at a time; only the farewell overtakes a waiting one.
-- Every attempt held at the end is handed back as `drained`.
+- A report or final message is repeated until a sync that carried it succeeds; training goes on while the server is away.
+- One sync is in flight at a time; only the farewell may overtake a waiting one.
+- Every attempt still held at the end is returned as `drained`.
 """
 
 import logging
@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 POLL_S = 0.1
 """How soon a signal or the parent's death is noticed."""
 IDLE_WAIT_S = 10.0
-"""How long an idle worker lets the server wait for work."""
+"""How long an idle worker's sync may wait on the server for work."""
 EMPTY_PAUSE_S = 0.1
-"""Pause after a wait that the server cut short without work."""
+"""Pause after a wait that the server ended early without work."""
 CHILD_PATIENCE_S = 1.5
-"""How long device processes may take over their last checkpoints."""
+"""How long device processes may take for their last checkpoints."""
 HANG_S = 300.0
 """Silence after which a device process that holds trials counts as hung: longer than the longest compilation."""
 FAREWELL_S = 3.0
@@ -44,7 +44,7 @@ FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.2, 10.0
 
 
 class Server(Protocol):
-    """What the agent needs of `tuner.Client`."""
+    """The part of `tuner.Client` that the agent uses."""
 
     def register(self, registration: Registration) -> Registered:
         """Make a session known."""
@@ -55,7 +55,7 @@ class Server(Protocol):
 
 @dataclass
 class Call:
-    """One sync under way in a thread of its own, so that a slow server never keeps us from leaving."""
+    """One sync under way in a thread of its own, so that a slow server never delays shutting down."""
 
     request: SyncRequest
     parcel: Parcel
@@ -116,7 +116,7 @@ class Agent:
         return self._status
 
     def _start_devices(self) -> bool:
-        """Wait until every device says what it can do; a device that dies before is the user's to repair."""
+        """Wait until every device reports what it can do; a device that dies before that is a fatal error."""
         for device in self.holdings.devices:
             device.keep_running(self._listen)
         while not self._stopping and not self.holdings.ready:
@@ -199,7 +199,7 @@ class Agent:
         if call.reply is not None:
             self._apply(call, call.reply)
         elif isinstance(call.error, NotAllowed):
-            log.error("the server does not let this worker in: %s", call.error, extra={"action": "sync"})
+            log.error("the server refused this worker: %s", call.error, extra={"action": "sync"})
             self._status, self._stopping = 2, True
         else:
             if isinstance(call.error, NotFound):
@@ -214,13 +214,13 @@ class Agent:
         more = self.holdings.answered(call.parcel, call.request, time.monotonic() - call.begun_s)
         self.holdings.kept(call.parcel.checkpointed)
         freed = self.holdings.obey(reply)
-        # What a stop freed, and what did not fit into this request, is told at once.
+        # Slots freed by a stop, and what did not fit into this request, are reported at once.
         self._urgent = self._urgent or freed or more
         pause_s = EMPTY_PAUSE_S if self.holdings.idle else reply.next_sync_s
         self._next_at = time.monotonic() + pause_s
 
     def _say_farewell(self) -> None:
-        """Hand everything back: one last sync per parcel, as far as the time goes."""
+        """Return everything to the server: one last sync per parcel, until the time is up."""
         deadline = time.monotonic() + FAREWELL_S
         until = time.monotonic() + CHILD_PATIENCE_S
         for device in self.holdings.devices:
@@ -232,11 +232,11 @@ class Agent:
             call = self._start_call(wait_s=0.0)
             _wait_until(lambda call=call: call.done, deadline)  # type: ignore[misc]
             if call.reply is None:
-                log.warning("leaving without the server's word: %s", call.error, extra={"action": "drain"})
+                log.warning("leaving without the server's acknowledgement: %s", call.error, extra={"action": "drain"})
                 return
             self.holdings.answered(call.parcel, call.request, time.monotonic() - call.begun_s)
             for assignment in call.reply.assign:
-                self.holdings.take(assignment)  # leased while we were leaving: goes straight back
+                self.holdings.take(assignment)  # leased while the worker was leaving: returned at once
             if self.holdings.idle:
                 return
 

@@ -1,6 +1,6 @@
 """The attempts that a worker's devices hold, and how each of them ends.
 
-Invariant: an attempt is here once, from its assignment until its last word is in the outbox; what has left never comes
+Invariant: an attempt is held once, from its assignment until its final message is in the outbox; what has left never comes
 back, whatever a late or repeated reply says.
 """
 
@@ -14,7 +14,7 @@ from tuner.worker.agent.outbox import Key, Outbox
 from tuner.worker.channel import Json
 
 MOST_ERROR_TEXT = 20_000
-"""Characters of a traceback that travel: its end, where the cause stands."""
+"""Characters of a traceback that are sent: its end, which names the cause."""
 
 
 @dataclass
@@ -28,14 +28,14 @@ class Attempt:
     program: dict[str, Any] = field(default_factory=dict)
     reproducible: bool = False
     left: bool = False
-    """Its slot is free, its last word still to come."""
+    """Its slot is free, its final message still to come."""
 
 
 class Attempts:
     """Attempts by (trial, attempt), in the order of arrival. Not thread-safe: its owner locks."""
 
     def __init__(self, outbox: Outbox, freed: Callable[[DeviceProcess], None]) -> None:
-        """`outbox` takes what is to be told of attempts; `freed` hears of ends and stops, not of deaths."""
+        """`outbox` takes the messages about attempts; `freed` is called for ends and stops, not for deaths."""
         self._outbox = outbox
         self._freed = freed
         self._held: dict[Key, Attempt] = {}
@@ -49,7 +49,7 @@ class Attempts:
         return list(self._held)
 
     def known(self, key: Key) -> bool:
-        """Whether an attempt is or was here."""
+        """Whether an attempt is or was held here."""
         return key in self._held or key in self._left
 
     def device(self, key: Key) -> DeviceProcess | None:
@@ -65,11 +65,11 @@ class Attempts:
         return sum(a.device.device == device and not a.left for a in self._held.values())
 
     def take(self, key: Key, device: DeviceProcess, *, reproducible: bool) -> None:
-        """Hold an attempt that was never here."""
+        """Hold a new attempt."""
         self._held[key] = Attempt(device, reproducible=reproducible)
 
     def drop(self, key: Key) -> DeviceProcess | None:
-        """Let go of an attempt without a last word; return the device that held it."""
+        """Drop an attempt without a final message; return the device that held it."""
         attempt = self._held.pop(key, None)
         if attempt is None:
             return None
@@ -78,7 +78,7 @@ class Attempts:
         return attempt.device
 
     def start(self, key: Key, program: dict[str, Any]) -> bool:
-        """Note that an attempt enters the stack; say whether the server should hear of it at once."""
+        """Note that an attempt enters the stack; return whether the server should be told at once."""
         attempt = self._held.get(key)
         if attempt is None:
             return False
@@ -97,7 +97,7 @@ class Attempts:
         self._outbox.report(Report(**{**row, "noise": noise}))
 
     def leave_slot(self, key: Key) -> bool:
-        """Note that an attempt's slot is free; say whether that is news."""
+        """Note that an attempt's slot is free; return whether that was new."""
         attempt = self._held.get(key)
         if attempt is None or attempt.left:
             return False
@@ -106,7 +106,7 @@ class Attempts:
         return True
 
     def end(self, ended: Json) -> bool:
-        """Take in the device's last word on an attempt; say whether it was held."""
+        """Handle the device's final message on an attempt; return whether it was held."""
         key = ended["trial"], ended["attempt"]
         if key not in self._held:
             return False
@@ -137,7 +137,7 @@ class Attempts:
         error: str | None = None,
         weights: Weights | None = None,
     ) -> None:
-        """Say the last word on an attempt, which need not have been held."""
+        """Queue the final message on an attempt, which need not have been held."""
         attempt = self._held.pop(key, None)
         self._left.add(key)
         finish = Finish(
@@ -155,5 +155,5 @@ class Attempts:
 
 
 def plain(text: str) -> str:
-    """Replace what UTF-8 cannot carry: names of files in another encoding, in the words of a user's error."""
+    """Replace what UTF-8 cannot encode, e.g. file names in another encoding within a traceback."""
     return text.encode("utf-8", "replace").decode("utf-8")

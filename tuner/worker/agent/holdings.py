@@ -1,4 +1,4 @@
-"""What a worker holds: attempts on its devices, and what is still to be told of them. Safe to share between threads.
+"""What a worker holds: attempts on its devices, and the messages about them that are still to be sent. Thread-safe.
 
 Invariant: attempts, outbox and boards change together, under one lock, so that every request states what
 is true at one moment. An attempt is named from its assignment until its last word is acknowledged.
@@ -34,7 +34,7 @@ MOST_REASON = 1000
 
 @dataclass
 class Board:
-    """What a device process said of itself since it started."""
+    """What a device process has reported about itself since it started."""
 
     width: int
     ahead: Ahead
@@ -45,10 +45,10 @@ class Board:
     workloads: list[WorkloadInfo] = field(default_factory=list)
     stack: str | None = None
     declines: set[str] = field(default_factory=set)
-    """Fingerprints of the programs that it was asked to run and does not."""
+    """Fingerprints of the programs that it was asked to run and cannot."""
 
     def greet(self, hello: Json) -> None:
-        """Take in what the process can do, which it says once it has started."""
+        """Store what the process can do, from its first message."""
         self.ready, self.description = True, hello["description"]
         self.checkpoints, self.scope = hello.get("checkpoints", False), hello.get("scope", SHARED)
         self.workloads = [WorkloadInfo(**item) for item in hello["workloads"]]
@@ -67,13 +67,13 @@ class Holdings:
 
     @property
     def ready(self) -> bool:
-        """Whether every device has said what it can do."""
+        """Whether every device has reported what it can do."""
         with self.lock:
             return all(board.ready for board in self._boards.values())
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is held and nothing is to be told."""
+        """Whether nothing is held and nothing is waiting to be sent."""
         with self.lock:
             return not len(self._attempts) and not len(self.outbox)
 
@@ -102,14 +102,14 @@ class Holdings:
             return self._attempts.on(device)
 
     def held(self, told: Sequence[Finish]) -> list[Held]:
-        """Name the attempts whose last word is not among those `told` in the same request."""
+        """Name the attempts whose final message is not among those `told` in the same request."""
         with self.lock:
             saying = {(finish.trial, finish.attempt) for finish in told}
             keys = [*self._attempts.keys(), *(key for key in self.outbox.unsaid() if key not in saying)]
             return [Held(trial=trial, attempt=attempt) for trial, attempt in keys]
 
     def capacity(self) -> list[Capacity]:
-        """Say what each device can take: its free slots and a few assignments ahead, so that no slot waits for us."""
+        """Return each device's capacity: its free slots and a few assignments ahead, so that no slot waits for a sync."""
         with self.lock:
             result = []
             for name, board in self._boards.items():
@@ -120,23 +120,23 @@ class Holdings:
             return result
 
     def answered(self, parcel: Parcel, request: SyncRequest, seconds: float) -> bool:
-        """Forget what a request carried that the server answered after so long; say whether reports did not fit."""
+        """Drop what an answered request carried, which took this many seconds; return whether more reports are waiting."""
         with self.lock:
             self.outbox.acknowledge(parcel)
-            if not request.wait_s:  # else it lasted as long as there was no work
+            if not request.wait_s:  # otherwise it measures how long there was no work
                 for board in self._boards.values():
                     board.ahead.answered(seconds)
             return len(parcel.reports) >= MOST_REPORTS
 
     def obey(self, reply: SyncReply) -> bool:
-        """Make come true what the server wants; say whether a stop freed a slot."""
+        """Start and stop what the server asks for; return whether a stop freed a slot."""
         dropped = [self.drop(stop) for stop in reply.stop]
         for assignment in reply.assign:
             self.take(assignment)
         return any(dropped)
 
     def take(self, assignment: Assignment) -> None:
-        """Start an assignment, unless it is or was here."""
+        """Start an assignment, unless it is or was held here."""
         key = assignment.trial, assignment.attempt
         with self.lock:
             if self._attempts.known(key):
@@ -152,7 +152,7 @@ class Holdings:
             device.send({"assign": assignment.model_dump(mode="python")})
 
     def kept(self, told: Sequence[Checkpointed]) -> None:
-        """Tell the devices which checkpoints the server knows of now."""
+        """Tell the devices which checkpoints the server has recorded."""
         with self.lock:
             for checkpointed in told:
                 key = checkpointed.trial, checkpointed.attempt
@@ -161,7 +161,7 @@ class Holdings:
                     device.send({"kept": list(key)})
 
     def drop(self, stop: Stop) -> bool:
-        """Stop an attempt that the server wants no more; say whether it was held. A last word already said stands."""
+        """Stop an attempt that the server no longer wants; return whether it was held. A final message already queued stands."""
         key = stop.trial, stop.attempt
         with self.lock:
             device = self._attempts.drop(key)
@@ -171,7 +171,7 @@ class Holdings:
             return True
 
     def listen(self, device: DeviceProcess, message: Json) -> bool:
-        """Take in a message of a device process; say whether the server should hear of it at once."""
+        """Handle a message from a device process; return whether the server should be told at once."""
         with self.lock:
             board = self._boards[device.device]
             if "row" in message:
@@ -206,7 +206,7 @@ class Holdings:
             return "stack" not in message
 
     def drain(self) -> None:
-        """Hand every attempt back, and whatever may still come."""
+        """Return every attempt to the server, including any still to arrive."""
         with self.lock:
             self._draining = True
             for key in self._attempts.keys():

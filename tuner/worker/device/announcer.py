@@ -1,4 +1,4 @@
-"""What a device process says of its stack and trials: the key that runs, rows of curves, and last words.
+"""What a device process reports: the stack that runs, rows of curves, and final messages on trials.
 
 Invariants: with the final message of a trial everything that was watched for it is dropped; a final message that comes
 with weights waits until those are stored, and `left` reports meanwhile that the slot is free.
@@ -22,19 +22,19 @@ class Announcer:
     """Turns what happens on a device into the messages `stack`, `row`, `left` and `ended`."""
 
     def __init__(self, send: Callable[[Json], None], checkpoints: Checkpoints | None) -> None:
-        """`checkpoints` is told of trials that are gone."""
+        """`checkpoints` is told when trials leave."""
         self._send = send
         self._checkpoints = checkpoints
         self._announced: str | None = None
 
     def stack(self, key: str | None) -> None:
-        """Say which stack runs now, None for none, unless that was said last."""
+        """Report which stack runs now, None for none, if that has changed."""
         if key != self._announced:
             self._announced = key
             self._send({"stack": key})
 
     def tell(self, events: Sequence[Event]) -> None:
-        """Say what the stack reports, in its order; the keys of its trials are (trial, attempt)."""
+        """Pass on the stack's events in order; the keys of its trials are (trial, attempt)."""
         for event in events:
             trial, attempt = cast(Key, event.key)
             if isinstance(event, Ended):
@@ -63,7 +63,7 @@ class Announcer:
         error: str | None = None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Say the last word on a trial, or leave it with its weights to the writer of checkpoints."""
+        """Send the final message on a trial, or leave it with its weights to the writer of checkpoints."""
         message = {"trial": key[0], "attempt": key[1], "outcome": outcome, "infeasible": infeasible}
         ended = {**message, "step": step, "examples": examples, "error": error}
         if self._checkpoints is not None and weights is not None and self._checkpoints.watches(key):

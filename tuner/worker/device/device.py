@@ -1,4 +1,4 @@
-"""The device process: runs the engine on one device, at the bidding of its worker's agent.
+"""The device process: runs the engine on one device, as its worker's agent asks.
 
     python -P -m tuner.worker.device.device --device cpu --width 32 --threads 1 --workloads problem.py
 
@@ -32,7 +32,7 @@ from tuner.worker.device.checkpoints import Checkpoints
 from tuner.worker.device.runner import Runner
 
 ALIVE_S = 2.0
-"""How often the tick loop says that it goes round: silence means that it hangs."""
+"""How often the tick loop reports that it is alive: silence means that it hangs."""
 DRAIN_S = 0.9
 """How long the last checkpoints may take when the agent hangs up."""
 
@@ -56,7 +56,7 @@ def main() -> int:
         _serve(source, target, options, checkpoints)
     except BrokenPipeError:
         return 0  # the agent is gone
-    # All is said and stored, and the agent is waiting: taking the interpreter and torch down in order takes long.
+    # Everything is sent and stored, and the agent is waiting: an orderly shutdown of the interpreter and torch is slow.
     logging.shutdown()
     os._exit(0)
 

@@ -1,4 +1,4 @@
-"""What a device process does: keep a backlog of assignments, train them in one stack at a time, say what happens.
+"""What a device process does: keep a backlog of assignments, train them in one stack at a time, report what happens.
 
 Trials share a stack when their assignments carry the same stack key. Assignments are taken in the order of arrival: the
 first one with another key waits until the present stack has drained, and so does everything behind it, so no key can
@@ -10,13 +10,13 @@ Messages out (each a JSON object with one of these keys):
 
     started   [trial, attempt] and `program`: the trial is about to enter the stack
     row       a row of its curve
-    left      [trial, attempt]: its slot is free; the last word on it waits until its weights are stored
-    ended     the last word on it
+    left      [trial, attempt]: its slot is free; its final message waits until its weights are stored
+    ended     the final message on it
     stack     the key of the stack that runs now, null when there is none
     declined  fingerprint of the program of a reproducible study that this device does not run
     width     slots of the stack, after running out of memory made it narrower, or a probe's choice changed it
-    restarted    a trial whose checkpoint could not be used begins from zero; told before anything else of it
-    checkpointed  where a trial's state lies now
+    restarted    a trial whose checkpoint could not be used begins from zero; sent before anything else on it
+    checkpointed  where a trial's state is stored
 """
 
 import logging
@@ -56,7 +56,7 @@ class Runner:
         checkpoints: Checkpoints | None = None,
         sources: Sequence[str] = (),
     ) -> None:
-        """`width` None is the probe's, else 32; `sources` are the user's modules, which a compiling process needs."""
+        """`width` None takes the probe's choice, or 32; `sources` are the user's modules, which a compiling process needs."""
         self._send = send
         self._device = device
         self._checkpoints = checkpoints
@@ -78,7 +78,7 @@ class Runner:
         self._backlog.append(assignment)
 
     def stop(self, key: Key) -> None:
-        """Drop a trial, wherever it is, without a last word."""
+        """Drop a trial from backlog or stack, without a final message."""
         self._backlog = deque(item for item in self._backlog if _key(item) != key)
         slot = self._stack.slot_of(key) if self._stack is not None else None
         if self._stack is not None and slot is not None:
@@ -110,11 +110,11 @@ class Runner:
             if fits:
                 raise
         if not fits:
-            self._narrow()  # out here: the error's traceback holds the memory that is to be given back
+            self._narrow()  # outside the handler: the error's traceback would keep the memory alive
         if self._checkpoints is not None:
             self._checkpoint(self._checkpoints)
         if not self.busy:
-            self._announcer.stack(None)  # the stack stays, in case that more of its trials come
+            self._announcer.stack(None)  # the stack stays, in case more of its trials come
 
     def close(self) -> None:
         """End the compiling process, if there is one."""
@@ -181,7 +181,7 @@ class Runner:
             self._checkpoints.watch(_key(head), head["study"], head["number"], slot, resumed)
 
     def _resume(self, head: Json, spec: TrialSpec, stack: Stack) -> int | None:
-        """Continue a trial from its checkpoint; None, and a message, when that cannot be done."""
+        """Continue a trial from its checkpoint; None, and a message to the server, if that fails."""
         resume = head.get("resume")
         if resume is None:
             return None
@@ -195,7 +195,7 @@ class Runner:
             return None
 
     def _checkpoint(self, checkpoints: Checkpoints) -> None:
-        """Say what was written since the last step, and take the next checkpoint if one is due."""
+        """Report what was written since the last step, and take the next checkpoint if one is due."""
         training = self._stack is not None and self._stack.busy
         for message in checkpoints.collect(0.0 if training or self._backlog else PAUSE_S):
             self._send(message)
@@ -203,7 +203,7 @@ class Runner:
         if self._stack is None or found is None:
             return
         key, slot = found
-        self._announcer.tell(self._stack.say())  # a checkpoint is never told ahead of its trial's rows
+        self._announcer.tell(self._stack.say())  # a checkpoint is never reported ahead of its trial's rows
         if self._stack.slot_of(key) == slot:  # unless the trial has just diverged
             checkpoints.take(self._stack, key, slot)
 
