@@ -52,7 +52,7 @@ class Ending:
 
 
 def conclude(session: Session, endings: Sequence[Ending], *, now: datetime) -> list[Change]:
-    """Decide what becomes of the trials of ended attempts. Their reports and checkpoints must have been stored before."""
+    """Decide what becomes of the trials of ended attempts. Store their reports and checkpoints first."""
     unread = [ending.lease.trial.id for ending in endings if ending.needs_curve]
     curves = reports.effective_rows(session, trial_ids=unread, with_noise=False) if unread else {}
     given_back = [ending.lease.trial.id for ending in endings if not ending.finished]

@@ -8,7 +8,7 @@ from datetime import datetime
 
 
 class Grace:
-    """Watches two clocks. A gap between ticks, or a drift of the wall clock from the steady one, restarts the grace period."""
+    """Watches two clocks. A gap between ticks, or a jump of the wall clock, restarts the grace period."""
 
     def __init__(self, lease_s: float) -> None:
         self._lease_s = lease_s

@@ -252,7 +252,7 @@ def fault_of_vmap(architecture: Architecture, train: Data, micro_batch: int) -> 
 
 
 def agrees_with_loop(architecture: Architecture, sample: Data, losses: Tensor, gradients: Tensor) -> bool:
-    """Whether these [n], [n, P] are what `loop` computes for fresh models of seeds 0 to n - 1 on the sample [n, b, ...].
+    """Whether these [n], [n, P] are what `loop` computes for fresh models of seeds 0 to n - 1 on a sample [n, b, ...].
 
     Raises `InvalidInput` with its traceback when a model cannot run at all.
     """

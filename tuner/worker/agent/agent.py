@@ -3,7 +3,7 @@
 Level-triggered: every request carries the whole state, every reply the whole wanted state, so lost, repeated and late
 replies are harmless. Invariants:
 
-- A report or final message is repeated until a sync that carried it succeeds; training goes on while the server is away.
+- A report or final message is repeated until a sync that carried it succeeds; training goes on without the server.
 - One sync is in flight at a time; only the farewell may overtake a waiting one.
 - Every attempt still held at the end is returned as `drained`.
 """

@@ -1,7 +1,7 @@
 """The attempts that a worker's devices hold, and how each of them ends.
 
-Invariant: an attempt is held once, from its assignment until its final message is in the outbox; what has left never comes
-back, whatever a late or repeated reply says.
+Invariant: an attempt is held once, from its assignment until its final message is in the outbox. One that has left
+never comes back, whatever a late or repeated reply says.
 """
 
 from collections.abc import Callable

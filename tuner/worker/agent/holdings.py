@@ -109,7 +109,7 @@ class Holdings:
             return [Held(trial=trial, attempt=attempt) for trial, attempt in keys]
 
     def capacity(self) -> list[Capacity]:
-        """Return each device's capacity: its free slots and a few assignments ahead, so that no slot waits for a sync."""
+        """Return each device's capacity: free slots and a few assignments ahead, so that no slot waits for a sync."""
         with self.lock:
             result = []
             for name, board in self._boards.items():
@@ -120,7 +120,7 @@ class Holdings:
             return result
 
     def answered(self, parcel: Parcel, request: SyncRequest, seconds: float) -> bool:
-        """Drop what an answered request carried, which took this many seconds; return whether more reports are waiting."""
+        """Drop what an answered request carried, after so many seconds; return whether more reports are waiting."""
         with self.lock:
             self.outbox.acknowledge(parcel)
             if not request.wait_s:  # otherwise it measures how long there was no work
@@ -161,7 +161,7 @@ class Holdings:
                     device.send({"kept": list(key)})
 
     def drop(self, stop: Stop) -> bool:
-        """Stop an attempt that the server no longer wants; return whether it was held. A final message already queued stands."""
+        """Stop an attempt that the server no longer wants; return whether it was held. A queued final message stands."""
         key = stop.trial, stop.attempt
         with self.lock:
             device = self._attempts.drop(key)

@@ -56,7 +56,7 @@ class Runner:
         checkpoints: Checkpoints | None = None,
         sources: Sequence[str] = (),
     ) -> None:
-        """`width` None takes the probe's choice, or 32; `sources` are the user's modules, which a compiling process needs."""
+        """`width` None takes the probe's choice, else 32; `sources` are the user's modules, for the compiling process."""
         self._send = send
         self._device = device
         self._checkpoints = checkpoints
