@@ -56,7 +56,7 @@ class Lease:
 
 def joined(session: Session, plans: Plans, pairs: Sequence[tuple[AttemptRecord, TrialRecord]]) -> dict[Key, Lease]:
     """Add the studies to attempts and their trials; return leases by key."""
-    found = studies.by_ids(session, ids={trial.study_id for _, trial in pairs})
+    found = studies.by_ids(session, ids={trial.study_id for _, trial in pairs}) if pairs else {}
     leases = [Lease(attempt, trial, found[trial.study_id], plans.of(found[trial.study_id])) for attempt, trial in pairs]
     return {lease.key: lease for lease in leases}
 

@@ -161,7 +161,7 @@ class Holdings:
                     device.send({"kept": list(key)})
 
     def drop(self, stop: Stop) -> bool:
-        """Stop an attempt that the server no longer wants; return whether it was held. A queued final message stands."""
+        """Stop an attempt that the server has given up; return whether it was held. A queued final message stays."""
         key = stop.trial, stop.attempt
         with self.lock:
             device = self._attempts.drop(key)

@@ -56,7 +56,7 @@ class Runner:
         checkpoints: Checkpoints | None = None,
         sources: Sequence[str] = (),
     ) -> None:
-        """`width` None takes the probe's choice, else 32; `sources` are the user's modules, for the compiling process."""
+        """`width` None takes the probe's choice, else 32; `sources` are the user's modules, for compiling."""
         self._send = send
         self._device = device
         self._checkpoints = checkpoints
