@@ -1,7 +1,7 @@
-"""Queries on checkpoints: where the state of a running trial, or the weights of an ended one, lies in the store.
+"""Queries on checkpoints: where the state of a running trial, or the weights of an ended one, is in the store.
 
-A row is usable while the curve up to its step is whole: no later attempt began before it. Rows outlive their file's
-usefulness only until the next retention round, which deletes the file first and the row after it.
+A row is usable as long as the curve up to its step is complete: no later attempt began before that step. Rows that are
+no longer useful stay until the next retention round, which deletes the file first and then the row.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ class CheckpointRecord:
 
     @property
     def is_weights(self) -> bool:
-        """Whether it holds the weights of an ended trial, not the state of a running one."""
+        """Whether this is the weights of an ended trial, not the state of a running one."""
         return self.path.endswith(WEIGHTS)
 
 
@@ -40,7 +40,7 @@ def _record(row: t.Checkpoint) -> CheckpointRecord:
 
 
 def add(session: Session, *, record: CheckpointRecord, now: datetime) -> str | None:
-    """Store a row, replacing one of the same step; return the path of the file that is now without a row, if any."""
+    """Store a row, replacing one of the same step; return the path of the file that no longer has a row, if any."""
     before = session.get(t.Checkpoint, (record.trial_id, record.step))
     replaced = None if before is None or before.path == record.path else before.path
     fields = {name: getattr(record, name) for name in CheckpointRecord.__dataclass_fields__}
@@ -50,7 +50,7 @@ def add(session: Session, *, record: CheckpointRecord, now: datetime) -> str | N
 
 
 def usable(session: Session, *, trial_id: int, scope: str | None = None) -> CheckpointRecord | None:
-    """Find the newest checkpoint from which a trial can go on, of one scope where it is given."""
+    """Find the newest checkpoint from which a trial can resume, within one scope if given."""
     later = aliased(t.Attempt)
     broken = exists().where(
         later.trial_id == t.Checkpoint.trial_id,
@@ -81,12 +81,12 @@ def weights(session: Session, *, trial_id: int) -> CheckpointRecord | None:
 
 
 def is_known(session: Session, *, path: str) -> bool:
-    """Whether some row names a file."""
+    """Return whether any row refers to a file."""
     return bool(session.execute(select(exists().where(t.Checkpoint.path == path))).scalar_one())
 
 
 def superseded(session: Session) -> list[CheckpointRecord]:
-    """List states that no trial will resume from: of an ended trial, or older than another one of theirs."""
+    """List states that no trial will resume from: those of ended trials, and those superseded by a newer one."""
     newer = aliased(t.Checkpoint)
     is_older = exists().where(
         newer.trial_id == t.Checkpoint.trial_id,
@@ -123,7 +123,7 @@ def paths(session: Session, *, study_id: int | None = None) -> list[str]:
 
 
 def forget(session: Session, *, records: Iterable[CheckpointRecord]) -> None:
-    """Delete rows, each only while it still names the same file."""
+    """Delete rows, each only if it still refers to the same file."""
     for record in records:
         session.execute(
             delete(t.Checkpoint).where(

@@ -1,1 +1,2 @@
-"""What a study found: the winner, the leaderboard, batch-size advice, curves and noise traces, read from its rows."""
+"""What a study found: the winner, the leaderboard, batch-size advice, curves and noise traces, computed from its
+rows."""
