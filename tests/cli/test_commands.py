@@ -67,7 +67,7 @@ def test_nobody_there_is_one_line_and_code_3(tuner: Run) -> None:
     [
         (problem(404, "tuner:not-found", "there is no study 'demo'"), 1, "error: there is no study 'demo'"),
         (problem(409, "tuner:conflict", "the study has ended"), 1, "error: the study has ended"),
-        (problem(401, "tuner:not-allowed", "a token is needed"), 1, "error: a token is needed (give it with --token"),
+        (problem(401, "tuner:not-allowed", "a token is required"), 1, "error: a token is required (give it with --token"),
         ((200, "text/html", b"<html>"), 3, "error: http://127.0.0.1:"),
         (problem(500, "about:blank", "a [bold]defect[/]\x1b[2J"), 1, "error: http://127.0.0.1:"),
     ],

@@ -1,8 +1,8 @@
 /**
  * The router: maps the address to a page, and moves between pages without reloading the document.
  *
- * A view is `render(root, context)`; it returns a function that stops everything it started. The context is `{params,
- * go, fail}`: parts of the address, a function that moves to another page, and one that shows an error.
+ * A view is `render(root, context)`; it returns a function that stops everything it started. The context is
+ * `{params, go, fail}`: parts of the address, a function that moves to another page, and one that shows an error.
  */
 
 import { ApiError, onConnection } from "./api.js";
