@@ -67,7 +67,11 @@ def test_nobody_there_is_one_line_and_code_3(tuner: Run) -> None:
     [
         (problem(404, "tuner:not-found", "there is no study 'demo'"), 1, "error: there is no study 'demo'"),
         (problem(409, "tuner:conflict", "the study has ended"), 1, "error: the study has ended"),
-        (problem(401, "tuner:not-allowed", "a token is required"), 1, "error: a token is required (give it with --token"),
+        (
+            problem(401, "tuner:not-allowed", "a token is required"),
+            1,
+            "error: a token is required (give it with --token",
+        ),
         ((200, "text/html", b"<html>"), 3, "error: http://127.0.0.1:"),
         (problem(500, "about:blank", "a [bold]defect[/]\x1b[2J"), 1, "error: http://127.0.0.1:"),
     ],
@@ -249,7 +253,7 @@ def test_a_foreign_api_package_is_not_run(tmp_path: Path) -> None:
     (foreign / "__init__.py").write_text("raise SystemExit('ran')")
     done = tuner_process("serve", PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
     assert done.returncode == 1
-    assert done.stderr.startswith("error: the package 'api' beside Tuner")
+    assert done.stderr.startswith("error: the package 'api' next to Tuner")
     assert str(foreign) in done.stderr
     assert done.stderr.count("\n") == 1
 

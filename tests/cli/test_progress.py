@@ -115,7 +115,7 @@ def test_a_terminal_shows_the_bar_the_pace_the_best_and_the_dashboard() -> None:
         assert "best valid_loss 0.08123 by trial 7: muon lr=0.0213 batch_size=32" in lines[2]
         assert lines[-1].rstrip() == "http://127.0.0.1:8700/studies/demo"
         progress.away("no server at http://x: connection refused")
-        assert "connection refused (trying again)" in drawn(progress)
+        assert "connection refused (retrying)" in drawn(progress)
         progress.away(None)
         assert "connection refused" not in drawn(progress)
 
