@@ -169,7 +169,7 @@ def test_delete_wants_a_yes(tuner: Run, server: FakeServer) -> None:
     server.set("/api/v1/studies/demo", answer(study()))
     server.set("/api/v1/studies/demo", (204, "", b""), "DELETE")
     result = tuner("delete", "demo")
-    assert (result.exit_code, result.stderr) == (2, "error: deleting demo needs --yes where nobody can be asked\n")
+    assert (result.exit_code, result.stderr) == (2, "error: deleting demo needs --yes without a terminal for the confirmation\n")
     assert [method for method, *_ in server.asked] == ["GET"]
     assert tuner("delete", "demo", "--yes").stderr == "deleted demo\n"
     assert [method for method, *_ in server.asked] == ["GET", "DELETE"]

@@ -78,13 +78,13 @@ def test_what_a_reproducible_study_waits_for_is_said_once(monkeypatch: pytest.Mo
     with Progress(out, "http://x") as progress:
         progress.follow([view(2), waiting, waiting])
     lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert [("waits for a worker that runs program abc" in line) for line in lines] == [False, True]
+    assert [("waiting for a worker that runs program abc" in line) for line in lines] == [False, True]
     assert "94 % of the slots used" in lines[1]
     on_screen = Progress(terminal(), "http://x")
     with on_screen:
         on_screen.follow([waiting])
         text = drawn(on_screen)
-    assert text.count("waits for a worker that runs program abc; b: width 8") == 1 and "94 % of the slots used" in text
+    assert text.count("waiting for a worker that runs program abc; b: width 8") == 1 and "94 % of the slots used" in text
 
 
 def drawn(progress: Progress, width: int = 80) -> str:
@@ -131,7 +131,7 @@ def test_a_pipe_gets_plain_lines_when_trials_end_and_a_last_one(monkeypatch: pyt
     lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert [line.split(",")[0] for line in lines] == [
         *("demo running: 0/10 trials", "demo running: 1/10 trials", "demo completed: 10/10 trials"),
-        *("no server at http://x (trying again)", "the server is back"),
+        *("no server at http://x (retrying)", "the server is back"),
     ]
     assert "best valid_loss 0.08123 by trial 7" in lines[2]
     assert not any("\x1b" in line for line in lines)

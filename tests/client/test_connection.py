@@ -90,7 +90,7 @@ def test_nobody_listens() -> None:
 def test_a_listener_that_never_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with Client(url, timeout_s=0.1) as waiting, pytest.raises(Unreachable, match=f"no answer from {url}"):
+        with Client(url, timeout_s=0.1) as waiting, pytest.raises(Unreachable, match=f"no response from {url}"):
             waiting.health()
 
 

@@ -53,7 +53,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
     ("damage", "message"),
     [
         (lambda folder: (folder / LABELS).unlink(), "lacks the file t10k-labels-idx1-ubyte"),
-        (change(IMAGES, lambda b: b"\x1f\x8b" + b[2:]), "begins with 1f 8b 08 03; expected is 00 00 08"),
+        (change(IMAGES, lambda b: b"\x1f\x8b" + b[2:]), "begins with 1f 8b 08 03; expected 00 00 08"),
         (change(IMAGES, lambda b: b[:2] + b"\x0d" + b[3:]), "begins with 00 00 0d 03"),
         (change(IMAGES, lambda b: b""), "begins with nothing"),
         (change(IMAGES, lambda b: b[:9]), "ends within its header: it has 9 bytes; expected at least 16"),
