@@ -65,7 +65,7 @@ def test_nobody_there_is_one_line_and_code_3(tuner: Run) -> None:
 @pytest.mark.parametrize(
     ("sent", "code", "line"),
     [
-        (problem(404, "tuner:not-found", "there is no study 'demo'"), 1, "error: there is no study 'demo'"),
+        (problem(404, "tuner:not-found", "no study 'demo'"), 1, "error: no study 'demo'"),
         (problem(409, "tuner:conflict", "the study has ended"), 1, "error: the study has ended"),
         (
             problem(401, "tuner:not-allowed", "a token is required"),
@@ -169,7 +169,10 @@ def test_delete_wants_a_yes(tuner: Run, server: FakeServer) -> None:
     server.set("/api/v1/studies/demo", answer(study()))
     server.set("/api/v1/studies/demo", (204, "", b""), "DELETE")
     result = tuner("delete", "demo")
-    assert (result.exit_code, result.stderr) == (2, "error: deleting demo needs --yes without a terminal for the confirmation\n")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: deleting demo needs --yes without a terminal\n",
+    )
     assert [method for method, *_ in server.asked] == ["GET"]
     assert tuner("delete", "demo", "--yes").stderr == "deleted demo\n"
     assert [method for method, *_ in server.asked] == ["GET", "DELETE"]

@@ -84,7 +84,9 @@ def test_what_a_reproducible_study_waits_for_is_said_once(monkeypatch: pytest.Mo
     with on_screen:
         on_screen.follow([waiting])
         text = drawn(on_screen)
-    assert text.count("waiting for a worker that runs program abc; b: width 8") == 1 and "94 % of the slots used" in text
+    assert (
+        text.count("waiting for a worker that runs program abc; b: width 8") == 1 and "94 % of the slots used" in text
+    )
 
 
 def drawn(progress: Progress, width: int = 80) -> str:

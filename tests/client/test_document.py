@@ -72,7 +72,10 @@ def test_json_with_tabs_is_read_as_json() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [('{"a": 1,\n"b" 2}', "s.json:2: Expecting ':' delimiter"), ('{"a": 1, "a": 2}', "s.json: the key 'a' is repeated")],
+    [
+        ('{"a": 1,\n"b" 2}', "s.json:2: Expecting ':' delimiter"),
+        ('{"a": 1, "a": 2}', "s.json: the key 'a' is repeated"),
+    ],
 )
 def test_faults_in_json(text: str, message: str) -> None:
     with pytest.raises(InvalidInput) as caught:

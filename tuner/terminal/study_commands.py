@@ -121,7 +121,7 @@ def delete(
         if not yes:
             view = client.study(study)
             if not sys.stdin.isatty():
-                raise InvalidInput(f"deleting {view.name} needs --yes without a terminal for the confirmation")
+                raise InvalidInput(f"deleting {view.name} needs --yes without a terminal")
             typer.confirm(f"Delete {view.name} with {sum(view.counts.values())} trials?", abort=True, err=True)
         client.delete(study)
     messages().print(f"deleted {study}", markup=False)
