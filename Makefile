@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .PHONY: help install demo serve test check format bench catalogue clean
 
-# The first of these that is new enough (a name on PATH may be a version manager's empty shell).
+# The first of these that is new enough (a name on PATH may be a version manager's stub).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(NEW_ENOUGH)' 2> /dev/null && echo $$python && break; done)

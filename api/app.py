@@ -24,10 +24,10 @@ THREADS = 32
 
 
 def open_database(settings: Settings) -> Database:
-    """Open the database and bring it to the newest schema.
+    """Open the database and upgrade it to the newest schema.
 
     Raises:
-        DatabaseUnusable: it cannot be opened or written.
+        DatabaseUnusable: the database cannot be opened or written.
     """
     database = Database(settings.url, readers=THREADS + 8, synchronous=settings.sqlite_synchronous)
     upgrade(database)
@@ -35,7 +35,7 @@ def open_database(settings: Settings) -> Database:
 
 
 def create_app(settings: Settings, database: Database) -> FastAPI:
-    """Build the app; it closes the database when it ends."""
+    """Build the app; the app closes the database at shutdown."""
     streams: list[object] = []
     metrics = Metrics(database, lease_s=settings.lease_s, event_streams=lambda: len(streams))
 
@@ -51,7 +51,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         finally:
             server.hub.close()
             server.asker.close()
-            await asyncio.wait([conducting])  # what it died of is for `serve` to say
+            await asyncio.wait([conducting])  # `serve` reports its exception, if any
             database.close()
 
     app = FastAPI(

@@ -1,4 +1,4 @@
-"""Files of the checkpoint store as answers: streamed from a folder, fetched whole from a remote store."""
+"""Responses that send files of the checkpoint store: streamed from a folder, fetched whole from a remote store."""
 
 from fastapi.responses import FileResponse, Response
 
@@ -8,7 +8,7 @@ BYTES = "application/octet-stream"
 
 
 def download(store: Store, path: str, *, filename: str, digest: str) -> Response:
-    """Answer with a file, its SHA-256 as the ETag. Raises `NotFound` when it is gone."""
+    """Send a file, with its SHA-256 as the ETag. Raises `NotFound` if the file is gone."""
     headers = {"ETag": f'"{digest}"'}
     if isinstance(store, FolderStore):
         return FileResponse(store.existing(path), media_type=BYTES, filename=filename, headers=headers)

@@ -1,8 +1,8 @@
-"""What the server says of itself to Prometheus.
+"""The server's metrics for Prometheus.
 
-Whatever the database knows is read from it at scrape time, in one snapshot, so that a gauge cannot drift from the
-truth, however many servers share the database. What only this process knows (requests, syncs, how long the sampler
-took) is counted here. Each app has a registry of its own.
+Values that are in the database are read from it at scrape time, in one snapshot, so that a gauge cannot drift from the
+truth, however many servers share the database. Values that only this process knows (requests, syncs, sampler times) are
+counted here. Each app has its own registry.
 """
 
 import time
@@ -19,23 +19,23 @@ from storage.database import Database
 from tuner.study.states import StudyState, TrialState
 
 SHOWN_AFTER_END_S = 3600.0
-"""Per-study series end so long after their study: a database of years must not become a million series."""
+"""How long per-study series outlive their study: years of studies must not add up to a million series."""
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ASK_BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 class Metrics:
-    """The registry of one app and what is counted in this process."""
+    """The registry of one app and the counters of this process."""
 
     def __init__(self, database: Database, *, lease_s: float, event_streams: Callable[[], int]) -> None:
-        """`event_streams` says how many event streams are open."""
+        """`event_streams` returns the number of open event streams."""
         self.registry = CollectorRegistry()
         own = self.registry
         self.syncs = Counter("tuner_syncs", "Syncs of workers handled by this server.", registry=own)
-        self.reports = Counter("tuner_reports", "Rows of curves received by this server.", registry=own)
+        self.reports = Counter("tuner_reports", "Curve rows received by this server.", registry=own)
         self.ask = Histogram(
             "tuner_sampler_ask_seconds",
-            "Time in which the sampler answered a request for configurations.",
+            "Time the sampler took to answer a request for configurations.",
             ["method"],
             buckets=ASK_BUCKETS_S,
             registry=own,
@@ -45,12 +45,12 @@ class Metrics:
         )
         self.latency = Histogram(
             "tuner_http_request_seconds",
-            "Time until an answer began.",
+            "Time until the response began.",
             ["method", "route"],
             buckets=REQUEST_BUCKETS_S,
             registry=own,
         )
-        streams = Gauge("tuner_event_streams", "Browsers and clients that follow a study on this server.", registry=own)
+        streams = Gauge("tuner_event_streams", "Browsers and clients following a study on this server.", registry=own)
         streams.set_function(lambda: float(event_streams()))
         own.register(DatabaseCollector(database, lease_s))
 
@@ -67,7 +67,7 @@ class DatabaseCollector(Collector):
         self._lease_s = lease_s
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Name nothing beforehand: registering must not read the database."""
+        """Declare no metrics in advance: registering must not read the database."""
         return []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -85,7 +85,7 @@ class DatabaseCollector(Collector):
             family.add_metric([state], by_state.get(state, 0))
         yield family
         trials = GaugeMetricFamily(
-            "tuner_trials", "Trials by study and state, of live and lately ended studies.", labels=["study", "state"]
+            "tuner_trials", "Trials by study and state, of live and recently ended studies.", labels=["study", "state"]
         )
         slots = GaugeMetricFamily(
             "tuner_slot_utilisation_ratio",
@@ -100,20 +100,20 @@ class DatabaseCollector(Collector):
                 slots.add_metric([name], found.slot_utilisation)
         yield trials
         yield slots
-        yield GaugeMetricFamily("tuner_workers_alive", "Worker sessions heard within one lease.", value=alive)
+        yield GaugeMetricFamily("tuner_workers_alive", "Worker sessions that synced within one lease.", value=alive)
         yield GaugeMetricFamily("tuner_leases", "Attempts that workers hold a lease on.", value=leases)
-        yield GaugeMetricFamily("tuner_queue_trials", "Trials that wait for a worker, of all studies.", value=queued)
+        yield GaugeMetricFamily("tuner_queue_trials", "Trials waiting for a worker, over all studies.", value=queued)
 
 
 class Watcher:
-    """Counts requests and times them until the answer begins, so that a stream's length says nothing of the server.
+    """Counts requests and times them until the response begins, so that the length of a stream does not count.
 
-    Outermost: what the gate refuses is counted, under the route `none`, as is every path that no route has; a label
-    never holds what a caller wrote.
+    It is the outermost middleware: requests that the gate rejects are counted under the route `none`, as is every path
+    without a route; a label never contains text from a caller.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, prefix: str) -> None:
-        """`prefix` is where the API's routers are mounted: a route knows its own part of the path only."""
+        """`prefix` is where the API's routers are mounted: a route knows only its own part of the path."""
         self._app = app
         self._metrics = metrics
         self._prefix = prefix
@@ -134,7 +134,7 @@ class Watcher:
                 self._note(method, scope, str(message["status"]), begun)
             await send(message)
 
-        status = "gone"  # the caller left before the answer
+        status = "gone"  # the caller disconnected before the response
         try:
             await self._app(scope, receive, heard)
         except Exception:

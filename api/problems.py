@@ -34,7 +34,7 @@ def problem(status: int, kind: str, detail: str, faults: tuple[Fault, ...] = ())
 
 
 def install(app: FastAPI) -> None:
-    """Make every error leave as a problem document."""
+    """Return every error as a problem document."""
 
     @app.exception_handler(TunerError)
     async def _ours(request: Request, error: TunerError) -> JSONResponse:
@@ -53,8 +53,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        # The traceback goes to the log by Starlette itself.
-        return problem(500, "tuner:error", "the server failed on this request; its log has the traceback")
+        # Starlette itself logs the traceback.
+        return problem(500, "tuner:error", "the server failed on this request; see its log for the traceback")
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -1,11 +1,11 @@
-"""Who may ask what, decided before any route runs.
+"""Access control, applied before any route runs.
 
-- Host must be one of ours: another name pointing at 127.0.0.1 is a rebinding page.
+- Host must be one of ours: another name that points at 127.0.0.1 is a DNS rebinding attack.
 - Unsafe methods must not come from a page of another origin (Origin, Sec-Fetch-Site).
-- With a token set, the API and /metrics answer only its bearer, or the cookie that the login page gave for it.
-- Bodies are bounded; every answer carries the content security policy.
+- If a token is set, the API and /metrics require it as a bearer token, or the cookie that the login page issued for it.
+- Body sizes are limited; every response carries the content security policy.
 
-Plain ASGI, because a streaming response must pass through unbuffered.
+This is plain ASGI because a streaming response must pass through unbuffered.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class Gate:
         self._token = settings.token.get_secret_value() if settings.token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check a request, and dress its answer."""
+        """Check a request, and add headers to its response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -71,13 +71,13 @@ class Gate:
         path = scope["path"]
         if self._token is not None and path.startswith(GUARDED) and path not in PUBLIC:
             if not self._authorised(headers):
-                return 401, "a token is needed: `Authorization: Bearer TOKEN`, or log in on the dashboard"
+                return 401, "a token is required: `Authorization: Bearer TOKEN`, or log in on the dashboard"
         return None
 
     def _host_allowed(self, host: str) -> bool:
         name = urlsplit(f"//{host}").hostname or ""
         allowed = {*LOOPBACK, self._settings.host, *self._settings.allowed_hosts}
-        # Listening everywhere, the server cannot know its own names; its token then protects it.
+        # A server that listens on all addresses cannot know its own names; its token protects it.
         return name in allowed or self._settings.host in ("0.0.0.0", "::")
 
     def _foreign(self, headers: Headers, host: str) -> str | None:
@@ -98,7 +98,7 @@ class Gate:
         return cookie is not None and hmac.compare_digest(cookie.value, cookie_value(self._token))
 
     def _bounded(self, receive: Receive) -> Receive:
-        """Stop a body without a length that grows too large."""
+        """Reject a body without a declared length once it grows too large."""
         seen = 0
 
         async def bounded() -> Message:

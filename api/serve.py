@@ -1,6 +1,6 @@
-"""Running the server: one process, with local workers beside it, stopped in order.
+"""Running the server: one process plus local workers, shut down in order.
 
-On SIGINT or SIGTERM the workers go first (they hand their trials back), then event streams are closed and the server
+On SIGINT or SIGTERM the workers stop first (they return their trials), then event streams are closed and the server
 ends; all within five seconds.
 """
 
@@ -28,10 +28,10 @@ class CannotServe(TunerError):
 
 
 def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> int:
-    """Serve until a signal comes; `ready` is called with the server's URL once it answers.
+    """Serve until a signal arrives; `ready` is called with the server's URL once it responds.
 
     Raises:
-        CannotServe: the port is taken or the address is not ours.
+        CannotServe: the port is in use or the address is not available.
         DatabaseUnusable: the database cannot be opened.
     """
     settings.check()
@@ -87,7 +87,7 @@ async def _run(
         await asyncio.sleep(0.02)
     if serving.done():
         await serving
-        raise CannotServe("the server could not start; the log above says why")
+        raise CannotServe("the server could not start; see the log above")
     token = settings.token.get_secret_value() if settings.token else None
     workers = _local_workers(settings, url, token) if settings.local_workers else None
     if workers is not None:
@@ -131,6 +131,6 @@ def _listen(settings: Settings) -> socket.socket:
         reason = (error.strerror or str(error)).lower()
         raise CannotServe(
             f"cannot listen on {settings.host}:{settings.port}: {reason}; choose another with --port, "
-            "or stop what uses it"
+            "or stop the process that uses it"
         ) from error
     return listener

@@ -1,6 +1,6 @@
 """The server's settings: environment variables `TUNER_...`, or flags of `tuner serve`.
 
-A mistyped variable is refused: a setting that silently does nothing is worse than an error.
+A mistyped variable is rejected: a setting that silently does nothing is worse than an error.
 """
 
 import difflib
@@ -26,24 +26,24 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TUNER_", frozen=True, extra="forbid")
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: int = Field(default=8700, ge=0, le=65535, description="0 takes a free one")
+    port: int = Field(default=8700, ge=0, le=65535, description="0 picks a free port")
     data_dir: Path = Field(default=Path("var"), description="database and logs")
     database_url: str | None = Field(default=None, description="default: SQLite in data_dir")
     sqlite_synchronous: Literal["NORMAL", "FULL"] = Field(default="NORMAL", description="FULL survives a power cut")
     token: SecretStr | None = Field(default=None, description="shared bearer token; required off loopback")
-    allowed_hosts: list[str] = Field(default_factory=list, description="further names by which the server is reached")
-    local_workers: bool = Field(default=True, description="start a worker per GPU, else one for the CPU")
+    allowed_hosts: list[str] = Field(default_factory=list, description="additional host names of the server")
+    local_workers: bool = Field(default=True, description="start a worker per GPU, or one for the CPU")
     workloads: list[str] = Field(default_factory=list, description="files or modules for the local workers")
     width: int = Field(default=32, ge=1, le=4096, description="slots of a local worker's stack")
     lease_s: float = Field(default=15.0, ge=1.0, le=3600.0, description="seconds without a sync until a lease is lost")
-    log_form: Literal["text", "json"] = Field(default="text", description="how log lines look")
+    log_form: Literal["text", "json"] = Field(default="text", description="format of log lines")
     checkpoints: str | None = Field(default=None, description="directory or URL that all workers see; see store_root")
     checkpoint_every_s: float = Field(default=10.0, ge=0.1, le=86400.0, description="between checkpoints of a trial")
     hang_s: float = Field(
-        default=300.0, ge=1.0, le=86400.0, description="silence of a device process until it is ended"
+        default=300.0, ge=1.0, le=86400.0, description="seconds without a tick until a device process is terminated"
     )
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="largest request body")
-    max_event_streams: int = Field(default=200, ge=1, description="browsers that may follow studies at a time")
+    max_event_streams: int = Field(default=200, ge=1, description="most event streams open at a time")
 
     @field_validator("checkpoints", mode="before")
     @classmethod
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     @classmethod
     def _token_is_long_enough(cls, token: SecretStr | None) -> SecretStr | None:
         if token is not None and len(token.get_secret_value()) < 16:
-            raise ValueError("a token has 16 characters or more")
+            raise ValueError("a token needs 16 characters or more")
         return token
 
     @property
@@ -64,7 +64,7 @@ class Settings(BaseSettings):
 
     @property
     def store_root(self) -> str:
-        """Where checkpoints lie: the directory or URL named, or a directory in `data_dir`, which local workers see."""
+        """The checkpoint store: the configured directory or URL, or a directory in `data_dir` for local workers."""
         return absolute_root(self.checkpoints or str(self.data_dir / "checkpoints"))
 
     @property
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         return self.host in LOOPBACK
 
     def check(self) -> None:
-        """Raise `InvalidInput` for combinations that must not start."""
+        """Raise `InvalidInput` for combinations with which the server must not start."""
         if not self.on_loopback and self.token is None:
             raise InvalidInput(
                 f"host is {self.host!r}, which other machines can reach; set TUNER_TOKEN (16 characters or more) "
@@ -82,7 +82,7 @@ class Settings(BaseSettings):
 
 
 def check_environment(environment: Mapping[str, str] = os.environ) -> None:
-    """Raise `InvalidInput` for `TUNER_...` variables that nothing reads."""
+    """Raise `InvalidInput` for `TUNER_...` variables that are not read anywhere."""
     known = [f"TUNER_{name.upper()}" for name in Settings.model_fields] + list(READ_ELSEWHERE)
     faults = []
     for name in environment:

@@ -1,4 +1,4 @@
-"""What the routes work with, made once per app."""
+"""The objects that the routes use, created once per app."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -21,7 +21,7 @@ from tuner.store import Store, open_store
 
 @dataclass(frozen=True)
 class Server:
-    """Everything that one server process is made of."""
+    """The components of one server process."""
 
     settings: Settings
     database: Database

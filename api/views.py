@@ -1,4 +1,4 @@
-"""From stored values to what the API shows."""
+"""Conversion of stored values to API views."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ from tuner.wire.views import StudyDetail, StudyView, TrialView, WorkerView
 
 
 def bare_trial_views(study: StudyRecord, records: Sequence[TrialRecord]) -> list[TrialView]:
-    """Show trials without asking who runs them: for figures, which take all of a study."""
+    """Show trials without looking up who runs them: for figures, which use all trials of a study."""
     return [_trial_view(study, record, None, {}) for record in records]
 
 
@@ -109,7 +109,7 @@ def _study_fields(
 
 
 def _waits_for(session: Session, study: StudyRecord, progress: Progress | None) -> str | None:
-    """Say what a reproducible study waits for while it has trials to run and nobody runs any."""
+    """Describe what a reproducible study waits for when it has trials to run but none is running."""
     counts = progress.counts if progress else {}
     stuck = counts.get(TrialState.QUEUED, 0) > 0 and counts.get(TrialState.RUNNING, 0) == 0
     if study.state != StudyState.RUNNING or study.program is None or not stuck:
@@ -121,7 +121,7 @@ def _waits_for(session: Session, study: StudyRecord, progress: Progress | None) 
 
 
 def worker_view(worker: WorkerRecord, *, held: int, now: datetime, lease_s: float) -> WorkerView:
-    """Show a worker session. A session without leases that is no longer heard is gone."""
+    """Show a worker session. A session without leases that no longer syncs is gone."""
     silent = now - worker.last_seen > timedelta(seconds=lease_s)
     state = ("lost" if held else "gone") if silent else ("busy" if held else "idle")
     return WorkerView.model_validate(

@@ -1,7 +1,7 @@
-"""Queries on checkpoints: where the state of a running trial, or the weights of an ended one, lies in the store.
+"""Queries on checkpoints: where the state of a running trial, or the weights of an ended one, is in the store.
 
-A row is usable while the curve up to its step is whole: no later attempt began before it. Rows outlive their file's
-usefulness only until the next retention round, which deletes the file first and the row after it.
+A row is usable as long as the curve up to its step is complete: no later attempt began before that step. Rows that are
+no longer useful stay until the next retention round, which deletes the file first and then the row.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -34,11 +34,6 @@ class CheckpointRecord:
     def key(self) -> tuple[int, int]:
         """(trial id, step): what a row is found by."""
         return self.trial_id, self.step
-
-    @property
-    def is_weights(self) -> bool:
-        """Whether it holds the weights of an ended trial, not the state of a running one."""
-        return self.path.endswith(WEIGHTS)
 
 
 def _record(row: t.Checkpoint) -> CheckpointRecord:
@@ -98,7 +93,7 @@ def known(session: Session, *, paths: Collection[str]) -> set[str]:
 
 
 def superseded(session: Session) -> list[CheckpointRecord]:
-    """List states that no trial will resume from: of an ended trial, or older than another one of theirs."""
+    """List states that no trial will resume from: those of ended trials, and those superseded by a newer one."""
     newer = aliased(t.Checkpoint)
     is_older = exists().where(
         newer.trial_id == t.Checkpoint.trial_id,
@@ -135,7 +130,7 @@ def paths(session: Session, *, study_id: int | None = None) -> list[str]:
 
 
 def forget(session: Session, *, records: Iterable[CheckpointRecord]) -> None:
-    """Delete rows, each only while it still names the same file."""
+    """Delete rows, each only if it still refers to the same file."""
     for record in records:
         session.execute(
             delete(t.Checkpoint).where(

@@ -1,6 +1,6 @@
 """Column types: UTC times, and metrics that may be NaN or infinite.
 
-SQLite stores NaN as NULL and PostgreSQL's JSON refuses it, so non-finite metrics are written by name.
+SQLite stores NaN as NULL and PostgreSQL's JSON rejects it, so non-finite metrics are written by name.
 """
 
 import math
@@ -13,22 +13,22 @@ from sqlalchemy.types import TypeDecorator
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """An aware UTC time; databases without zones store it bare."""
+    """A timezone-aware UTC time; databases without time zones store it without one."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive times and convert the rest to UTC."""
+        """Reject naive times and convert all others to UTC."""
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError(f"a time without zone: {value}")
+            raise ValueError(f"a time without a time zone: {value}")
         utc = value.astimezone(UTC)
         return utc if dialect.name == "postgresql" else utc.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give back an aware time."""
+        """Return a timezone-aware time."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

@@ -2,7 +2,7 @@
 
 SQLite gets one write engine, whose transactions begin IMMEDIATE under a process-wide lock, and a separate read engine:
 its default (deferred) transactions let two writers read the same count and both insert. PostgreSQL uses one engine.
-`synchronous=NORMAL` survives a killed process; a power cut may lose the last moments, `FULL` does not.
+`synchronous=NORMAL` survives a killed process, but a power cut may lose the last moments; `FULL` survives both.
 """
 
 import threading
@@ -59,7 +59,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction; on SQLite the only one at a time."""
+        """One write transaction; on SQLite only one runs at a time."""
         if not self.is_sqlite:
             with self._write_sessions.begin() as session:
                 yield session
@@ -68,7 +68,7 @@ class Database:
             yield session
 
     def now(self, session: Session) -> datetime:
-        """The clock that leases go by: the database's own where several servers may share it."""
+        """The clock used for leases: the database's own if several servers may share it."""
         if self.is_sqlite:
             return datetime.now(UTC)
         now: datetime = session.execute(text("select now()")).scalar_one()
@@ -82,7 +82,7 @@ class Database:
 
 @contextmanager
 def _plain_errors(url: str) -> Iterator[None]:
-    """Turn a full disk or a read-only file into one line that says so."""
+    """Turn a full disk or a read-only file into a one-line error."""
     try:
         yield
     except OperationalError as error:
@@ -97,7 +97,7 @@ def _sqlite_engine(url: str, *, begin: str, pool: int, synchronous: str) -> Engi
         url,
         pool_size=pool,
         max_overflow=0,
-        # None switches off the driver's own BEGIN, so that ours below is the only one.
+        # None disables the driver's own BEGIN, so that ours below is the only one.
         connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 30},
     )
 

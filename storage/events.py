@@ -1,7 +1,7 @@
 """Queries on events: changes of state, numbered by their study's revision.
 
-`append` must be the last statement of its transaction: the revision is then handed out in commit order, and a reader
-who has seen revision r has seen all before it.
+`append` must be the last statement of its transaction: revisions are then assigned in commit order, and a reader who
+has seen revision r has seen all earlier ones.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def append(session: Session, *, changes: Sequence[Change], now: datetime) -> Non
             .values(revision=t.Study.revision + len(own))
             .returning(t.Study.revision)
         ).scalar_one_or_none()
-        if last is None:  # the study was deleted meanwhile, and its events with it
+        if last is None:  # the study has been deleted meanwhile, with its events
             continue
         session.execute(
             insert(t.Event),

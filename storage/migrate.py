@@ -1,4 +1,4 @@
-"""Bringing a database to the newest schema, with alembic under our own version-table name."""
+"""Upgrading a database to the newest schema, with alembic and our own version-table name."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def alembic_config(database: Database) -> Config:
 
 
 def upgrade(database: Database) -> None:
-    """Create or upgrade the schema; nothing happens when it is the newest."""
+    """Create or upgrade the schema; does nothing if it is up to date."""
     try:
         command.upgrade(alembic_config(database), "head")
     except DatabaseError as error:

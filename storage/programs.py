@@ -1,8 +1,8 @@
 """Queries on the programs of reproducible studies: each is pinned to the program of its first attempt.
 
-Until it is pinned, one device at a time has a lease of the study, and one only; the caller's transaction holds the
-study's row meanwhile. A program under which nothing was learnt (its stack was given up before any report) may be
-unpinned again.
+Until a study is pinned, only one device at a time has a lease on it, and only one lease; the caller's transaction locks
+the study's row meanwhile. A program without any results (its stack was dropped before any report) may be unpinned
+again.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,7 +18,7 @@ from tuner.study.states import StudyState, TrialState
 
 
 def pin(session: Session, *, study_id: int, program: Mapping[str, Scalar | None]) -> bool:
-    """Make a program the study's; False when it has one."""
+    """Pin the study to a program; False if it is already pinned."""
     moved = session.execute(
         update(t.Study)
         .where(t.Study.id == study_id, t.Study.program.is_(None))
@@ -29,7 +29,7 @@ def pin(session: Session, *, study_id: int, program: Mapping[str, Scalar | None]
 
 
 def unpin(session: Session, *, study_id: int) -> bool:
-    """Free a study from its program when no live attempt runs it and no trial reported anything; say whether."""
+    """Unpin a study if no live attempt runs its program and no trial has reported anything; return whether it was."""
     own = t.Trial.study_id == study_id
     live = select(t.Attempt.trial_id).join(t.Trial).where(own, t.Attempt.outcome.is_(None), _started())
     told = select(t.Report.trial_id).join(t.Trial, t.Trial.id == t.Report.trial_id).where(own)
@@ -44,11 +44,11 @@ def unpin(session: Session, *, study_id: int) -> bool:
 
 
 def on_trial(session: Session, *, worker_id: int, device: str, declines: Collection[str] = ()) -> dict[int, int]:
-    """Say of which reproducible studies a device may have only so many leases now: (study id: how many more).
+    """Return how many more leases a device may have now, by study id, for reproducible studies with a limit.
 
-    A device that has shown that it runs the study's program may have any number; another one may have one lease, to
-    show it, and none while the study has no program and another device is about to give it one. `declines` are
-    fingerprints of programs that it does not run.
+    A device that has shown that it runs the study's program may have any number of leases. Any other device may have
+    one, to show it; or none while the study has no program and another device is about to determine it. `declines` are
+    fingerprints of programs that the device does not run.
     """
     query = select(t.Study.id, t.Study.program).where(
         t.Study.state == StudyState.RUNNING, t.Study.document["reproducible"].as_boolean().is_(True)
@@ -70,7 +70,7 @@ def on_trial(session: Session, *, worker_id: int, device: str, declines: Collect
 
 
 def last_decline(session: Session, *, study_id: int) -> tuple[str, str] | None:
-    """Name the worker that gave back a trial of a study last because it runs another program, and what it said."""
+    """Return the last worker that returned a trial of a study because it runs another program, and its message."""
     query = (
         select(t.Worker.name, t.Attempt.error)
         .join(t.Worker, t.Worker.id == t.Attempt.worker_id)
@@ -84,5 +84,5 @@ def last_decline(session: Session, *, study_id: int) -> tuple[str, str] | None:
 
 
 def _started() -> Any:
-    """Whether an attempt has entered a stack."""
+    """Return whether an attempt has entered a stack."""
     return t.Attempt.fingerprint.is_not(None)

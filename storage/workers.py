@@ -40,7 +40,7 @@ def register(
     version: str,
     now: datetime,
 ) -> int:
-    """Store a session and return its id; a session that asks again keeps its id."""
+    """Store a session and return its id; a session that registers again keeps its id."""
     row = session.scalars(select(t.Worker).where(t.Worker.session == worker_session)).one_or_none()
     if row is None:
         row = t.Worker(session=worker_session, first_seen=now, seq=-1)
@@ -54,7 +54,7 @@ def get(session: Session, *, worker_id: int, worker_session: str) -> WorkerRecor
     """Find a worker by id and session.
 
     Raises:
-        NotFound: there is no such worker session; it must register again.
+        NotFound: no such worker session exists; it must register again.
     """
     row = session.get(t.Worker, worker_id)
     if row is None or row.session != worker_session:
@@ -63,7 +63,7 @@ def get(session: Session, *, worker_id: int, worker_session: str) -> WorkerRecor
 
 
 def seen(session: Session, *, worker_id: int, seq: int, now: datetime) -> bool:
-    """Note a sync; False when a later one was seen already (only `last_seen` moves then)."""
+    """Record a sync; False if a later one was already seen (then only `last_seen` is updated)."""
     newer = session.execute(
         update(t.Worker)
         .where(t.Worker.id == worker_id, t.Worker.seq < seq)
@@ -81,17 +81,17 @@ def by_ids(session: Session, *, ids: set[int]) -> dict[int, WorkerRecord]:
 
 
 def recent(session: Session, *, limit: int = 200) -> list[WorkerRecord]:
-    """List worker sessions, the latest seen first."""
+    """List worker sessions, most recently seen first."""
     return [_record(row) for row in session.scalars(select(t.Worker).order_by(t.Worker.last_seen.desc()).limit(limit))]
 
 
 def count_seen_since(session: Session, *, since: datetime) -> int:
-    """Count the worker sessions that were heard after a time."""
+    """Count the worker sessions that synced after a given time."""
     return session.execute(select(func.count()).where(t.Worker.last_seen >= since)).scalar_one()
 
 
 def workload_names(session: Session) -> dict[str, str]:
-    """Name every workload that some worker ever registered, with its description."""
+    """Return every workload that any worker ever registered, with its description."""
     found: dict[str, str] = {}
     for workloads in session.scalars(select(t.Worker.workloads).order_by(t.Worker.id)):
         found.update({w["name"]: w.get("description", "") for w in workloads})

@@ -1,4 +1,4 @@
-"""Tuner: finds how to train your network, and says how sure it is.
+"""Tuner: works out how to train your network, and how certain the answer is.
 
 The public names (`workload`, `Task`, `Client`) are loaded on first use, so that the server can import
 `tuner.study` without torch and a worker can import the engine without the server's libraries.

@@ -1,8 +1,8 @@
 """The `tuner` command: composition root, and the only module of tuner that may import `api`.
 
 Invariants:
-- Exit codes: 0 done, 1 the operation failed, 2 wrong usage or invalid input, 3 no server there, 130 Ctrl-C.
-- An error that is not a defect is one clear line on standard error (a line per fault), never a traceback.
+- Exit codes: 0 success, 1 the operation failed, 2 wrong usage or invalid input, 3 no server reachable, 130 Ctrl-C.
+- An error that is not a bug is one clear line on standard error (a line per fault), never a traceback.
 - `--json` prints the API's own JSON on standard output and nothing else.
 - Heavy modules are imported inside the commands that need them, so that `tuner --help` answers at once.
 """
@@ -33,7 +33,7 @@ class ErrorBoundary(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # the reader of a pipe has gone: typer ends the command without a word
+        except BrokenPipeError:  # the reader of a pipe has closed it: typer ends the command silently
             raise
         except (TunerError, OSError) as error:
             raise typer.Exit(report(error)) from error
@@ -55,7 +55,7 @@ def report(error: TunerError | OSError) -> int:
 
 app = typer.Typer(
     cls=ErrorBoundary,
-    help="Find how to train your network: optimizer, learning rate, schedule and batch size.",
+    help="Work out how to train your network: optimizer, learning rate, schedule and batch size.",
     epilog="Try it: tuner demo",
     no_args_is_help=True,
     add_completion=False,
@@ -84,7 +84,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -99,12 +101,12 @@ def demo(
     port: Port = None,
     data_dir: DataDir = None,
     width: Width = None,
-    exits: Annotated[bool, typer.Option("--exit", help="End after the study instead of serving on.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print the demo's study document and end.")] = False,
+    exits: Annotated[bool, typer.Option("--exit", help="Exit after the study instead of continuing to serve.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the demo's study document and exit.")] = False,
 ) -> None:
-    """Run a real study on a server of its own, and show what it found.
+    """Run a real study on its own server, and show the results.
 
-    Trains 64 small networks with five optimizers on this machine. Ctrl-C stops all that it started; nothing is lost.
+    Trains 64 small networks with five optimizers on this machine. Ctrl-C stops everything it started; nothing is lost.
 
     Examples:
       tuner demo
@@ -137,11 +139,11 @@ def serve(
     ] = None,
     width: Width = None,
     workloads: Workloads = None,
-    parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process has ended.")] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="Exit when this process has ended.")] = None,
 ) -> None:
     """Serve the API and the dashboard, with a worker on this machine.
 
-    Every option is also a TUNER_... variable (TUNER_PORT, TUNER_DATA_DIR, ...).
+    Every option is also an environment variable TUNER_... (TUNER_PORT, TUNER_DATA_DIR, ...).
 
     Examples:
       tuner serve
@@ -159,16 +161,16 @@ def serve(
         end_with(parent)
     from api.serve import serve as run_server
 
-    raise typer.Exit(run_server(settings, lambda url: typer.echo(f"serving at {url} (Ctrl-C ends it)", err=True)))
+    raise typer.Exit(run_server(settings, lambda url: typer.echo(f"serving at {url} (Ctrl-C to stop)", err=True)))
 
 
 @app.command(rich_help_panel=SERVING)
 def worker(
     server: Server = None,
     token: Token = None,
-    name: Annotated[str | None, typer.Option(help="A label for people (default: the machine's name).")] = None,
+    name: Annotated[str | None, typer.Option(help="A label shown to users (default: the machine's name).")] = None,
     device: Annotated[
-        list[str] | None, typer.Option(help="cpu, cuda:0, ...; may be repeated (default: all there are).")
+        list[str] | None, typer.Option(help="cpu, cuda:0, ...; may be repeated (default: all devices).")
     ] = None,
     width: Width = None,
     workloads: Workloads = None,
@@ -176,24 +178,29 @@ def worker(
         int | None, typer.Option(min=1, help="CPU threads per process (default: half the cores, at most 8).")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Processes per device (default: a probe's choice, else 1).")
+        int | None, typer.Option(min=1, max=256, help="Processes per device (default: a probe's choice, or 1).")
     ] = None,
     checkpoints: Annotated[
         str | None,
-        typer.Option(metavar="DIR|URL", envvar="TUNER_CHECKPOINTS", help="Checkpoints: the server's own store."),
+        typer.Option(metavar="DIR|URL", envvar="TUNER_CHECKPOINTS", help="Checkpoint store: the same as the server's."),
     ] = None,
     own_disk: Annotated[
-        bool, typer.Option("--own-disk", help="The store is a directory of this worker's own that nobody else sees.")
+        bool,
+        typer.Option("--own-disk", help="The store is this worker's own directory, which no other machine can read."),
     ] = False,
     checkpoint_every_s: Annotated[
         float | None,
-        typer.Option(min=0.1, envvar="TUNER_CHECKPOINT_EVERY_S", help="Seconds between a trial's (default: 10)."),
+        typer.Option(
+            min=0.1, envvar="TUNER_CHECKPOINT_EVERY_S", help="Seconds between a trial's checkpoints (default: 10)."
+        ),
     ] = None,
     hang_s: Annotated[
         float | None,
-        typer.Option(min=1.0, envvar="TUNER_HANG_S", help="Silence until training counts as hung (default: 300)."),
+        typer.Option(
+            min=1.0, envvar="TUNER_HANG_S", help="Seconds without a tick until training counts as hung (default: 300)."
+        ),
     ] = None,
-    parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process has ended.")] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="Exit when this process has ended.")] = None,
 ) -> None:
     """Train trials for a server, on this machine's devices.
 
@@ -230,16 +237,14 @@ app.command(rich_help_panel=SERVING)(probe_command.probe)
 
 
 def _check_api_lies_beside() -> None:
-    """`api` is a common name: make sure that it is Tuner's own, without running foreign code."""
+    """Check that `api` is Tuner's own package, without running foreign code: the name is a common one."""
     import tuner
 
     found = find_spec("api")
     own = Path(tuner.__file__).parent.parent / "api" / "__init__.py"
     if found is None or found.origin is None or not own.exists() or not own.samefile(found.origin):
         seen = "is not installed" if found is None else f"is another package, {found.origin or 'without a file'}"
-        raise TunerError(
-            f"the package 'api' beside Tuner ({own.parent}) {seen}; install Tuner in an environment of its own"
-        )
+        raise TunerError(f"the package 'api' next to Tuner ({own.parent}) {seen}; install Tuner in its own environment")
 
 
 def _settings(given: dict[str, Any]) -> "Settings":

@@ -7,7 +7,7 @@
     print(client.best(study.name).snippet)
 
 Every method raises the errors of `tuner.errors`: `NotFound`, `Conflict` (`NameTaken`), `InvalidInput` with every fault,
-`NotAllowed`, and `Unreachable` with one line that says what to do. A study is named by its name or its id.
+`NotAllowed`, and `Unreachable` with one line that says what to do. A study is given by its name or its id.
 """
 
 import os
@@ -45,9 +45,9 @@ V = TypeVar("V", bound=BaseModel)
 
 DEFAULT_SERVER = "http://127.0.0.1:8700"
 PAGE = 200
-"""Items asked for at once when a whole list is wanted."""
+"""Items per request when a whole list is fetched."""
 SILENCE_S = 15.0
-"""A stream that is silent for so long is looked at again: the far end may have vanished without a word."""
+"""A stream that is silent for this long is reopened: the other end may have vanished without closing it."""
 FIRST_PAUSE_S = 0.2
 ENDED = frozenset({StudyState.COMPLETED, StudyState.STOPPED, StudyState.FAILED})
 
@@ -55,8 +55,8 @@ ENDED = frozenset({StudyState.COMPLETED, StudyState.STOPPED, StudyState.FAILED})
 class Client:
     """Talks to one server.
 
-    `url` defaults to TUNER_SERVER, else `http://127.0.0.1:8700`; `token` to TUNER_TOKEN. `timeout_s` bounds the wait
-    for one answer, in seconds. `transport` replaces the network. Safe to share between threads. Raises `InvalidInput`
+    `url` defaults to TUNER_SERVER, or else `http://127.0.0.1:8700`; `token` to TUNER_TOKEN. `timeout_s` limits the wait
+    for one response, in seconds. `transport` replaces the network. Safe to share between threads. Raises `InvalidInput`
     when `url` is not an http(s) address.
     """
 
@@ -77,7 +77,7 @@ class Client:
         return self._http.url
 
     def close(self) -> None:
-        """Close the sockets; the client is of no use afterwards."""
+        """Close the sockets; the client cannot be used afterwards."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -87,7 +87,7 @@ class Client:
         self.close()
 
     def health(self) -> Health:
-        """Ask whether a Tuner server answers; needs no token."""
+        """Check that a Tuner server responds; needs no token."""
         return self._http.fetch(Health, "GET", "/healthz")
 
     # Studies
@@ -102,11 +102,11 @@ class Client:
         return self._http.fetch(StudyDetail, "GET", _path(study))
 
     def studies(self, state: str | None = None) -> Iterator[StudyView]:
-        """Go through all studies, or those in one state, page by page."""
+        """Iterate over all studies, or those in one state, page by page."""
         return self._items(Page[StudyView], "/api/v1/studies", {"state": state}, None)
 
     def stop(self, study: str | int) -> StudyDetail:
-        """Stop a study: running trials are cancelled, what they found stays."""
+        """Stop a study: running trials are cancelled, their results are kept."""
         return self._http.fetch(StudyDetail, "POST", _path(study, "stop"))
 
     def delete(self, study: str | int) -> None:
@@ -118,9 +118,10 @@ class Client:
     def trials(
         self, study: str | int, state: str | None = None, sort: str | None = None, limit: int | None = None
     ) -> Iterator[TrialView]:
-        """Go through the trials of a study, page by page.
+        """Iterate over the trials of a study, page by page.
 
-        `sort` is `number` or `value` or the like, with a leading `-` for descending; `limit` ends after so many.
+        `sort` is a column such as `number` or `value`, with a leading `-` for descending; `limit` is the most to
+        return.
         """
         return self._items(Page[TrialView], _path(study, "trials"), {"state": state, "sort": sort}, limit)
 
@@ -129,7 +130,7 @@ class Client:
         return self._http.fetch(TrialView, "GET", _path(study, "trials", number))
 
     def curve(self, study: str | int, number: int, metric: str | None = None, points: int | None = None) -> Curve:
-        """Read a metric of a trial over the examples that it saw; `points` thins it."""
+        """Read a metric of a trial over the examples seen, thinned to `points`."""
         query = {"metric": metric, "points": points}
         return self._http.fetch(Curve, "GET", _path(study, "trials", number, "curve"), query=query)
 
@@ -140,7 +141,7 @@ class Client:
     # Results
 
     def best(self, study: str | int) -> Best:
-        """Show the winner so far, its evidence and a snippet. Raises `NotFound` while no trial is completed."""
+        """Show the winner so far, its evidence and a snippet. Raises `NotFound` while no trial has completed."""
         return self._http.fetch(Best, "GET", _path(study, "best"))
 
     def leaderboard(self, study: str | int) -> Leaderboard:
@@ -154,7 +155,7 @@ class Client:
     def weights(self, study: str | int, number: int | None = None) -> bytes:
         """Download a trial's weights, a safetensors file; the best trial's by default.
 
-        Raises `NotFound` when there are none: only a study's best trial keeps them.
+        Raises `NotFound` if there are none: only a study's best trial keeps its weights.
         """
         number = self.best(study).trial.number if number is None else number
         path = _path(study, "trials", number, "weights")
@@ -169,15 +170,15 @@ class Client:
     # Workers
 
     def workers(self) -> Iterator[WorkerView]:
-        """Go through the workers, page by page."""
+        """Iterate over the workers, page by page."""
         return self._items(Page[WorkerView], "/api/v1/workers", {}, None)
 
     def register(self, registration: Registration) -> Registered:
-        """Make a worker known. The same session may register again."""
+        """Register a worker. The same session may register again."""
         return self._http.fetch(Registered, "POST", "/api/v1/workers", body=registration)
 
     def sync(self, worker: int, request: SyncRequest) -> SyncReply:
-        """Tell the server a worker's whole state and hear the wanted one. Waits up to `request.wait_s` for work."""
+        """Send a worker's whole state and return the state the server wants. Waits up to `request.wait_s` for work."""
         path = f"/api/v1/workers/{worker}/sync"
         return self._http.fetch(SyncReply, "POST", path, body=request, timeout_s=request.wait_s + 15.0)
 
@@ -195,12 +196,12 @@ class Client:
         patience_s: float = 300.0,
         away: Callable[[str | None], None] = lambda reason: None,
     ) -> Iterator[StudyView]:
-        """Show a study whenever it changed, until it has ended.
+        """Yield a study whenever it has changed, until it has ended.
 
-        Changes arrive as server-sent events; where something on the way swallows those, the study is asked for every
-        `poll_s` seconds. While the server is away, `away` hears why, the client tries again after 0.2, 0.4, ... 5 s and
-        goes on where it was (`away(None)` says so); after `patience_s` seconds without an answer it raises
-        `Unreachable`. Raises `NotFound` when the study is deleted meanwhile.
+        Changes arrive as server-sent events; if a proxy blocks these, the study is polled every `poll_s` seconds. While
+        the server is unreachable, `away` is called with the reason and the client retries after 0.2, 0.4, ... 5 s; once
+        it can continue, it calls `away(None)`. After `patience_s` seconds without a response it raises `Unreachable`.
+        Raises `NotFound` if the study is deleted meanwhile.
         """
         view: StudyView = self.study(study)
         yield view
@@ -210,7 +211,7 @@ class Client:
                 with closing(self._wakes(view, poll_s) if is_streaming else _ticks(poll_s)) as wakes:
                     for revision in wakes:
                         if revision is not None and revision <= view.revision:
-                            continue  # the view was read after that event
+                            continue  # the view already includes that event
                         new = self.study(view.id)
                         if pause_s > FIRST_PAUSE_S:
                             away(None)
@@ -230,9 +231,9 @@ class Client:
                 pause_s = min(2 * pause_s, 5.0)
 
     def _wakes(self, view: StudyView, poll_s: float) -> Generator[int | None]:
-        """Yield whenever there may be something new: the revision of an event, or None where there is no number.
+        """Yield whenever there may be news: the revision of an event, or None if it has no number.
 
-        Holds one stream of events, from after the view's revision until the stream ends.
+        Follows one stream of events, from after the view's revision until the stream ends.
         """
         try:
             with self._http.events(_path(view.id, "events"), view.revision, SILENCE_S) as events:
@@ -243,9 +244,9 @@ class Client:
                     is_change = event.event != "advanced" and event.id.isdecimal()
                     yield int(event.id) if is_change else None
         except NotFound:
-            self.study(view.id)  # either the study is gone, or the server has no events
+            self.study(view.id)  # tells a deleted study from a server without events
             raise NotAStream(f"{self.url} sends no events") from None
-        time.sleep(min(poll_s, 0.2))  # a server that ends its streams at once is not to be hammered
+        time.sleep(min(poll_s, 0.2))  # do not hammer a server that ends its streams immediately
         yield None
 
     def _items(
@@ -271,5 +272,5 @@ def _ticks(pause_s: float) -> Generator[None]:
 def _path(study: str | int, *rest: str | int) -> str:
     parts = [str(study), *(str(part) for part in rest)]
     if any(part in ("", ".", "..") for part in parts):
-        raise NotFound(f"there is no study {study!r}")
+        raise NotFound(f"no study {study!r}")
     return "/api/v1/studies/" + "/".join(quote(part, safe="") for part in parts)

@@ -1,11 +1,11 @@
-"""One conversation with a Tuner server over HTTP: requests, retries, and what every kind of answer means.
+"""HTTP requests to a Tuner server: sending, retrying, and turning responses into values or errors.
 
 Invariants:
-- A caller sees only `tuner.errors`: a problem+json answer becomes the error that the server raised, everything else
-  that is not a well-formed answer of a Tuner server becomes `Unreachable` with one line that names the address, what
+- A caller sees only `tuner.errors`: a problem+json response becomes the error that the server raised; anything else
+  that is not a well-formed response of a Tuner server becomes `Unreachable`, with one line that gives the address, what
   happened and the remedy.
-- Only what cannot do harm twice is sent twice: GETs, and requests whose connection was never made.
-- The token travels in the Authorization header only, and never shows in a message.
+- Only requests that are safe to repeat are retried: GETs, and requests whose connection was never made.
+- The token is sent only in the Authorization header, and never appears in a message.
 """
 
 import json
@@ -25,7 +25,7 @@ RETRY_DELAYS_S = (0.1, 0.3)
 """Pauses before the second and third try: long enough for a dropped connection, too short to annoy."""
 
 BUSY_STATUS = frozenset({502, 503, 504})
-"""A proxy without its server, or a server that is starting or stopping: worth another try."""
+"""A proxy without its server, or a server that is starting or stopping: worth a retry."""
 
 REFUSED = "connection refused"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -49,12 +49,13 @@ class Connection:
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise InvalidInput([Fault("server", f"{url!r} is not an address such as http://127.0.0.1:8700")])
         if token is not None and not (token.isascii() and token.isprintable()):
-            raise InvalidInput([Fault("token", "holds characters that no token has; copy it again")])
+            raise InvalidInput([Fault("token", "contains characters that no token has; copy it again")])
         self._http = httpx2.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
-            # uvicorn closes an idle connection after five seconds; be earlier, so that no request meets a closing one.
+            # uvicorn closes an idle connection after five seconds; close it earlier, so that no request hits a closing
+            # one.
             limits=httpx2.Limits(max_connections=20, keepalive_expiry=3.0),
             # A proxy cannot reach this machine's own loopback.
             trust_env=parsed.host not in LOOPBACK,
@@ -67,7 +68,7 @@ class Connection:
         self._http.close()
 
     def fetch(self, kind: type[M], method: str, path: str, **options: Any) -> M:
-        """Send a request and read the answer as a `kind`. `options` as for `send`."""
+        """Send a request and parse the response as a `kind`. `options` as for `send`."""
         response = self.send(method, path, **options)
         try:
             return kind.model_validate_json(response.content)
@@ -87,10 +88,10 @@ class Connection:
         timeout_s: float | None = None,
         media_type: str = "application/json",
     ) -> httpx2.Response:
-        """Send a request; return the answer if it is a success of this type (or 204), raise what it means otherwise.
+        """Send a request; return the response if it is a success of this type (or 204), raise its error otherwise.
 
-        `query` entries that are None are left out. `body` is a pydantic value or plain values fit for JSON.
-        `timeout_s` is how long to wait for the answer. Raises the errors of `tuner.errors`.
+        `query` entries that are None are left out. `body` is a pydantic value or plain JSON values. `timeout_s` is how
+        long to wait for the response. Raises the errors of `tuner.errors`.
         """
         content = body.model_dump_json().encode() if isinstance(body, BaseModel) else _encode(body)
         response = self._try(
@@ -112,10 +113,10 @@ class Connection:
 
     @contextmanager
     def events(self, path: str, last_id: int, silence_s: float) -> Iterator[Iterator[httpx2.ServerSentEvent]]:
-        """Open a stream of server-sent events after `last_id`; the stream ends when nothing comes for `silence_s`.
+        """Open a stream of server-sent events after `last_id`; the stream ends when nothing arrives for `silence_s`.
 
-        Raises `Unreachable` when the server is away (also from the iterator, when the stream breaks), and the error
-        that the answer means when it is not a stream.
+        Raises `Unreachable` if the server cannot be reached (also from the iterator, if the stream breaks), and the
+        error that the response stands for if it is not a stream.
         """
         timeout = httpx2.Timeout(self._timeout_s, connect=min(self._timeout_s, 5.0), read=silence_s)
         try:
@@ -158,14 +159,14 @@ class Connection:
     def _no_answer(self, error: httpx2.TransportError) -> Unreachable:
         why = _reason(error)
         if isinstance(error, httpx2.TimeoutException):
-            return Unreachable(f"no answer from {self.url}: {why}; look at the server's log, or at --server")
+            return Unreachable(f"no response from {self.url}: {why}; check the server's log, or --server")
         if isinstance(error, httpx2.ConnectError | httpx2.UnsupportedProtocol | httpx2.ProxyError):
-            remedy = "start one with 'tuner serve'" if why == REFUSED else "look at --server (or TUNER_SERVER)"
+            remedy = "start one with 'tuner serve'" if why == REFUSED else "check --server (or TUNER_SERVER)"
             return Unreachable(f"no server at {self.url}: {why}; {remedy}")
-        return Unreachable(f"{self.url} broke off: {why}; try again, look at the server's log, or at --server")
+        return Unreachable(f"{self.url} closed the connection: {why}; try again, or check the server's log or --server")
 
     def _foreign(self, request: str, answer: str) -> Unreachable:
-        remedy = "it is no Tuner server of this version; look at --server (or TUNER_SERVER)"
+        remedy = "it is not a Tuner server of this version; check --server (or TUNER_SERVER)"
         return Unreachable(f"{self.url} answered {request} with {answer}: {remedy}")
 
     def _meaning(self, response: httpx2.Response, request: str) -> TunerError:
@@ -191,7 +192,7 @@ class Connection:
 
 
 class NotAStream(Unreachable):
-    """Something between here and the server does not pass server-sent events on."""
+    """Something between client and server does not forward server-sent events."""
 
 
 def _encode(body: object) -> bytes | None:
@@ -231,7 +232,7 @@ def _faults(problem: dict[str, Any]) -> list[Fault]:
 
 
 def _reason(error: httpx2.TransportError) -> str:
-    """Say in a few words what went wrong, without the numbers of the operating system."""
+    """Describe briefly what went wrong, without the operating system's error numbers."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConnectionRefusedError):

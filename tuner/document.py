@@ -3,8 +3,8 @@
 Invariants:
 - Numbers and booleans are read as YAML 1.2 reads them: `1e-3` is a number, `no` is a string, `010` is ten, dates are
   strings. (The 1.1 rules that PyYAML follows would turn `lr: 1e-3` into text.)
-- A key that stands twice is a fault, never a silent overwrite.
-- Every fault names the file, and the line where there is one.
+- A repeated key is a fault, never a silent overwrite.
+- Every fault gives the file, and the line if there is one.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import yaml
 from tuner.errors import Fault, InvalidInput
 
 MAX_BYTES = 1_000_000
-"""A study document is a page of text; anything larger is the wrong file."""
+"""A study document is about a page of text; anything larger is the wrong file."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Document:
     lines: dict[str, int] = field(default_factory=dict)
 
     def locate(self, fault: Fault) -> str:
-        """Write a fault with file and line; the line of the nearest enclosing field where its own is unknown."""
+        """Format a fault with file and line; if its own line is unknown, with that of the nearest enclosing field."""
         path = fault.field
         while path and path not in self.lines:
             path = path[: max(path.rfind("."), path.rfind("["), 0)]
@@ -43,8 +43,8 @@ class Document:
 def read_document(path: str | Path) -> Document:
     """Read a study document from a YAML or JSON file, or from standard input when `path` is `-`.
 
-    Raises `InvalidInput` for text that is neither, for keys that stand twice or are not text, and for a document that
-    is not a mapping; `OSError` when the file cannot be read.
+    Raises `InvalidInput` for text that is neither, for keys that are repeated or not text, and for a document that is
+    not a mapping; `OSError` if the file cannot be read.
     """
     if str(path) == "-":
         return parse_document(sys.stdin.read(MAX_BYTES + 1), "<stdin>")
@@ -53,18 +53,18 @@ def read_document(path: str | Path) -> Document:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidInput([Fault(str(path), "is not text in UTF-8")]) from error
+        raise InvalidInput([Fault(str(path), "is not UTF-8 text")]) from error
     return parse_document(text, str(path))
 
 
 def parse_document(text: str, source: str) -> Document:
     """Turn the text of a study document into values; `source` names it in messages. Raises `InvalidInput`."""
     if len(text) > MAX_BYTES:
-        raise InvalidInput([Fault(source, f"is larger than {MAX_BYTES:,} characters: no study document")])
+        raise InvalidInput([Fault(source, f"is larger than {MAX_BYTES:,} characters: not a study document")])
     lines: dict[str, int] = {}
     if source.endswith(".json") or _is_json(text):
         values = _parse_json(text, source)
-        with contextlib.suppress(InvalidInput):  # JSON that PyYAML cannot read keeps its values and loses its lines
+        with contextlib.suppress(InvalidInput):  # JSON that PyYAML cannot read keeps its values but has no line numbers
             _parse_yaml(text.replace("\t", " "), source, lines)
     else:
         values = _parse_yaml(text, source, lines)
@@ -89,7 +89,7 @@ def _parse_json(text: str, source: str) -> Any:
         values = dict(pairs)
         for key in values:
             if sum(name == key for name, _ in pairs) > 1:
-                raise InvalidInput([Fault(source, f"the key {key!r} stands there twice")])
+                raise InvalidInput([Fault(source, f"the key {key!r} is repeated")])
         return values
 
     try:
@@ -146,7 +146,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
                 raise yaml.constructor.ConstructorError(None, None, "a key must be text", key.start_mark)
             if key.value in seen:
-                problem = f"the key {key.value!r} stands here for the second time"
+                problem = f"the key {key.value!r} is repeated here"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -160,7 +160,7 @@ def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
     return float(node.value.replace(".inf", "inf").replace(".nan", "nan"))
 
 
-_Loader.yaml_implicit_resolvers = {}  # begin without the rules of YAML 1.1
+_Loader.yaml_implicit_resolvers = {}  # start without the rules of YAML 1.1
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:null|Null|NULL|~|)$"), ["n", "N", "~", ""])
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$", re.IGNORECASE), list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))

@@ -1,4 +1,4 @@
-"""How log lines look: a constant message, then what it is about (`extra`), as words or as JSON.
+"""The format of log lines: a constant message, then its context (`extra`), as text or as JSON.
 
 Standard library only: device processes log too.
 """
@@ -9,7 +9,7 @@ import sys
 from typing import Literal
 
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-"""Attributes that every record has; the rest came in `extra`."""
+"""Attributes that every record has; all others come from `extra`."""
 
 
 def configure(form: Literal["text", "json"] = "text", level: int = logging.INFO) -> None:
@@ -20,7 +20,7 @@ def configure(form: Literal["text", "json"] = "text", level: int = logging.INFO)
 
 
 def about(record: logging.LogRecord) -> dict[str, object]:
-    """Return what was given as `extra`."""
+    """Return the fields passed as `extra`."""
     return {name: value for name, value in vars(record).items() if name not in STANDARD}
 
 
@@ -31,17 +31,17 @@ class Words(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """Add what the line is about; the action repeats the message for machines and is left out."""
+        """Append the context; `action` repeats the message for machines and is left out."""
         fields = ", ".join(f"{name}={value}" for name, value in about(record).items() if name != "action")
         line = super().formatMessage(record)
         return f"{line} ({fields})" if fields else line
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write time, level, logger, message, traceback and everything that the line is about."""
+        """Write time, level, logger, message, traceback and the context."""
         line = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname,

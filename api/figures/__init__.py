@@ -1,13 +1,13 @@
 """Figures: pure functions from wire values to a Plotly figure as a JSON-able dict (`{"data": [...], "layout": {...}}`).
 
-The dashboard, a notebook and a report therefore show the same picture. Invariants, for every builder:
+The dashboard, a notebook and a report therefore show the same figure. Invariants of every builder:
 
 - the same input gives the same bytes (samples are strided, never drawn at random);
-- at most `sample.LIMIT` points, the best trials always among them, and "n of N" is shown when some were left out;
-- numbers travel as Plotly typed arrays, so NaN and infinity never reach the JSON text;
-- only SVG traces: WebGL ones and parcoords evaluate generated code, which the dashboard's CSP forbids;
-- nothing to draw gives a figure with one sentence, never an error;
-- the study's goal decides which trial is better and which edge of the picture means "worse".
+- at most `sample.LIMIT` points, always including the best trials; "n of N" is shown when some were left out;
+- numbers are sent as Plotly typed arrays, so NaN and infinity never reach the JSON text;
+- only SVG traces: WebGL traces and parcoords evaluate generated code, which the dashboard's CSP forbids;
+- without data the figure shows one sentence, never an error;
+- the study's goal decides which trial is better and which edge of the figure means "worse".
 
 | name           | builder                                | shows                                                      |
 |----------------|----------------------------------------|------------------------------------------------------------|
@@ -28,12 +28,12 @@ from api.figures.progress import progress
 from api.figures.theme import Figure
 
 FIGURES: dict[str, str] = {
-    "curves": "The metric over examples seen, one line per trial; the best one is drawn heavier.",
+    "curves": "The metric over examples seen, one line per trial; the best trial's line is thicker.",
     "loss_vs_lr": "The metric of every finished trial against its learning rate; the best of each optimizer is a star.",
-    "lr_batch": "Learning rate against batch size, coloured by the metric; crosses diverged.",
+    "lr_batch": "Learning rate against batch size, coloured by the metric; crosses mark diverged trials.",
     "progress": "The best value so far against the number of trials finished; every dot is a trial.",
-    "noise": "The gradient noise scale over examples with its 95 % interval; arrows: no upper bound yet.",
-    "batch_advice": "The batch sizes to use with each optimizer, with the interval of the critical batch size.",
+    "noise": "The gradient noise scale over examples with its 95 % interval; arrows mean no upper bound yet.",
+    "batch_advice": "Recommended batch sizes for each optimizer, with the interval of the critical batch size.",
 }
 """What each figure shows, by the name under which the API serves it."""
 

@@ -1,8 +1,9 @@
-"""The batch sizes to use with each optimizer, on a log2 axis, with the evidence behind them.
+"""Recommended batch sizes for each optimizer, on a log2 axis, with their evidence.
 
 Per optimizer, from top to bottom: the interval of the critical batch size with its point estimate, then the
-recommended ranges. A range is drawn a little wider than its ends so that a range of one batch size is still seen; an
-interval without an upper bound runs to the edge and ends in an arrow. The grade stands beside the optimizer's name.
+recommended ranges. A range is drawn slightly wider than its ends so that a range of a single batch size is still
+visible; an interval without an upper bound extends to the edge and ends in an arrow. The grade is next to the
+optimizer's name.
 """
 
 import math
@@ -19,7 +20,7 @@ KINDS = (
     ("balanced", "balanced", "#2d7fc4", 0.22),
     ("fastest", "fastest (fewest seconds)", "#e09a10", 0.38),
 )
-"""Field, legend, colour, and how far below the row's centre it is drawn (rows are 1 apart)."""
+"""Field, legend, colour, and distance below the row's centre (rows are 1 apart)."""
 PAD = 2**0.18
 
 

@@ -1,7 +1,7 @@
-"""Learning curves: the metric over examples seen, one line per trial in its optimizer's colour, the best one heavier.
+"""Learning curves: the metric over examples seen, one line per trial in its optimizer's colour; the best is thicker.
 
-At most 100 curves of 100 points. All lines of an optimizer are one trace with gaps, which keeps the browser's work
-independent of the number of trials. Log y when the metric is minimised and positive.
+At most 100 curves of 100 points. All lines of an optimizer form one trace with gaps, so the browser's work does not
+depend on the number of trials. Log y when the metric is minimised and positive.
 """
 
 import math
@@ -18,7 +18,7 @@ POINTS = 100
 
 
 def curves(study: StudyView, trials: Sequence[TrialView], curves: Sequence[Curve]) -> Figure:
-    """Draw one metric's curves; curves of trials that are not in `trials`, or without a finite value, are left out."""
+    """Draw the curves of one metric; curves without a finite value, or of trials not in `trials`, are left out."""
     by_number = {trial.number: trial for trial in trials}
     drawable = [c for c in curves if c.number in by_number and any(map(math.isfinite, c.value))]
     if not drawable:
@@ -49,7 +49,7 @@ def _place(study: StudyView, optimizer: str) -> tuple[int]:
 
 
 def _choose(study: StudyView, trials: Sequence[TrialView], drawable: Sequence[Curve]) -> list[Curve]:
-    """Keep the best half of the limit and a stride through the rest, worst drawn first."""
+    """Fill half of the limit with the best trials and half with a stride through the rest; the worst is drawn first."""
     rank = {trial.number: index for index, trial in enumerate(best_first(study, trials))}
     ordered = sorted(drawable, key=lambda c: (rank.get(c.number, len(rank)), c.number))
     if len(ordered) > CURVES:

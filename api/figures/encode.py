@@ -1,7 +1,7 @@
 """Numbers as Plotly typed arrays: `{"dtype": "f4", "bdata": base64}`.
 
-A tenth of the size and time of JSON numbers, and the only form in which NaN can travel: Plotly reads it as a gap.
-Little-endian, as Plotly expects on every machine.
+This takes a tenth of the size and time of JSON numbers, and is the only form that can carry NaN, which Plotly reads as
+a gap. Little-endian on every machine, as Plotly expects.
 """
 
 import base64
@@ -15,9 +15,9 @@ Typed = dict[str, str]
 
 
 def floats(values: ArrayLike) -> Typed:
-    """Encode as float32 (7 digits): enough to draw and to show. Infinities become NaN, which is a gap."""
+    """Encode as float32 (7 digits): enough for drawing and hover text. Infinities become NaN, drawn as a gap."""
     array = np.asarray(values, dtype="<f8")
-    with np.errstate(over="ignore"):  # beyond float32 is beyond the picture, too
+    with np.errstate(over="ignore"):  # values beyond float32 are off the figure anyway
         narrow = array.astype("<f4")
     return _typed("f4", np.where(np.isfinite(narrow), narrow, np.float32(np.nan)))
 

@@ -1,7 +1,8 @@
-"""Learning rate against batch size, coloured by the metric: where in the plane training works.
+"""Learning rate against batch size, coloured by the metric: it shows where training works.
 
-Both axes are logarithmic. The colour runs from the best value to the 80th percentile from the best, so that a few bad
-trials do not use up the scale; on a positive metric that is minimised it is log10. Diverged trials are crosses.
+Both axes are logarithmic. The colour scale runs from the best value to the 80th percentile counted from the best, so
+that a few bad trials do not stretch it; it is log10 for a positive metric that is minimised. Diverged trials are
+crosses.
 """
 
 import math
@@ -21,7 +22,7 @@ NAME = "lr_batch"
 
 
 def lr_batch(study: StudyView, trials: Sequence[TrialView]) -> Figure:
-    """Draw the plane of learning rate and batch size."""
+    """Draw learning rate against batch size."""
     points = shown(study, trials, needs=["lr", "batch_size"])
     everything = [*points.finished, *points.infeasible]
     if not everything:
@@ -74,7 +75,7 @@ def _dots(study: StudyView, optimizer: str, group: Sequence[TrialView], log: boo
 
 
 def _legend(optimizer: str) -> Trace:
-    """Return a legend entry without a point: the legend cannot show a mark whose colour is a number."""
+    """Return a legend entry without a point: the legend cannot show a marker whose colour is a number."""
     return {
         "type": "scatter",
         "mode": "markers",
@@ -121,7 +122,7 @@ def _colour_axis(study: StudyView, values: NDArray[Any], log: bool) -> dict[str,
 
 
 def _labels(study: StudyView, values: Sequence[float]) -> list[str]:
-    """Write the scale's ticks; the worse end stands for everything beyond it, too."""
+    """Format the ticks of the colour scale; the tick at the worse end covers everything beyond it."""
     texts = [f"{value:.3g}" for value in values]
     worse = -1 if study.goal == "minimize" else 0
     texts[worse] = ("≥ " if study.goal == "minimize" else "≤ ") + texts[worse]

@@ -1,8 +1,8 @@
-"""Traces that several figures share: dots per optimizer, a star on the best, crosses on the infeasible.
+"""Traces that several figures share: dots per optimizer, a star for the best, crosses for infeasible trials.
 
-Infeasible trials have no value. They stand on a second, fixed y axis at the edge that means "worse": the top when the
-goal is to minimise, the bottom when it is to maximise. Every point's `customdata` begins with its trial's number, which
-is what the dashboard follows on a click.
+Infeasible trials have no value. They are drawn on a second, fixed y axis at the edge that means "worse": the top when
+the goal is to minimise, the bottom when it is to maximise. Every point's `customdata` begins with its trial's number,
+which the dashboard uses on a click.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def about(trials: Sequence[TrialView]) -> dict[str, str]:
 
 
 def dots(optimizer: str, x: dict[str, str], y: dict[str, str], custom: dict[str, str], hover: str) -> Trace:
-    """Return one optimizer's trials as marks in its colour and symbol."""
+    """Return one optimizer's trials as markers in its colour and symbol."""
     return {
         "type": "scatter",
         "mode": "markers",
@@ -40,7 +40,7 @@ def dots(optimizer: str, x: dict[str, str], y: dict[str, str], custom: dict[str,
 
 
 def star(optimizer: str, x: dict[str, str], y: dict[str, str], custom: dict[str, str], hover: str) -> Trace:
-    """Return the mark on the best trial of one optimizer."""
+    """Return the marker for the best trial of one optimizer."""
     mark = {"color": colour(optimizer), "symbol": "star", "size": 15, "line": {"width": 1, "color": "#ffffff"}}
     best = dots(optimizer, x, y, custom, f"best: {hover}")
     return best | {"marker": mark, "showlegend": False}

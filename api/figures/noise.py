@@ -1,7 +1,7 @@
 """The gradient noise scale (in examples) over the examples seen, for the best trial of each optimizer.
 
-The band is the 95 % interval. Where the interval has no upper bound, an upward arrow stands on the lower bound (left
-out below one example, where it says nothing). A dotted line is the batch size in use.
+The band is the 95 % interval. Where the interval has no upper bound, an upward arrow marks the lower bound (omitted
+below one example, where it carries no information). A dotted line is the batch size in use.
 """
 
 import math
@@ -35,7 +35,7 @@ class NoisePoint:
 
 @dataclass(frozen=True)
 class _Line:
-    """What is drawn of one trial."""
+    """The data drawn for one trial."""
 
     optimizer: str
     trial: int
@@ -55,7 +55,7 @@ class _Line:
 
 
 def noise(study: StudyView, trace: Sequence[NoisePoint]) -> Figure:
-    """Draw the noise scale; the study's best trial is heavier and comes first."""
+    """Draw the noise scale; the study's best trial is thicker and comes first."""
     known: dict[tuple[str, int], list[NoisePoint]] = {}
     for point in sorted(trace, key=lambda p: p.examples):
         if _arrow(point) or _measured(point):
@@ -80,7 +80,7 @@ def _measured(point: NoisePoint) -> bool:
 
 
 def _arrow(point: NoisePoint) -> bool:
-    """Say whether there is a lower bound alone, and it says something: every batch has at least one example."""
+    """Return whether there is only a lower bound and it is informative: every batch has at least one example."""
     return not point.bounded and _positive(point.low) and point.low >= 1
 
 

@@ -1,6 +1,6 @@
 """The best value so far against the number of trials finished.
 
-Trials are counted in the order in which they finished, infeasible ones included (they used up the budget, too).
+Trials are counted in the order in which they finished, including infeasible ones (they used up budget too).
 Replicates are left out: the best of several seeds of one configuration is luck, not progress.
 """
 
@@ -25,7 +25,7 @@ def progress(study: StudyView, trials: Sequence[TrialView]) -> Figure:
     if not points.finished and not points.infeasible:
         return empty(NAME, "No trial has finished yet.")
     place = {trial.number: index for index, trial in enumerate(order, start=1)}
-    hover = f"trial %{{customdata[0]}}, finished as number %{{x}}<br>{words(study.metric)} %{{y:.4g}}"
+    hover = f"trial %{{customdata[0]}}, number %{{x}} to finish<br>{words(study.metric)} %{{y:.4g}}"
     data: list[Trace] = []
     for optimizer in points.optimizers(study):
         group = points.of(optimizer)
@@ -60,7 +60,7 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 
 def _best_line(study: StudyView, order: Sequence[TrialView]) -> Trace:
-    """Return the steps of the best value: one point per improvement, and the end."""
+    """Return the best value as a step curve: one point per improvement, plus the end."""
     steps: list[tuple[int, float, int]] = []
     for index, trial in enumerate(order, start=1):
         value = trial.value

@@ -1,7 +1,7 @@
-"""Which trials a figure shows: the finished ones by rank, the infeasible ones, and at most LIMIT points in all.
+"""Which trials a figure shows: finished trials by rank, infeasible ones, and at most LIMIT points in total.
 
-The best quarter of the limit is always shown; the rest is a stride through the remaining trials in order of number, so
-that the sample covers the whole study and is the same every time.
+A quarter of the limit goes to the best trials, which are always shown; the rest is a stride through the remaining
+trials in order of number, so that the sample covers the whole study and is the same every time.
 """
 
 import math
@@ -13,7 +13,7 @@ from tuner.study.states import TrialState
 from tuner.wire.views import StudyView, TrialView
 
 LIMIT = 2000
-"""Points of one figure: SVG stays fluid and the page below 200 kB compressed."""
+"""Points of one figure: few enough that SVG stays responsive and the page below 200 kB compressed."""
 
 T = TypeVar("T")
 
@@ -31,14 +31,14 @@ class Shown:
         return [trial for trial in self.finished if trial.optimizer == optimizer]
 
     def optimizers(self, study: StudyView) -> list[str]:
-        """Return the optimizers that have something to show, in the study's order."""
+        """Return the optimizers that have trials to show, in the study's order."""
         present = {trial.optimizer for trial in [*self.finished, *self.infeasible]}
         known = [name for name in study.optimizers if name in present]
         return known + sorted(present - set(known))
 
 
 def finite(value: float | None) -> bool:
-    """Say whether there is a value and it is a number."""
+    """Return whether the value exists and is finite."""
     return value is not None and math.isfinite(value)
 
 
@@ -50,7 +50,7 @@ def best_first(study: StudyView, trials: Sequence[TrialView]) -> list[TrialView]
 
 
 def shown(study: StudyView, trials: Sequence[TrialView], *, needs: Sequence[str] = (), limit: int = LIMIT) -> Shown:
-    """Choose what to draw: trials that have every hyperparameter in `needs` as a positive number (for log axes)."""
+    """Choose the trials to draw: those with a positive number for every hyperparameter in `needs` (for log axes)."""
     usable = [trial for trial in trials if all(_positive(trial, name) for name in needs)]
     ranked = best_first(study, usable)
     bad = sorted((t for t in usable if t.state == TrialState.INFEASIBLE), key=lambda trial: trial.number)
@@ -63,7 +63,7 @@ def shown(study: StudyView, trials: Sequence[TrialView], *, needs: Sequence[str]
 
 
 def thin(ranked: Sequence[TrialView], limit: int) -> list[TrialView]:
-    """Keep the best quarter of the limit and a stride through the rest; the order stays best first."""
+    """Keep the best trials (a quarter of the limit) and a stride through the rest; the order stays best first."""
     if len(ranked) <= limit:
         return list(ranked)
     best, rest = ranked[: limit // 4], ranked[limit // 4 :]
@@ -73,7 +73,7 @@ def thin(ranked: Sequence[TrialView], limit: int) -> list[TrialView]:
 
 
 def stride(items: Sequence[T], limit: int) -> list[T]:
-    """Keep at most `limit` items, evenly spaced, with the first and the last among them."""
+    """Keep at most `limit` items, evenly spaced, including the first and the last."""
     if len(items) <= limit:
         return list(items)
     if limit <= 1:
@@ -82,17 +82,17 @@ def stride(items: Sequence[T], limit: int) -> list[T]:
 
 
 def of_total(count: int, total: int, noun: str) -> str:
-    """Say "n of N", or nothing when everything is shown."""
+    """Return "n of N", or an empty string when everything is shown."""
     return f"{count:,} of {total:,} {noun}" if count < total else ""
 
 
 def lr_of(trial: TrialView) -> float:
-    """Return the trial's learning rate; NaN where it has none."""
+    """Return the trial's learning rate; NaN if it has none."""
     return _number(trial, "lr")
 
 
 def batch_of(trial: TrialView) -> int:
-    """Return the trial's batch size in examples; 0 where it has none."""
+    """Return the trial's batch size in examples; 0 if it has none."""
     value = _number(trial, "batch_size")
     return int(value) if math.isfinite(value) else 0
 

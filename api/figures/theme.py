@@ -1,9 +1,10 @@
-"""How figures look: palette, symbols, fonts, margins, axes. One colour and one symbol per optimizer, everywhere.
+"""The look of figures: palette, symbols, fonts, margins, axes. One colour and one symbol per optimizer, everywhere.
 
-Backgrounds are transparent and neutral colours have the same contrast on a light and on a dark page, so a figure needs
-no variant; the dashboard only sharpens the text colour to its own. Colours are those of Okabe and Ito (2008), "Color
+Backgrounds are transparent and neutral colours have the same contrast on a light and on a dark page, so one figure
+serves both; the dashboard only sets the text colour to its own. Colours are those of Okabe and Ito (2008), "Color
 Universal Design", darkened or lightened until each has a contrast of 2 or more on both pages; symbols carry the same
-information for readers who see no colour. `api/static/js/palette.js` holds the same table (a test compares them).
+information for readers who cannot see the colours. `api/static/js/palette.js` holds the same table (a test compares
+them).
 """
 
 import math
@@ -49,7 +50,7 @@ _FURTHER: tuple[str, ...] = (
     "lbfgs",
     "newton_cg",
 )
-"""In an order that stays: a new optimizer goes to the end, so that the others keep their colours and symbols."""
+"""In a fixed order: append new optimizers at the end, so that the others keep their colours and symbols."""
 
 COLOURS: dict[str, str] = {
     "sgd": "#2d7fc4",
@@ -59,7 +60,7 @@ COLOURS: dict[str, str] = {
     "muon": "#dd5f1a",
     **{name: OTHER_COLOURS[place % len(OTHER_COLOURS)] for place, name in enumerate(_FURTHER)},
 }
-"""Colours of the catalogue's optimizers: five that most studies compare, and the rest, who share seven."""
+"""Colours of the catalogue's optimizers: five that most studies compare, and the rest, which share seven."""
 
 SYMBOLS: dict[str, str] = {
     "sgd": "circle",
@@ -116,10 +117,10 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 def log_axis(title: str, values: Sequence[float], **more: Any) -> dict[str, Any]:
-    """Return a log10 axis for these values (those > 0 count), its ticks written in full (0.02, not a lone 2).
+    """Return a log10 axis for these values (only those > 0 count), with ticks written in full (0.02, not just 2).
 
-    The number of ticks asked for makes Plotly label decades when there are three or more, else the digits 1, 2 and 5:
-    its own choice writes labels over each other.
+    The requested number of ticks makes Plotly label decades if there are three or more, and otherwise the digits 1, 2
+    and 5; with its default choice labels overlap.
     """
     positive = [value for value in values if value > 0 and math.isfinite(value)]
     decades = math.log10(max(positive) / min(positive)) if positive else 0.0
@@ -134,7 +135,7 @@ def value_axis(title: str, values: Sequence[float], *, log: bool) -> dict[str, A
 
 
 def figure(name: str, data: Sequence[Trace], *, note: str = "", **layout: Any) -> Figure:
-    """Return a figure in the shared theme. `note` (such as "n of N trials") stands below the axis, on the right."""
+    """Return a figure in the shared theme. `note` (such as "n of N trials") is placed below the axis, on the right."""
     base: dict[str, Any] = {
         "paper_bgcolor": "rgba(0, 0, 0, 0)",
         "plot_bgcolor": "rgba(0, 0, 0, 0)",
@@ -152,7 +153,7 @@ def figure(name: str, data: Sequence[Trace], *, note: str = "", **layout: Any) -
 
 
 def empty(name: str, sentence: str) -> Figure:
-    """Return a figure that says in a sentence why there is nothing to draw."""
+    """Return a figure whose only content is a sentence that explains why there is nothing to draw."""
     text = {
         "text": sentence,
         "xref": "paper",

@@ -1,1 +1,1 @@
-"""What a study found: the winner, the leaderboard, batch-size advice, curves and noise traces, read from its rows."""
+"""What a study found, read from its rows: the winner, the leaderboard, batch-size advice, curves, noise traces."""

@@ -1,4 +1,4 @@
-"""Curves: a metric of a trial over the examples that it saw, thinned to a number of points."""
+"""Curves: a metric of a trial over the examples seen, thinned to a number of points."""
 
 from collections.abc import Sequence
 
@@ -39,7 +39,7 @@ def _curve(study: StudyRecord, record: TrialRecord, rows: Sequence[ReportRow], m
 
 
 def thin(rows: Sequence[ReportRow], points: int) -> list[ReportRow]:
-    """Keep at most `points` rows, evenly, with the last."""
+    """Keep at most `points` rows, evenly spaced, including the last."""
     if len(rows) <= points:
         return list(rows)
     return [rows[round(i * (len(rows) - 1) / max(points - 1, 1))] for i in range(points)]

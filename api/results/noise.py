@@ -17,9 +17,9 @@ from tuner.study.states import TrialState
 from tuner.wire.views import BatchAdvice, BatchAdviceList, BatchRange, NoiseView
 
 MEASURED = 60
-"""Trials per optimizer that advice looks at: the best ones."""
+"""How many trials per optimizer the advice uses: the best ones."""
 TRACE_POINTS, TRACE_WINDOWS = 30, 6
-"""Points of a trace, and how many windows of its width fit into a run: narrow windows have no upper bound."""
+"""Points of a trace, and how many windows fit into a run: narrow windows have no upper bound."""
 
 
 def sums(rows: Sequence[ReportRow]) -> list[NoiseSums]:
@@ -107,7 +107,7 @@ def _learning_rate(advice: Advice) -> str:
         return ""
     listed = "; ".join(f"batch {size}: {low:.2g} to {high:.2g}" for size, low, high in rate.table)
     return (
-        f"Tuned: lr {rate.lr:.3g} at batch {rate.batch_size}. At another batch multiply by (gain in steps)^alpha, "
+        f"Tuned: lr {rate.lr:.3g} at batch {rate.batch_size}. At another batch size multiply by (gain in steps)^alpha, "
         f"alpha {rate.alpha_low:g} to {rate.alpha_high:g}: {listed}."
     )
 

@@ -1,4 +1,4 @@
-"""Where the weights of a trial lie."""
+"""Where the weights of a trial are stored."""
 
 from sqlalchemy.orm import Session
 
@@ -12,7 +12,7 @@ def stored_weights(session: Session, trial: TrialRecord) -> CheckpointRecord:
     """Find a trial's weights.
 
     Raises:
-        NotFound: it has none.
+        NotFound: the trial has no weights.
     """
     found = checkpoints.weights(session, trial_id=trial.id)
     if found is None:

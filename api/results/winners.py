@@ -1,4 +1,4 @@
-"""The winner and the leaderboard, with the evidence that they rest on."""
+"""The winner and the leaderboard, with their evidence."""
 
 from sqlalchemy.orm import Session
 
@@ -15,8 +15,8 @@ from tuner.study.states import TrialState
 from tuner.wire.views import Best, Leaderboard, LeaderboardRow
 
 ONE_SEED = (
-    "Each configuration was trained with one seed, so nothing is known of the spread over seeds: differences between "
-    "the leaders may be luck. Train the leaders with further seeds before relying on their order."
+    "Each configuration was trained with one seed, so the spread over seeds is unknown: differences between "
+    "the leaders may be luck. Train the leaders with more seeds before relying on their order."
 )
 
 
@@ -40,7 +40,7 @@ def best(session: Session, study: StudyRecord, plan: Plan) -> Best:
 
 
 def snippet(params: dict[str, Scalar]) -> str:
-    """Write Python that builds the tuned optimizer and its schedule, without choices that stand at their default."""
+    """Write Python that builds the tuned optimizer and its schedule; choices at their default are left out."""
     catalogue = load_catalogue()
     info, schedule = catalogue.optimizers[str(params["optimizer"])], catalogue.schedules[str(params["schedule"])]
     told = [h for h in info.hyperparameters if not (h.fixes_program and params.get(h.name) == h.default)]
@@ -56,7 +56,7 @@ def snippet(params: dict[str, Scalar]) -> str:
             f'    "{info.name}",',
             "    model,",
             *(f"    {argument}," for argument in chosen),
-            ")" + ("  # evaluates the loss again: call optimizer.step(closure)" if info.needs_loss else ""),
+            ")" + ("  # re-evaluates the loss: call optimizer.step(closure)" if info.needs_loss else ""),
             "scheduler = torch.optim.lr_scheduler.LambdaLR(",
             "    optimizer,",
             "    # total_steps: updates of the whole run",
@@ -67,7 +67,7 @@ def snippet(params: dict[str, Scalar]) -> str:
 
 
 def _number(value: Scalar) -> str:
-    # Every digit: the pasted value is the one that was trained.
+    # All digits, so that the pasted value is exactly the one that was used in training.
     return repr(value)
 
 

@@ -15,9 +15,9 @@ from tuner.wire.views import CatalogueView, HyperparameterView, NamedThing, Opti
 router = APIRouter(tags=["catalogue"])
 
 METHODS = {
-    "random": "independent draws; the same whatever runs in parallel",
+    "random": "independent draws; the same configurations under any parallelism",
     "quasirandom": "a scrambled Sobol sequence per optimizer: covers the space more evenly than independent draws",
-    "tpe": "tree-structured Parzen estimator per optimizer (Optuna): proposes near what did well",
+    "tpe": "tree-structured Parzen estimator per optimizer (Optuna): proposes configurations near those that did well",
 }
 
 

@@ -1,7 +1,7 @@
 """The dashboard's files.
 
 GET /static/...                          modules and styles
-GET /static/plotly-{version}.min.js      Plotly's own bundle, cached for good under its version
+GET /static/plotly-{version}.min.js      Plotly's own bundle, cached permanently under its version
 GET /, /studies/..., /workers            the shell; its router shows the page
 """
 
@@ -28,7 +28,7 @@ def _bundle(compressed: bool) -> bytes:
 
 @router.get(f"/static/plotly-{plotly_version}.min.js")
 def plotly_bundle(accept_encoding: Annotated[str, Header()] = "") -> Response:
-    """Serve the bundle that the Python package carries, so that figures and script always match."""
+    """Serve the bundle from the Python package, so that figures and script always match."""
     compressed = "gzip" in accept_encoding
     headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
     if compressed:
@@ -37,10 +37,10 @@ def plotly_bundle(accept_encoding: Annotated[str, Header()] = "") -> Response:
 
 
 class Files(StaticFiles):
-    """Files that a browser asks about each time: after an upgrade no page may run the old modules."""
+    """Files that a browser must revalidate each time: after an upgrade no page may run the old modules."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """Answer with the file, or that it has not changed."""
+        """Return the file, or 304 if it has not changed."""
         response = super().file_response(*args, **kwargs)
         response.headers["Cache-Control"] = "no-cache"
         return response

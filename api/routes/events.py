@@ -2,8 +2,8 @@
 
 GET /studies/{study}/events    server-sent events
 
-`change` carries one change of state and its revision as id (Last-Event-ID resumes after it); `advanced` says that
-curves grew, at most once a second; `closing` says that the server goes down.
+`change` carries one change of state, with its revision as id (Last-Event-ID resumes after it); `advanced` means that
+curves grew, at most once a second; `closing` means that the server is shutting down.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ def _revision(last_event_id: str | None) -> int | None:
     if last_event_id is None or last_event_id == "":
         return None
     if not (last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) < 19):
-        raise InvalidInput([Fault("Last-Event-ID", f"{last_event_id!r} given; a revision number is needed")])
+        raise InvalidInput([Fault("Last-Event-ID", f"{last_event_id!r} given; a revision number is required")])
     return int(last_event_id)
 
 
@@ -91,7 +91,7 @@ async def _follow(server: Server, streams: list[object], study_id: int, revision
                 last_said = time.monotonic()
                 yield ": still here\n\n"
             await wait(ticket, COALESCE_S)
-            await wait(server.hub.closing, 0.2)  # let a burst of changes gather
+            await wait(server.hub.closing, 0.2)  # collect a burst of changes
         yield "event: closing\ndata: {}\n\n"
     finally:
         streams.remove(token)

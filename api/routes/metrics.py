@@ -1,6 +1,6 @@
 """For Prometheus.
 
-GET /metrics    everything that the server counts, in the text format
+GET /metrics    all metrics of the server, in Prometheus' text format
 """
 
 from fastapi import APIRouter, Response
@@ -13,5 +13,5 @@ router = APIRouter(tags=["metrics"])
 
 @router.get("/metrics", response_class=Response)
 def metrics(server: Srv) -> Response:
-    """Show counters and gauges in Prometheus' text format."""
+    """Return counters and gauges in Prometheus' text format."""
     return Response(server.metrics.text(), media_type=CONTENT_TYPE_LATEST)

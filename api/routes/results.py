@@ -31,7 +31,7 @@ CURVES_SHOWN, CURVE_POINTS = 100, 100
 
 @router.get("/best")
 def best(server: Srv, study: str) -> Best:
-    """Show the best completed trial, what the claim rests on, and Python to paste."""
+    """Show the best completed trial, its evidence, and Python to paste."""
     with server.database.read() as session:
         record = studies.get(session, study)
         return winners.best(session, record, server.plans.of(record))
@@ -47,7 +47,7 @@ def leaderboard(server: Srv, study: str) -> Leaderboard:
 
 @router.get("/batch-advice")
 def batch_advice(server: Srv, study: str) -> BatchAdviceList:
-    """Advise batch sizes from the gradient noise that the study measured."""
+    """Recommend batch sizes from the gradient noise measured in the study."""
     with server.database.read() as session:
         record = studies.get(session, study)
         return noise.batch_advice(session, record, server.plans.of(record))
@@ -57,7 +57,7 @@ def batch_advice(server: Srv, study: str) -> BatchAdviceList:
 def figure(server: Srv, study: str, name: str) -> Figure:
     """Draw a figure, as Plotly JSON."""
     if name not in FIGURES:
-        raise NotFound(f"no figure {name!r}; there are {', '.join(FIGURES)}")
+        raise NotFound(f"no figure {name!r}; available are {', '.join(FIGURES)}")
     with server.database.read() as session:
         record = studies.get(session, study)
         plan = server.plans.of(record)

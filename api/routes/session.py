@@ -1,9 +1,9 @@
-"""Logging in on the dashboard, and whether the server is well.
+"""Login to the dashboard, and health checks.
 
 POST /api/v1/login     exchange the token for a cookie
 POST /api/v1/logout    drop the cookie
-GET  /healthz          the process answers
-GET  /readyz           the database answers too
+GET  /healthz          the process responds
+GET  /readyz           the database responds too
 """
 
 import hmac
@@ -33,7 +33,7 @@ def login(server: Srv, request: Request, response: Response, body: Login) -> Non
     """Exchange the token for a cookie that scripts cannot read and other sites cannot send."""
     token = server.settings.token.get_secret_value() if server.settings.token else None
     if token is not None and not hmac.compare_digest(body.token.encode(), token.encode()):
-        raise NotAllowed("that is not the token of this server")
+        raise NotAllowed("this is not the server's token")
     name = cookie_name(request.headers.get("host", ""))
     if token is not None:
         secure = request.url.scheme == "https"
@@ -50,13 +50,13 @@ def logout(request: Request, response: Response) -> None:
 
 @router.get("/healthz")
 def healthz() -> Health:
-    """Say that the process answers."""
+    """Report that the process responds."""
     return Health(status="ok", service="tuner", version=tuner.__version__)
 
 
 @router.get("/readyz")
 def readyz(server: Srv) -> Health:
-    """Say that the database answers too."""
+    """Report that the database responds too."""
     with server.database.read() as session:
         session.execute(text("select 1"))
     return healthz()

@@ -4,7 +4,7 @@ POST   /studies                    submit a study document
 GET    /studies                    list, newest first
 GET    /studies/{study}            one study, by name or id
 POST   /studies/{study}/stop       stop it
-DELETE /studies/{study}            delete it with all that belongs to it
+DELETE /studies/{study}            delete it with all its data
 """
 
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ def submit(
     document: Annotated[dict[str, Any], Body(description="the study document")],
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> StudyDetail:
-    """Submit a study. All faults of a wrong document are named at once."""
+    """Submit a study. All errors in an invalid document are reported at once."""
     created = server.commands.submit(document, idempotency_key=idempotency_key)
     return _detail(server, created.id)
 
@@ -56,7 +56,7 @@ def show(server: Srv, study: str) -> StudyDetail:
 
 @router.post("/{study}/stop")
 def stop(server: Srv, study: str) -> StudyDetail:
-    """Stop a study: queued trials are cancelled, running ones end within seconds. What was found stays."""
+    """Stop a study: queued trials are cancelled, running ones end within seconds. Results are kept."""
     return _detail(server, server.commands.stop(study).id)
 
 
@@ -74,9 +74,9 @@ def _detail(server: Srv, key: str | int) -> StudyDetail:
 
 
 def cursor_number(cursor: str | None) -> int | None:
-    """Read a cursor that an earlier page gave."""
+    """Decode a cursor from an earlier page."""
     if cursor is None:
         return None
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
-        raise InvalidInput([Fault("cursor", f"{cursor!r} is not a cursor that this list gave")])
+        raise InvalidInput([Fault("cursor", f"{cursor!r} is not a cursor from this list")])
     return int(cursor)

@@ -72,7 +72,7 @@ def curve(
     metric: Annotated[str | None, Query(description="default: the study's metric")] = None,
     points: Annotated[int, Query(ge=2, le=1000)] = 200,
 ) -> Curve:
-    """Show a metric of a trial over the examples that it saw."""
+    """Show a metric of a trial over the examples seen."""
     with server.database.read() as session:
         record = studies.get(session, study)
         trial = trials.get(session, study_id=record.id, number=number)
@@ -82,7 +82,7 @@ def curve(
 
 @router.get("/{number}/weights", response_class=Response)
 def weights(server: Srv, study: str, number: int) -> Response:
-    """Download a trial's weights as safetensors. Only a study's best trial keeps them. The ETag is their SHA-256."""
+    """Download a trial's weights as safetensors (ETag: SHA-256). Only a study's best trial keeps its weights."""
     with server.database.read() as session:
         record = studies.get(session, study)
         stored = stored_weights(session, trials.get(session, study_id=record.id, number=number))

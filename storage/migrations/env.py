@@ -1,4 +1,4 @@
-"""How alembic runs our migrations: on the engine handed over by `storage.migrate`."""
+"""How alembic runs our migrations: on the engine passed in by `storage.migrate`."""
 
 from alembic import context
 

@@ -94,7 +94,7 @@ def test_results_before_and_after_the_first_trial(client: TestClient) -> None:
     for name in ("curves", "loss_vs_lr", "lr_batch", "progress", "noise", "batch_advice"):
         figure = client.get(f"/api/v1/studies/small/figures/{name}").json()
         assert figure["data"], name
-    assert "there are curves" in client.get("/api/v1/studies/small/figures/pie").json()["detail"]
+    assert "available are curves" in client.get("/api/v1/studies/small/figures/pie").json()["detail"]
 
 
 def test_the_snippet_builds_the_tuned_optimizer(client: TestClient) -> None:

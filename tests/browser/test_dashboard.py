@@ -101,7 +101,7 @@ def test_trials_are_sorted_filtered_and_linked(page: Page, finished: str) -> Non
     values = [float(t) for t in page.locator("table.trials tbody td:nth-child(4)").all_inner_texts() if t[0].isdigit()]
     assert len(values) > 1 and values == sorted(values)
     page.get_by_label("Show").select_option("running")
-    expect(page.locator("table.trials tbody")).to_have_text("No trial here.")
+    expect(page.locator("table.trials tbody")).to_have_text("No trials.")
     page.get_by_label("Show").select_option("completed")
     expect(numbers).to_have_count(len(values))
     numbers.first.get_by_role("link").click()

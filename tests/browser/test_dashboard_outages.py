@@ -17,10 +17,10 @@ def test_an_outage_and_a_login(page: Page, watch: Watch, tmp_path: Path) -> None
     banner = page.locator("#banner")
     with serving(tmp_path, "--no-worker") as url:
         page.goto(url)
-        expect(page.locator("h2")).to_have_text("No study yet")
+        expect(page.locator("h2")).to_have_text("No studies yet")
         expect(page.locator("pre").last).to_contain_text(url)
         page.get_by_role("link", name="Workers").click()
-        expect(page.locator("h2")).to_have_text("No worker")
+        expect(page.locator("h2")).to_have_text("No workers")
         expect(banner).to_be_hidden()
     expect(banner).to_have_text(re.compile("Connection lost"))
 
@@ -32,7 +32,7 @@ def test_an_outage_and_a_login(page: Page, watch: Watch, tmp_path: Path) -> None
         expect(page.get_by_role("alert")).to_contain_text("not")
         page.get_by_label("Token").fill(TOKEN)
         page.keyboard.press("Enter")
-        expect(page.locator("h2")).to_have_text("No worker")
+        expect(page.locator("h2")).to_have_text("No workers")
         assert page.evaluate("document.cookie") == ""  # scripts cannot read it
         assert TOKEN not in page.evaluate("JSON.stringify([localStorage, sessionStorage])")
         page.reload()

@@ -65,9 +65,13 @@ def test_nobody_there_is_one_line_and_code_3(tuner: Run) -> None:
 @pytest.mark.parametrize(
     ("sent", "code", "line"),
     [
-        (problem(404, "tuner:not-found", "there is no study 'demo'"), 1, "error: there is no study 'demo'"),
+        (problem(404, "tuner:not-found", "no study 'demo'"), 1, "error: no study 'demo'"),
         (problem(409, "tuner:conflict", "the study has ended"), 1, "error: the study has ended"),
-        (problem(401, "tuner:not-allowed", "a token is needed"), 1, "error: a token is needed (give it with --token"),
+        (
+            problem(401, "tuner:not-allowed", "a token is required"),
+            1,
+            "error: a token is required (give it with --token",
+        ),
         ((200, "text/html", b"<html>"), 3, "error: http://127.0.0.1:"),
         (problem(500, "about:blank", "a [bold]defect[/]\x1b[2J"), 1, "error: http://127.0.0.1:"),
     ],
@@ -165,7 +169,10 @@ def test_delete_wants_a_yes(tuner: Run, server: FakeServer) -> None:
     server.set("/api/v1/studies/demo", answer(study()))
     server.set("/api/v1/studies/demo", (204, "", b""), "DELETE")
     result = tuner("delete", "demo")
-    assert (result.exit_code, result.stderr) == (2, "error: deleting demo needs --yes where nobody can be asked\n")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: deleting demo needs --yes without a terminal\n",
+    )
     assert [method for method, *_ in server.asked] == ["GET"]
     assert tuner("delete", "demo", "--yes").stderr == "deleted demo\n"
     assert [method for method, *_ in server.asked] == ["GET", "DELETE"]
@@ -249,7 +256,7 @@ def test_a_foreign_api_package_is_not_run(tmp_path: Path) -> None:
     (foreign / "__init__.py").write_text("raise SystemExit('ran')")
     done = tuner_process("serve", PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
     assert done.returncode == 1
-    assert done.stderr.startswith("error: the package 'api' beside Tuner")
+    assert done.stderr.startswith("error: the package 'api' next to Tuner")
     assert str(foreign) in done.stderr
     assert done.stderr.count("\n") == 1
 

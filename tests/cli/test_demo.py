@@ -90,7 +90,7 @@ def test_a_child_that_is_killed_is_started_again_until_it_is_hopeless(pids: Path
             server.check()
             until(lambda number=number: len(pids.read_text().splitlines()) == number)
             os.kill(int(pids.read_text().splitlines()[-1]), signal.SIGKILL)
-        with pytest.raises(TunerError, match="the server keeps ending"):
+        with pytest.raises(TunerError, match="the server keeps exiting"):
             until(lambda: server.check() is not None)
     assert len(said) == server_process.RESTARTS
 
@@ -149,7 +149,7 @@ def test_a_healthy_server_is_used_and_the_next_free_name(tuner: Run, tuner_serve
     posted = [json.loads(body) for method, *_, body in tuner_server.asked if method == "POST"]
     assert posted == [{**DEMO_DOCUMENT, "name": "demo-2"}]
     page = f"{tuner_server.url}/studies/demo-2"
-    assert f"using the server that already runs at {tuner_server.url}\ndashboard  {page}\n" in result.stderr
+    assert f"using the server already running at {tuner_server.url}\ndashboard  {page}\n" in result.stderr
     parts = ["muon reaches valid_loss 0.08123", "D: one seed", "Leaderboard", "Batch size", "To paste", "x = 1", page]
     places = [result.stdout.index(part) for part in parts]
     assert places == sorted(places)

@@ -78,13 +78,15 @@ def test_what_a_reproducible_study_waits_for_is_said_once(monkeypatch: pytest.Mo
     with Progress(out, "http://x") as progress:
         progress.follow([view(2), waiting, waiting])
     lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert [("waits for a worker that runs program abc" in line) for line in lines] == [False, True]
+    assert [("waiting for a worker that runs program abc" in line) for line in lines] == [False, True]
     assert "94 % of the slots used" in lines[1]
     on_screen = Progress(terminal(), "http://x")
     with on_screen:
         on_screen.follow([waiting])
         text = drawn(on_screen)
-    assert text.count("waits for a worker that runs program abc; b: width 8") == 1 and "94 % of the slots used" in text
+    assert (
+        text.count("waiting for a worker that runs program abc; b: width 8") == 1 and "94 % of the slots used" in text
+    )
 
 
 def drawn(progress: Progress, width: int = 80) -> str:
@@ -115,7 +117,7 @@ def test_a_terminal_shows_the_bar_the_pace_the_best_and_the_dashboard() -> None:
         assert "best valid_loss 0.08123 by trial 7: muon lr=0.0213 batch_size=32" in lines[2]
         assert lines[-1].rstrip() == "http://127.0.0.1:8700/studies/demo"
         progress.away("no server at http://x: connection refused")
-        assert "connection refused (trying again)" in drawn(progress)
+        assert "connection refused (retrying)" in drawn(progress)
         progress.away(None)
         assert "connection refused" not in drawn(progress)
 
@@ -131,7 +133,7 @@ def test_a_pipe_gets_plain_lines_when_trials_end_and_a_last_one(monkeypatch: pyt
     lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert [line.split(",")[0] for line in lines] == [
         *("demo running: 0/10 trials", "demo running: 1/10 trials", "demo completed: 10/10 trials"),
-        *("no server at http://x (trying again)", "the server is back"),
+        *("no server at http://x (retrying)", "the server is back"),
     ]
     assert "best valid_loss 0.08123 by trial 7" in lines[2]
     assert not any("\x1b" in line for line in lines)

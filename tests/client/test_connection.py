@@ -73,7 +73,7 @@ def test_an_answer_that_is_not_ours_is_one_line_with_address_and_remedy(response
         client(lambda request: response).health()
     text = str(caught.value)
     assert text.startswith("http://server:8700 answered GET /healthz with ")
-    assert text.endswith("it is no Tuner server of this version; look at --server (or TUNER_SERVER)")
+    assert text.endswith("it is not a Tuner server of this version; check --server (or TUNER_SERVER)")
     assert "\n" not in text
 
 
@@ -90,7 +90,7 @@ def test_nobody_listens() -> None:
 def test_a_listener_that_never_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with Client(url, timeout_s=0.1) as waiting, pytest.raises(Unreachable, match=f"no answer from {url}"):
+        with Client(url, timeout_s=0.1) as waiting, pytest.raises(Unreachable, match=f"no response from {url}"):
             waiting.health()
 
 
@@ -103,7 +103,10 @@ def test_a_listener_that_hangs_up() -> None:
         thread = threading.Thread(target=hang_up, args=(listener,))
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with Client(url) as waiting, pytest.raises(Unreachable, match=f"^{url} broke off: .+; try again, look at"):
+        with (
+            Client(url) as waiting,
+            pytest.raises(Unreachable, match=f"^{url} closed the connection: .+; try again, or check"),
+        ):
             waiting.health()
         thread.join()
 

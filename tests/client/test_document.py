@@ -43,8 +43,8 @@ def test_faults_of_the_server_find_their_line() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3", "s.yaml:3: the key 'a' stands here for the second time"),
-        ("a: {b: 1,\n b: 2}", "s.yaml:2: the key 'b' stands here for the second time"),
+        ("a: 1\nb: 2\na: 3", "s.yaml:3: the key 'a' is repeated here"),
+        ("a: {b: 1,\n b: 2}", "s.yaml:2: the key 'b' is repeated here"),
         ("a: 1\nb: [1", "s.yaml:2: expected ',' or ']', but got '<stream end>'"),
         ("a: 1\n2: x", "s.yaml:2: a key must be text"),
         ("a: &x 1\nb: *x", "s.yaml:2: aliases (*name) are not supported"),
@@ -72,7 +72,10 @@ def test_json_with_tabs_is_read_as_json() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [('{"a": 1,\n"b" 2}', "s.json:2: Expecting ':' delimiter"), ('{"a": 1, "a": 2}', "s.json: the key 'a' stands")],
+    [
+        ('{"a": 1,\n"b" 2}', "s.json:2: Expecting ':' delimiter"),
+        ('{"a": 1, "a": 2}', "s.json: the key 'a' is repeated"),
+    ],
 )
 def test_faults_in_json(text: str, message: str) -> None:
     with pytest.raises(InvalidInput) as caught:
@@ -87,7 +90,7 @@ def test_files_and_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sys.stdin", io.StringIO(TEXT))
     assert read_document("-").source == "<stdin>"
     file.write_bytes(b"name: \xff\xfe")
-    with pytest.raises(InvalidInput, match="is not text in UTF-8"):
+    with pytest.raises(InvalidInput, match="is not UTF-8 text"):
         read_document(file)
     with pytest.raises(FileNotFoundError):
         read_document(tmp_path / "none.yaml")

@@ -119,7 +119,7 @@ def test_a_device_process_is_killed_and_stopped_and_its_trials_resume(
         eventually(lambda: any(key[0] == 3 for key in server.reports), 90)
         spared = other.pid
         lost.lose(signal.SIGKILL, "ended with signal 9")
-        lost.lose(signal.SIGSTOP, "did not tick for 3 s and was ended")
+        lost.lose(signal.SIGSTOP, "did not tick for 3 s and was terminated")
         (tmp_path / "slow").unlink()
         finished = {(1, 3), (2, 3), (3, 1)}
         eventually(lambda: finished <= server.outcomes().keys(), 90)

@@ -53,15 +53,15 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
     ("damage", "message"),
     [
         (lambda folder: (folder / LABELS).unlink(), "lacks the file t10k-labels-idx1-ubyte"),
-        (change(IMAGES, lambda b: b"\x1f\x8b" + b[2:]), "begins with 1f 8b 08 03; expected is 00 00 08"),
+        (change(IMAGES, lambda b: b"\x1f\x8b" + b[2:]), "begins with 1f 8b 08 03; expected 00 00 08"),
         (change(IMAGES, lambda b: b[:2] + b"\x0d" + b[3:]), "begins with 00 00 0d 03"),
         (change(IMAGES, lambda b: b""), "begins with nothing"),
-        (change(IMAGES, lambda b: b[:9]), "ends within its header: it has 9 bytes; expected are at least 16"),
-        (change(IMAGES, lambda b: b[:-1]), "has 31375 bytes; expected are 31376 for an array of \\[40, 28, 28\\]"),
+        (change(IMAGES, lambda b: b[:9]), "ends within its header: it has 9 bytes; expected at least 16"),
+        (change(IMAGES, lambda b: b[:-1]), "has 31375 bytes; expected 31376 for an array of \\[40, 28, 28\\]"),
         (change(IMAGES, lambda b: b + b"\0"), "has 31377 bytes"),
         (change(IMAGES, lambda b: idx(np.zeros((40, 784), np.uint8))), "arrays of \\[40, 784\\] and \\[40\\]"),
         (change(LABELS, lambda b: idx(np.zeros(11, np.uint8))), "\\[12, 28, 28\\] and \\[11\\]"),
-        (change(LABELS, lambda b: idx(np.full(12, 10, np.uint8))), "holds the label 10; expected are 0 to 9"),
+        (change(LABELS, lambda b: idx(np.full(12, 10, np.uint8))), "contains the label 10; expected 0 to 9"),
     ],
 )
 def test_damaged_mnist_files_are_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
@@ -75,9 +75,9 @@ def test_damaged_mnist_files_are_refused(tmp_path: Path, damage: Callable[[Path]
     ("damage", "message"),
     [
         (lambda folder: (folder / "data_batch_4.bin").unlink(), "lacks the file data_batch_4.bin"),
-        (change("test_batch.bin", lambda b: b[:-5]), "test_batch.bin has 24579 bytes; expected is a multiple of 3073"),
+        (change("test_batch.bin", lambda b: b[:-5]), "test_batch.bin has 24579 bytes; expected a multiple of 3073"),
         (change("test_batch.bin", lambda b: b""), "has 0 bytes"),
-        (change("data_batch_2.bin", lambda b: b"\xff" + b[1:]), "holds the label 255"),
+        (change("data_batch_2.bin", lambda b: b"\xff" + b[1:]), "contains the label 255"),
     ],
 )
 def test_damaged_cifar_files_are_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
@@ -93,9 +93,9 @@ def test_damaged_archives_and_missing_directories_are_refused(tmp_path: Path) ->
         (tmp_path / "a.gz").write_bytes(content)
         with pytest.raises(InvalidInput, match=r"a\.gz cannot be decompressed"):
             read_idx(tmp_path / "a.gz")
-    with pytest.raises(InvalidInput, match="holds neither train-images-idx3-ubyte"):
+    with pytest.raises(InvalidInput, match="contains neither train-images-idx3-ubyte"):
         read_images(str(tmp_path))
-    with pytest.raises(InvalidInput, match="is no directory on this worker"):
+    with pytest.raises(InvalidInput, match="is not a directory on this worker"):
         read_images(str(tmp_path / "nowhere"))
 
 

@@ -1,8 +1,8 @@
 """The model as a function of its parameters.
 
-Trainable parameters come from the stack's flat buffer; everything else that a module carries (buffers, frozen
-parameters) is the slot's `extras`. The modules kept here are templates: their own weights are never read, and a forward
-pass changes none of its arguments: new buffers are a result.
+Trainable parameters come from the stack's flat buffer; everything else in a module (buffers, frozen parameters) is in
+the slot's `extras`. The modules kept here are templates: their own weights are never read. A forward pass changes none
+of its arguments: it returns new buffers.
 """
 
 import copy
@@ -50,11 +50,11 @@ class Architecture:
         return module.to(device=self.device, dtype=self.dtype)
 
     def fresh(self, seed: int) -> nn.Module:
-        """Return the same weights for copying: float32 on the CPU, in a module that is lent until the next call."""
+        """Return the same weights for copying: float32 on the CPU, in a module that is valid until the next call."""
         return self._initial.model(derive(seed, INITIALISATION))
 
     def extras(self, module: nn.Module) -> Tensors:
-        """Copy what a module carries besides its trainable parameters."""
+        """Copy the buffers and frozen parameters of a module."""
         frozen = {name: p.detach().clone() for name, p in module.named_parameters() if not p.requires_grad}
         return frozen | {name: buffer.clone() for name, buffer in module.named_buffers()}
 
@@ -71,9 +71,10 @@ class Architecture:
     def loss(
         self, params: Tensors, extras: Tensors, draws: Draws, inputs: Tensor, *targets: Tensor, stacked: bool = False
     ) -> tuple[Tensor, Tensors]:
-        """Return the mean loss of one slot on its micro-batch, in training mode, and its buffers thereafter.
+        """Return the mean loss of one slot on its micro-batch, in training mode, and its new buffers.
 
-        `draws` are its (key [2], examples [b]), empty without dropout; `stacked` takes the layers that vmap may see.
+        `draws` are its (key [2], examples [b]), empty without dropout; `stacked` selects the layers that work under
+        vmap.
         """
         model = self._stackable if stacked else self.training
         tensors = {**params, **extras}
@@ -83,10 +84,10 @@ class Architecture:
             part.calls = 0  # type: ignore[assignment]
             prefix = f"{name}." if name else ""
             tensors[f"{prefix}key"], tensors[f"{prefix}examples"] = draws
-        # Without autocast's cache: it would hold on to weights that the next step changes.
+        # Without autocast's cache, which would keep weights that the next step changes.
         with torch.autocast(self.device.type, torch.bfloat16, self.task.precision == "bf16", cache_enabled=False):
             output = functional_call(model, tensors, (inputs,))
             loss = self.task.loss(output, *targets)
         if loss.dim() != 0:
-            raise InvalidInput(f"the workload's loss has shape {list(loss.shape)}; expected is one number, the mean")
+            raise InvalidInput(f"the workload's loss has shape {list(loss.shape)}; expected one number, the mean")
         return loss.to(self.dtype), {name: tensors[name] for name in self._buffers}

@@ -1,8 +1,8 @@
 """A snapshot as bytes and back: safetensors with JSON in its header, never pickle.
 
-What is written depends on the trial alone, not on its slot, its neighbours or the stack's width, so the bytes restore
-bit for bit into any of them. Floats travel in JSON as Python prints them, which reads back to the same bits. The key is
-left out: it names the attempt, and the next attempt has another one.
+The content depends only on the trial, not on its slot, its neighbours or the stack's width, so it restores bit for bit
+into any slot of any stack. Floats are stored in JSON as Python prints them, which parses back to the same bits. The key
+is left out: it names the attempt, and the next attempt has a different key.
 """
 
 import json
@@ -21,7 +21,7 @@ _HEADER = "tuner"
 
 
 def encode(snapshot: Snapshot) -> bytes:
-    """Write a snapshot down. Its tensors may live on any device."""
+    """Serialise a snapshot. Its tensors may be on any device."""
     tensors = {"params": snapshot.params, "sums": snapshot.sums}
     tensors |= {f"slab.{i}": slab for i, slab in enumerate(snapshot.slabs)}
     if snapshot.pool is not None:
@@ -40,10 +40,10 @@ def encode(snapshot: Snapshot) -> bytes:
 
 
 def decode(content: bytes, spec: TrialSpec) -> Snapshot:
-    """Read a snapshot back, for the trial that it was taken of.
+    """Parse a snapshot, for the trial from which it was taken.
 
     Raises:
-        Damaged: it cannot be read, or is of another trial or format.
+        Damaged: it cannot be read, or belongs to another trial or format.
     """
     try:
         size = int.from_bytes(content[:8], "little")
@@ -52,24 +52,24 @@ def decode(content: bytes, spec: TrialSpec) -> Snapshot:
         if header["format"] != FORMAT:
             raise Damaged(f"the checkpoint has format {header['format']}; this version reads {FORMAT}")
         if header["spec"] != _identity(spec):
-            raise Damaged("the checkpoint is of another configuration, seed or budget")
+            raise Damaged("the checkpoint belongs to another configuration, seed or budget")
         return _snapshot(header, tensors, spec)
     except Damaged:
         raise
-    except Exception as error:  # whatever is wrong with a file, its readers say it in their own ways
+    except Exception as error:  # readers raise various exceptions for a damaged file
         raise Damaged(f"the checkpoint cannot be read: {type(error).__name__}: {error}") from error
 
 
 def encode_tensors(tensors: Tensors, metadata: dict[str, str]) -> bytes:
     """Write named tensors as a safetensors file."""
-    from safetensors.torch import save  # the engine itself runs where safetensors is absent
+    from safetensors.torch import save  # the engine itself must run without safetensors
 
     content: bytes = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
     return content
 
 
 def decode_tensors(content: bytes) -> Tensors:
-    """Read named tensors from a safetensors file. Raises what safetensors raises."""
+    """Read named tensors from a safetensors file. Raises the exceptions of safetensors."""
     from safetensors.torch import load
 
     tensors: dict[str, Tensor] = load(content)
@@ -94,7 +94,7 @@ def _snapshot(header: dict[str, Any], tensors: Tensors, spec: TrialSpec) -> Snap
 
 
 def _identity(spec: TrialSpec) -> dict[str, Any]:
-    """What two attempts of one trial have in common, as it reads back from JSON."""
+    """Return the fields that two attempts of one trial share, in the form parsed from JSON."""
     identity = {
         "params": dict(sorted(spec.params.items())),
         "seed": spec.seed,

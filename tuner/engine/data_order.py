@@ -1,7 +1,8 @@
 """Which examples a trial sees, in which order: one endless stream per trial, wrapping epochs.
 
-The stream depends on the trial's seed and the size of the data set alone. It knows neither micro-batch nor batch size,
-so trials that differ in them see the same examples at the same count. Memory: one permutation, whatever the budget.
+The stream depends only on the trial's seed and the size of the data set. It does not depend on micro-batch or batch
+size, so trials that differ in them see the same examples at the same count. Memory: one permutation, regardless of the
+budget.
 """
 
 import numpy as np
@@ -21,7 +22,7 @@ class DataOrder:
         self._permutation: NDArray[np.int64] = np.empty(0, np.int64)
 
     def take(self, start: int, count: int) -> NDArray[np.int64]:
-        """Return the `count` example numbers from place `start` (examples seen so far) of the stream on."""
+        """Return `count` example numbers of the stream, starting at position `start` (examples seen so far)."""
         parts = []
         while count > 0:
             epoch, place = divmod(start, self.examples)

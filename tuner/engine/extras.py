@@ -1,4 +1,4 @@
-"""What slots carry besides trainable parameters: buffers and frozen parameters, one stacked tensor per name.
+"""The extras of slots: buffers and frozen parameters, one stacked tensor per name.
 
 Invariant: each slot's part starts at a multiple of 64 bytes and is allocated once (see `layout.py` for why); writing to
 one slot never touches another.
@@ -15,7 +15,7 @@ Tensors = dict[str, Tensor]
 
 
 class Extras:
-    """Named tensors of `width` slots, shaped like those of a template, which is also what a free slot holds."""
+    """Named tensors of `width` slots, shaped like those of a template; a free slot holds the template's values."""
 
     def __init__(self, template: Mapping[str, Tensor], width: int) -> None:
         self._template = dict(template)
@@ -38,7 +38,7 @@ class Extras:
             tensor[slot].copy_(values[name])
 
     def release(self, slot: int) -> None:
-        """Give a slot harmless values."""
+        """Reset a slot to harmless values."""
         self[slot] = self._template
 
     def rows(self, index: Tensor) -> Tensors:

@@ -1,7 +1,7 @@
-"""The micro-batches of all slots: data that lives on the device, and the order in which each slot sees it.
+"""The micro-batches of all slots: data on the device, and the order in which each slot sees it.
 
-Orders are worked out for many ticks at once and copied to the device as one block; a tick then costs one gather per
-tensor. Free slots get example 0, so that they compute something harmless.
+Orders are computed for many ticks at once and copied to the device as one block; a tick then costs one gather per
+tensor. Free slots get example 0, so that their computation is harmless.
 """
 
 import numpy as np
@@ -15,12 +15,12 @@ BLOCK_TICKS = 64
 
 
 def on_device(data: Data, device: torch.device, dtype: torch.dtype) -> Data:
-    """Move data to a stack's device, floating-point tensors in its dtype."""
+    """Move data to a stack's device; floating-point tensors are converted to its dtype."""
     return tuple(t.to(device, dtype if t.is_floating_point() else t.dtype).contiguous() for t in data)
 
 
 class Feed:
-    """Hands out (inputs, *targets), each [width, b, ...], tick by tick."""
+    """Provides (inputs, *targets), each [width, b, ...], tick by tick."""
 
     def __init__(self, data: Data, slots: Slots, width: int, device: torch.device) -> None:
         self._data = data
@@ -30,7 +30,7 @@ class Feed:
         self._tick = BLOCK_TICKS
 
     def admit(self, slot: int, seed: int) -> None:
-        """Give a slot the order of a trial's seed, from the examples that it has seen so far on."""
+        """Give a slot the data order of a trial's seed, starting after the examples it has already seen."""
         self._orders[slot] = DataOrder(seed, len(self._data[0]))
         if self._tick < BLOCK_TICKS:
             self._block[self._tick :, slot].copy_(torch.from_numpy(self._ahead(slot, self._tick)))
@@ -57,10 +57,10 @@ class Feed:
         return {}
 
     def close(self) -> None:
-        """End what runs beside the stack: nothing."""
+        """Stop background work: there is none here."""
 
     def sample(self) -> Data:
-        """Return micro-batches of the shapes that `next` gives, the first examples in every slot."""
+        """Return micro-batches of the shapes that `next` returns, with the first examples in every slot."""
         count = torch.arange(self._slots.micro_batch, device=self._block.device) % len(self._data[0])
         return self.gather(count.expand_as(self._block[0]))
 
@@ -69,7 +69,7 @@ class Feed:
         return tuple(item.index_select(0, index.reshape(-1)).view(*index.shape, *item.shape[1:]) for item in self._data)
 
     def _ahead(self, slot: int, tick: int) -> Ints:
-        """Return what the slot sees from this tick of the block on, [ticks, b]."""
+        """Return the slot's examples from this tick of the block on, [ticks, b]."""
         count = (BLOCK_TICKS - tick) * self._slots.micro_batch
         order = self._orders[slot].take(self._slots.examples(slot), count)
         return order.reshape(-1, self._slots.micro_batch).astype(np.int64, copy=False)

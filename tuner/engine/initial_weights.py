@@ -1,9 +1,9 @@
-"""The weights with which a trial starts, without building its model anew each time.
+"""The initial weights of a trial, without building a new model each time.
 
-Building a small model costs more than a tick of its slot, mostly for Python objects. Where calling every layer's
-`reset_parameters()` in order has proved to give the very bits of a model built anew, one model is kept and reset.
-Invariant: the weights of a seed are those of `Task.build_model`, bit for bit; a model whose construction does anything
-else is built anew for each trial.
+Building a small model costs more than a tick of its slot, mostly for Python objects. If calling every layer's
+`reset_parameters()` in order is found to give exactly the bits of a new model, one model is kept and reset. Invariant:
+the weights for a seed are those of `Task.build_model`, bit for bit; a model whose construction does anything else is
+rebuilt for each trial.
 """
 
 import torch
@@ -15,7 +15,7 @@ TRIED_SEEDS = (1, 2)
 
 
 class InitialWeights:
-    """Models with the initial weights of a seed, float32 on the CPU; one is lent until the next is asked for."""
+    """Models with the initial weights for a seed, float32 on the CPU; each is valid until the next is requested."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -25,7 +25,7 @@ class InitialWeights:
             self._kept = None
 
     def model(self, seed: int) -> nn.Module:
-        """Return a model whose weights depend on `seed` (64 bits) alone. What the workload's code raises passes."""
+        """Return a model whose weights depend only on `seed` (64 bits). Exceptions of the workload's code propagate."""
         if self._kept is None:
             return self._task.build_model(seed)
         with torch.random.fork_rng(devices=[]):
@@ -35,7 +35,7 @@ class InitialWeights:
         return self._kept
 
     def _resets_to(self, seed: int) -> bool:
-        """Whether the kept model, reset, equals a new one in every tensor."""
+        """Return whether the kept model, after a reset, equals a new one in every tensor."""
         try:
             kept, built = self.model(seed), self._task.build_model(seed)
         except Exception:  # a layer may need arguments, or not be meant to be reset

@@ -1,4 +1,4 @@
-"""Where each parameter lives: one flat row of P numbers per slot, with views of the parameters' own shapes.
+"""The place of each parameter: one flat row of P numbers per slot, with views of the parameters' own shapes.
 
 Invariant: each row and each parameter in it starts at a multiple of 64 bytes. Vector kernels treat a misaligned head
 differently from the rest, so without the padding a trial's bits would depend on its slot. Padding stays zero.
@@ -16,7 +16,7 @@ ALIGNMENT_BYTES = 64
 
 @dataclass(frozen=True)
 class Place:
-    """One parameter in the row: `size` numbers from `offset` on."""
+    """One parameter in the row: `size` numbers starting at `offset`."""
 
     name: str
     shape: torch.Size
@@ -48,7 +48,7 @@ class Layout:
     def flat(self, values: Mapping[str, Tensor]) -> Tensor:
         """Return parameters [n, *shape] as rows [n, P], zeros in the padding."""
         ends = [*(place.offset for place in self.places[1:]), self.row]
-        # Each part is padded by itself: one pad around all of them would be a mask over every element of the row.
+        # Each part is padded separately: one pad around all of them would be a mask over every element of the row.
         rows = [
             pad(values[p.name].flatten(1), (0, end - p.offset - p.size))
             for p, end in zip(self.places, ends, strict=True)

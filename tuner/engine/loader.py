@@ -1,12 +1,12 @@
-"""The micro-batches of all slots from data that is not on the device: one thread gathers the next ticks' ahead.
+"""The micro-batches of all slots for data that is not on the device: one thread gathers those of the next ticks ahead.
 
-The same interface as `Feed`, the same order and the same bits: examples are copied as they are, into memory aligned as
-torch aligns it, and rounded once to the stack's type. Invariants:
+The interface, the order and the bits are those of `Feed`: examples are copied unchanged, into memory aligned like
+torch's, and rounded once to the stack's type. Invariants:
 
-- Orders are worked out by the stack's thread; the loader's thread runs the data's own code and numpy, nothing else.
-- What the data's own code raises for one slot's examples is that slot's failure and nobody else's.
-- A slot that changes hands gets its rows of the ticks gathered ahead rewritten before they are handed out.
-- The thread ends with `close`, or when the feed is garbage.
+- Orders are computed in the stack's thread; the loader's thread runs only the data's own code and numpy.
+- An exception of the data's own code for one slot's examples fails that slot and no other.
+- When the trial of a slot changes, the slot's rows of the ticks gathered ahead are rewritten before they are used.
+- The thread ends with `close`, or when the feed is garbage-collected.
 """
 
 import traceback
@@ -32,11 +32,11 @@ from tuner.workloads.task import Data, Examples, Task
 AHEAD = 4
 """Ticks gathered ahead."""
 DEVICE_SHARE = 0.5
-"""Of a GPU's free memory that training data may take before it is loaded from the host instead."""
+"""Share of a GPU's free memory that training data may use; larger data is loaded from the host instead."""
 
 
 def fits_on(device: torch.device, train: Sequence[Examples]) -> bool:
-    """Whether training data can live on the device."""
+    """Return whether training data can be kept on the device."""
     if not all(isinstance(item, Tensor) for item in train):
         return False
     needed = sum(item.nbytes for item in train if isinstance(item, Tensor))
@@ -44,7 +44,7 @@ def fits_on(device: torch.device, train: Sequence[Examples]) -> bool:
 
 
 def feed_of(task: Task, slots: Slots, width: int, device: torch.device, dtype: torch.dtype) -> "AnyFeed":
-    """Copy the training data to the device, or leave it where it is and load it tick by tick."""
+    """Copy the training data to the device, or leave it in place and load it tick by tick."""
     resident = tuple(item for item in task.train if isinstance(item, Tensor))
     if task.resident and fits_on(device, task.train):
         return Feed(on_device(resident, device, dtype), slots, width, device)
@@ -53,7 +53,7 @@ def feed_of(task: Task, slots: Slots, width: int, device: torch.device, dtype: t
 
 @dataclass
 class _Tick:
-    """One tick on its way: who writes its rows, in order, and what went wrong, by slot."""
+    """One tick being gathered: the pending writes of its rows, in order, and the failures, by slot."""
 
     buffers: list[Tensor]
     failures: dict[int, str] = field(default_factory=dict)
@@ -79,22 +79,22 @@ class LoadingFeed:
         self._end = weakref.finalize(self, self._thread.shutdown, wait=False, cancel_futures=True)
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._end()
 
     def admit(self, slot: int, seed: int) -> None:
-        """Give a slot the order of a trial's seed, from the examples that it has seen so far on."""
+        """Give a slot the data order of a trial's seed, starting after the examples it has already seen."""
         self._orders[slot] = DataOrder(seed, self._examples)
         for ahead, tick in enumerate(self._ticks):
             index = self._index(slot, ahead)[None]
             tick.jobs.append(self._thread.submit(_fill, self._sources, tick, np.array([slot]), index))
 
     def evict(self, slot: int) -> None:
-        """Give a slot example 0 from now on, and what was gathered ahead for it."""
+        """Give a slot example 0 from now on, including in the ticks gathered ahead."""
         del self._orders[slot]
 
     def next(self) -> Data:
-        """Return the next micro-batch of every slot; those in `take_failures` got zeros."""
+        """Return the next micro-batch of every slot; slots in `take_failures` got zeros."""
         while len(self._ticks) <= AHEAD:
             self._request(len(self._ticks))
         tick = self._ticks.popleft()
@@ -104,17 +104,17 @@ class LoadingFeed:
         return self._to_device(tick.buffers)
 
     def take_failures(self) -> dict[int, str]:
-        """Return slot -> traceback of what the data's own code raised since the last call."""
+        """Return slot -> traceback of exceptions in the data's own code since the last call."""
         failures, self._failures = self._failures, {}
         return failures
 
     def sample(self) -> Data:
-        """Return micro-batches of the shapes that `next` gives, the first examples in every slot."""
+        """Return micro-batches of the shapes that `next` returns, with the first examples in every slot."""
         count = torch.arange(self._slots.micro_batch) % self._examples
         return self.gather(count.expand(self._width, -1))
 
     def gather(self, index: Tensor) -> Data:
-        """Return the examples with these numbers, now, in the thread of the caller. What their code raises passes."""
+        """Return the examples with these numbers, read in the caller's thread. Exceptions of their code propagate."""
         numbers = index.cpu().numpy()
         buffers = [source.allocate(numbers.shape) for source in self._sources]
         for source, buffer in zip(self._sources, buffers, strict=True):
@@ -122,7 +122,7 @@ class LoadingFeed:
         return self._to_device(buffers)
 
     def _request(self, ahead: int) -> None:
-        """Have the tick gathered that comes so many ticks after the next."""
+        """Start gathering the tick that comes this many ticks after the next."""
         index = np.zeros((self._width, self._slots.micro_batch), np.int64)
         for slot in self._orders:
             index[slot] = self._index(slot, ahead)
@@ -142,7 +142,7 @@ class LoadingFeed:
 
 
 class _Source:
-    """One part of the data: what it holds for each example, and how it is read."""
+    """One part of the data: its shape and type per example, and how it is read."""
 
     def __init__(self, item: Examples, device: torch.device, dtype: torch.dtype) -> None:
         self._item = item.numpy() if isinstance(item, Tensor) else item
@@ -150,11 +150,11 @@ class _Source:
         self._shape = first.shape[1:]
         self._dtype = torch.from_numpy(first).dtype
         if self._dtype.is_floating_point and dtype in (torch.float32, torch.float64):
-            self._dtype = dtype  # rounded while it is copied
+            self._dtype = dtype  # rounded while copying
         self._pinned = device.type == "cuda"
 
     def allocate(self, shape: tuple[int, ...]) -> Tensor:
-        """Return fresh memory for examples [*shape, ...]; pinned, it is reused once its copy to the GPU is done."""
+        """Return memory for examples [*shape, ...]; pinned memory is reused once its copy to the GPU is done."""
         return torch.empty((*shape, *self._shape), dtype=self._dtype, pin_memory=self._pinned)
 
     def read(self, index: Ints, into: Tensor) -> None:
@@ -189,7 +189,7 @@ def _fill(sources: Sequence[_Source], tick: _Tick, slots: Ints, index: Ints) -> 
 
 
 def _as_array(found: object) -> NDArray[np.generic]:
-    """Return what an index gave as a plain array of this machine's byte order."""
+    """Return the result of indexing as a plain array in this machine's byte order."""
     array = found.numpy() if isinstance(found, Tensor) else np.asarray(found)
     array = np.ascontiguousarray(array)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -197,4 +197,4 @@ def _as_array(found: object) -> NDArray[np.generic]:
 
 
 AnyFeed: TypeAlias = Feed | LoadingFeed
-"""What hands a stack its examples."""
+"""The source of a stack's examples."""

@@ -1,7 +1,7 @@
-"""State of other shapes than the parameters': one flat row of Q numbers per trial of a rule that needs it.
+"""State whose shapes differ from the parameters': one flat row of Q numbers per trial of a rule that needs it.
 
 Slabs [width, P] exist for every slot; factors of a Kronecker product or a history of steps are too large for that, so a
-row exists only for slots that have such a rule. Which row a slot has depends on its neighbours; what is in it does not.
+row exists only for slots with such a rule. Which row a slot has depends on its neighbours; the row's content does not.
 """
 
 import torch
@@ -19,7 +19,7 @@ class Pool:
     """The rows of one rule's trials."""
 
     def __init__(self, rule: Rule, layout: Layout, device: torch.device) -> None:
-        """`layout` is that of the parameters."""
+        """`layout` is the layout of the parameters."""
         shapes = {place.name: place.shape for place in layout.places}
         self._places: dict[str, Place] = {}
         wanted: dict[str, torch.Size] = {}
@@ -39,7 +39,7 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """Q, numbers per trial; 0 when the rule needs no pool."""
+        """Q, the numbers per trial; 0 if the rule needs no pool."""
         return self._layout.row
 
     def take(self, slot: int) -> None:
@@ -53,7 +53,7 @@ class Pool:
         self._row_of[slot] = row
 
     def release(self, slot: int) -> None:
-        """Let others have the slot's row."""
+        """Release the slot's row."""
         self._row_of.pop(slot, None)
 
     def row(self, slot: int) -> Tensor:
@@ -69,7 +69,7 @@ class Pool:
         self._rows.index_copy_(0, self._index(slots), rows)
 
     def show(self, rows: Tensor, state: State) -> None:
-        """Let `state` see rows [n, Q] as the tensors that the rule declared."""
+        """Make `state` refer to rows [n, Q] as the tensors that the rule declared."""
         for key, tensor in self._layout.views(rows).items():
             kind, name, parameter = self._places[key]
             if kind == "pools":

@@ -1,6 +1,6 @@
-"""Every random number of a trial comes from its seed: never from its attempt, its slot or its neighbours.
+"""Every random number of a trial derives from its seed, never from its attempt, its slot or its neighbours.
 
-Independent streams are told apart by purpose and counter, hashed over fixed-width bytes, so that no two of them can
+Independent streams are distinguished by purpose and counter, hashed as fixed-width bytes, so that no two of them
 collide by concatenation and none depends on how often another was used.
 """
 
@@ -13,7 +13,7 @@ STOCHASTIC_LAYERS = "dropout"
 
 
 def derive(seed: int, purpose: str, counter: int = 0) -> int:
-    """Return 64 bits that depend on (seed, purpose, counter) alone.
+    """Return 64 bits that depend only on (seed, purpose, counter).
 
     `purpose` has at most 32 bytes, `counter` is in [0, 2^63); `seed` is any integer below 2^127 in size.
     """

@@ -1,4 +1,4 @@
-"""A trial taken out of a stack: everything that its next numbers depend on, bit for bit, kept in memory."""
+"""A snapshot of a trial: everything that its further results depend on, bit for bit, in memory."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from tuner.engine.trial import TrialSpec
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything of one trial, bit for bit: rows [P], extras, and what has been counted."""
+    """The whole state of one trial, bit for bit: rows [P], extras, and counters."""
 
     spec: TrialSpec
     params: Tensor
     sums: Tensor
     slabs: tuple[Tensor, ...]
     pool: Tensor | None
-    """The rule's state of other shapes [Q], if it has any."""
+    """The rule's pooled state [Q], if any."""
     extras: Tensors
     progress: Progress
     elapsed_s: float

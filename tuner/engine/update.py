@@ -1,10 +1,11 @@
-"""Applying each slot's update rule to the slots that are due.
+"""Applying update rules to the slots that are due.
 
 Rows of due slots that share a rule are gathered, stepped together and scattered back; free and waiting slots are not
-touched. On the compiled path an elementwise rule without treatment gathers nothing: it makes one masked pass over all
+touched. On the compiled path an elementwise rule without treatment does not gather: it makes one masked pass over all
 rows or, where rows are long and few are due, one pass over each due row, with the same bits. State lives in flat slabs
-[width, P], reinterpreted by each slot's rule and zeroed when a slot changes hands, so any slot may have any rule; state
-of other shapes lives in a pool per rule. Schedules, and on the compiled path all scalars, are worked out in chunks.
+[width, P], reinterpreted by each slot's rule and zeroed when a slot's trial changes, so any slot may have any rule;
+state of other shapes is kept in a pool per rule. Schedules, and on the compiled path all scalars, are computed in
+chunks.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -28,32 +29,33 @@ from tuner.optimizers.rule import ElementwiseRule, Evaluate, Role, Rule, State, 
 from tuner.study.hyperparameter import Scalar
 
 LR_CHUNK = 512
-"""Steps of a schedule worked out at once."""
+"""Steps of a schedule computed at once."""
 
 MASKED_SHARE = 3
-"""On the compiled path all rows are passed over when at least one in so many is due, else each due one by itself."""
+"""On the compiled path one pass covers all rows if at least one in this many is due; otherwise each due row has its
+own."""
 MASKED_BYTES = 2**22
-"""A buffer [width, P] up to this size is passed over in any case: a call per row costs more."""
+"""Up to this buffer size [width, P] one pass covers all rows in any case: a call per row costs more."""
 
 _FLAT = "flat"
 
 
 class RuleGroup:
-    """One update rule, the hyperparameters [width, H] of the slots that use it, and their state of other shapes."""
+    """One update rule, the hyperparameters [width, H] of the slots that use it, and their pooled state."""
 
     def __init__(self, rule: Rule, layout: Layout, like: Tensor, compiled: bool) -> None:
         width, device = len(like), like.device
         self.rule = rule
         self.names = [h.name for h in rule.declared() if not h.fixes_program]
         self.slabs = max(len(self.buffer_names(parameter)) for parameter in rule.roles)
-        """How many of the stack's slabs it uses, the first ones."""
+        """How many of the stack's slabs it uses, starting from the first."""
         self.table = torch.zeros(width, len(self.names), dtype=torch.float64, device=device)
         self.pool = Pool(rule, layout, device)
         self.masked: MaskedUpdate | None = None
         if compiled and isinstance(rule, ElementwiseRule) and rule.treatment is None:
             self.masked = MaskedUpdate(rule, like)
         self.single: MaskedUpdate | None = None
-        """The same for one row, where rows are long."""
+        """The same for one row, for long rows."""
         if self.masked is not None:
             self.single = MaskedUpdate(self.masked.rule, like[:1]) if like.nbytes > MASKED_BYTES else None
             shape = (width, LR_CHUNK, len(self.masked.scalar_names))
@@ -61,7 +63,7 @@ class RuleGroup:
             """Scalars of each slot's next steps, in the parameters' type."""
 
     def work_out(self, slot: int, steps: Tensor, lr_factor: Tensor) -> None:
-        """Fill the slot's scalars of updates number `steps` [n] (float64), whose lr carries `lr_factor` [n]."""
+        """Fill the slot's scalars for updates number `steps` [n] (float64), with lr multiplied by `lr_factor` [n]."""
         assert self.masked is not None
         hp = {name: value.expand(len(steps)) for name, value in zip(self.names, self.table[slot].cpu(), strict=True)}
         hp["lr"] = hp["lr"] * lr_factor
@@ -124,16 +126,17 @@ class Updates:
         self._work_out(slot, step)
 
     def slabs_of(self, slot: int) -> list[Tensor]:
-        """Return the slabs [width, P] that the rule of an occupied slot uses; its rows of all others are zero."""
+        """Return the slabs [width, P] that the rule of an occupied slot uses; its rows in all others are zero."""
         return self.slabs[: self._groups[self._group_of[slot]].slabs]
 
     def apply(self, due: Ints, params: Tensor, sums: Tensor, squared_norms: Tensor | None) -> None:
-        """Step the due slots with the mean of the micro-batch gradients that `sums` [width, P] adds up, then zero it.
+        """Step the due slots with the mean of the micro-batch gradients summed in `sums` [width, P], then zero their
+        sums.
 
-        `squared_norms` [width], float64, receives the squared norm of that mean where it is wanted.
+        `squared_norms` [width], float64, receives the squared norm of that mean if it is needed.
         """
         step = self._slots.step[due]
-        stale = due[(step % LR_CHUNK == 0) & (step > 0)]  # admission has worked out the first chunk
+        stale = due[(step % LR_CHUNK == 0) & (step > 0)]  # admission has computed the first chunk
         for slot in stale.tolist():
             self._work_out(slot, int(self._slots.step[slot]))
         groups = self._group_of[due]
@@ -148,7 +151,7 @@ class Updates:
                 sums.index_fill_(0, torch.from_numpy(own).to(sums.device), 0.0)
 
     def _step_in_place(self, group: RuleGroup, masked: MaskedUpdate, due: Ints, params: Tensor, sums: Tensor) -> None:
-        """Step the due slots: alone, or in a pass that writes all others back as they are."""
+        """Step the due slots: alone, or in a pass that writes all others back unchanged."""
         if group.single is not None and len(due) * MASKED_SHARE < len(params):
             for slot in due.tolist():
                 row = slice(slot, slot + 1)
@@ -185,9 +188,9 @@ class Updates:
     def _gather(
         self, group: RuleGroup, slots: Ints, rows: Tensor
     ) -> tuple[State, dict[str, Tensor], list[Tensor], Tensor | None]:
-        """Copy state and hyperparameters of some slots of a group; return also the rows that the state shows."""
+        """Copy state and hyperparameters of some slots of a group; also return the rows that the state refers to."""
         hp = dict(zip(group.names, group.table.index_select(0, rows).unbind(1), strict=True))
-        slabs = [slab.index_select(0, rows) for slab in self.slabs[: group.slabs]]  # others may have rules with more
+        slabs = [slab.index_select(0, rows) for slab in self.slabs[: group.slabs]]  # other rules may use more
         step = self._slots.step[slots]
         state = State(torch.from_numpy(step.astype(np.float64)).to(rows.device), tuple(step.tolist()))
         for name, views in _buffers(group, [self._views(group, slab) for slab in slabs]).items():
@@ -198,11 +201,11 @@ class Updates:
         return state, hp, slabs, pool
 
     def averages(self, slot: int) -> bool:
-        """Whether a slot's result differs from its parameters."""
+        """Return whether a slot's result differs from its parameters."""
         return bool(self._groups[self._group_of[slot]].rule.averages)
 
     def result(self, slot: int, params: Tensor) -> Tensor:
-        """Return the row [P] to evaluate and to keep: the slot's parameters, or what its rule makes of them."""
+        """Return the row [P] to evaluate and to keep: its parameters, or the rule's average."""
         group = self._groups[self._group_of[slot]]
         if not self.averages(slot):
             return params[slot]
@@ -213,7 +216,7 @@ class Updates:
         return averaged[_FLAT][0] if group.rule.elementwise else self._layout.flat(averaged)[0]
 
     def pool_row(self, slot: int) -> Tensor | None:
-        """Return a slot's state of other shapes [Q] as a view, or None where its rule has none."""
+        """Return a slot's pooled state [Q] as a view, or None if its rule has none."""
         pool = self._groups[self._group_of[slot]].pool
         return pool.row(slot) if pool.size else None
 
@@ -231,7 +234,7 @@ class Updates:
         return self._groups[self._group_keys.index(key)]
 
     def _work_out(self, slot: int, step: int) -> None:
-        """Fill the slot's chunk of schedule factors, the one that holds `step`."""
+        """Fill the slot's chunk of schedule factors that contains `step`."""
         schedule = self._schedules[slot]
         start = step // LR_CHUNK * LR_CHUNK
         count = min(LR_CHUNK, max(1, self._totals[slot] - start))
@@ -258,14 +261,14 @@ def _hyperparameters(optimizer: str, params: Mapping[str, Scalar]) -> dict[str, 
 
 
 def _schedule(spec: TrialSpec) -> Callable[[int, int], NDArray[np.float64]]:
-    """Return the function from (first step, how many) to the schedule's factors."""
+    """Return the function from (first step, number of steps) to the schedule's factors."""
     name = str(spec.params.get("schedule", "constant"))
     known = schedules.catalogue()
     if name not in known:
         raise InvalidInput([Fault("schedule", f"is {name!r}; known are: {', '.join(known)}")])
     chosen = tuple((p.name, spec.params[p.name]) for p in known[name].parameters if p.name in spec.params)
     factors = partial(_factors, name, spec.total_steps, chosen)
-    factors(0, 1)  # refuses illegal parameters now, not in the middle of a tick
+    factors(0, 1)  # reject illegal parameters now, not in the middle of a tick
     return factors
 
 
@@ -273,6 +276,6 @@ def _schedule(spec: TrialSpec) -> Callable[[int, int], NDArray[np.float64]]:
 def _factors(
     name: str, total: int, chosen: tuple[tuple[str, Scalar], ...], start: int, count: int
 ) -> NDArray[np.float64]:
-    """Many trials of a study share their schedule."""
+    """Cached: many trials of a study share their schedule."""
     t = torch.arange(start, start + count, dtype=torch.float64)
     return np.asarray(schedules.multiplier(name, t, float(total), **dict(chosen)))

@@ -1,1 +1,1 @@
-"""Where workers come from: processes of this machine (`local.py`)."""
+"""Starting workers: as processes on this machine (`local.py`)."""

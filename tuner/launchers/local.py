@@ -1,12 +1,12 @@
-"""Local workers: one process per GPU, else one for the CPU, kept alive beside the server.
+"""Local workers: one process per GPU, or one for the CPU, kept alive next to the server.
 
     workers = LocalWorkers(url, token, width=32, log_dir=Path("var/log"))
     workers.start()
     ... workers.poll() every second or so: restarts what died
     workers.stop()
 
-Workers are children of this process and leave by themselves when it dies. The token travels in their environment, never
-on a command line, which every user of the machine can read.
+Workers are children of this process and exit by themselves when it dies. The token is passed in their environment,
+never on a command line, which every user of the machine can read.
 """
 
 import logging
@@ -30,7 +30,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S, LONG_LIFE_S = 0.5, 30.0, 60.0
 
 @dataclass
 class LocalWorker:
-    """One worker process: what to start, and how it fared."""
+    """One worker process: its command and its state."""
 
     name: str
     command: list[str]
@@ -42,10 +42,10 @@ class LocalWorker:
     pause_s: float = FIRST_PAUSE_S
 
     def start(self) -> None:
-        """Start the process, its output appended to the log."""
+        """Start the process; its output is appended to the log."""
         self.started_at = time.monotonic()
         with self.log_path.open("ab") as output:
-            # A session of its own: Ctrl-C reaches the server alone, which then stops its workers in order.
+            # In its own session, so that Ctrl-C reaches only the server, which then stops its workers in order.
             self.process = subprocess.Popen(
                 self.command,
                 env=self.environment,
@@ -56,7 +56,7 @@ class LocalWorker:
             )
 
     def revive(self) -> None:
-        """Start the process again if it died and its pause is over."""
+        """Restart the process if it died and its pause is over."""
         now = time.monotonic()
         if self.process is not None:
             status = self.process.poll()
@@ -65,7 +65,7 @@ class LocalWorker:
             if now - self.started_at > LONG_LIFE_S:
                 self.pause_s = FIRST_PAUSE_S
             log.warning(
-                "a local worker ended and is started again; see its log",
+                "a local worker ended and will be restarted; see its log",
                 extra={"action": "restart", "worker": self.name, "status": status, "log": str(self.log_path)},
             )
             self.process = None
@@ -78,9 +78,9 @@ class LocalWorker:
 class LocalWorkers:
     """The workers of this machine.
 
-    `url`, `token`: the server that they work for. `width`: slots of each stack. `log_dir`: where each writes its log.
-    `workloads`: modules or files that register workloads. `threads`: of each device process.
-    `flags`: further options of `tuner worker`.
+    `url`, `token`: the server they work for. `width`: slots of each stack. `log_dir`: where each writes its log.
+    `workloads`: modules or files that register workloads. `threads`: per device process. `flags`: further options of
+    `tuner worker`.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class LocalWorkers:
         self.workers: list[LocalWorker] = []
 
     def start(self) -> None:
-        """Start one worker per GPU that torch can use, else one for the CPU."""
+        """Start one worker per GPU that torch can use, or one for the CPU."""
         self._log_dir.mkdir(parents=True, exist_ok=True)
         gpus = usable_gpus()
         self.workers = [self._worker(f"gpu{i}", "cuda:0", gpu) for i, gpu in enumerate(gpus)]
@@ -113,13 +113,13 @@ class LocalWorkers:
             worker.start()
 
     def poll(self) -> int:
-        """Restart workers that died, each after a growing pause; return how many are running."""
+        """Restart workers that died, each after an increasing pause; return how many are running."""
         for worker in self.workers:
             worker.revive()
         return sum(worker.process is not None and worker.process.poll() is None for worker in self.workers)
 
     def stop(self) -> None:
-        """Let the workers hand back what they hold; kill those that take more than `STOP_PATIENCE_S`."""
+        """Let the workers return their trials; kill those that take longer than `STOP_PATIENCE_S`."""
         running = [worker.process for worker in self.workers if worker.process is not None]
         self.workers = []
         for process in running:
@@ -151,7 +151,7 @@ class LocalWorkers:
 
 
 def usable_gpus() -> list[str]:
-    """Return the GPUs that the installed torch can use; where there are any, a process of its own is asked."""
+    """Return the GPUs that the installed torch can use; if there are any, a separate process checks."""
     gpus = visible_gpus()
     if not gpus:
         return []

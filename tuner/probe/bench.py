@@ -1,8 +1,8 @@
-"""How fast and how large a workload's stacks are on this device: measured, never guessed.
+"""The speed and size of a workload's stacks on this device: measured, never guessed.
 
-A `Bench` measures stacks in its own process. `probe` says which paths and widths to try, and leaves out what will not
-fit; it measures through a team of benches in processes of their own (`worker/device/probing.py`), so that what
-processes take from each other is seen.
+A `Bench` measures stacks in its own process. `probe` chooses the paths and widths to try, and skips those that will not
+fit; it measures through a team of benches in separate processes (`worker/device/probing.py`), so that contention
+between processes is included.
 """
 
 import gc
@@ -23,13 +23,13 @@ from tuner.workloads import Task
 PATHS = ("loop", "eager", "compiled")
 WIDTHS = (1, 4, 16, 64)
 CELL_S = 0.5
-"""How long one path is timed at one width."""
+"""Seconds for which one path is timed at one width."""
 LEAST_STEPS = 3
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A stack that was not built since its predicted peak, in all processes, is more than there is."""
+    """A stack that was not built because its predicted peak, over all processes, exceeds the available memory."""
 
     path: str
     width: int
@@ -40,7 +40,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a team found of one kind of stack: seconds of a tick, and the footprint of one process's stack."""
+    """A team's measurement of one kind of stack: seconds per tick, and the footprint of one process's stack."""
 
     tick_s: float
     footprint: Footprint
@@ -53,11 +53,11 @@ class Team(Protocol):
     threads: int
 
     def measure(self, path: str, width: int) -> Timing | None:
-        """Return what was found; None where the path falls back to another, or has no memory."""
+        """Return the measurement; None if the path falls back to another or runs out of memory."""
 
 
 class Bench:
-    """Measures stacks of one task, one at a time; a team of its own."""
+    """Measures stacks of one task, one at a time; a team of one process."""
 
     processes = 1
 
@@ -77,7 +77,7 @@ class Bench:
         self._stack = None
         gc.collect()
 
-        wanted = "auto" if path == "eager" else path  # eager itself would not look for slots that mix
+        wanted = "auto" if path == "eager" else path  # "eager" itself would not check whether slots mix
 
         def build() -> Stack:
             self._stack = Stack(
@@ -98,7 +98,7 @@ class Bench:
         return None
 
     def tick_s(self) -> float:
-        """Return the seconds of a tick: half the median of a step's two."""
+        """Return the seconds per tick: half the median over steps of two ticks."""
         assert self._stack is not None
         times: list[float] = []
         begin = time.perf_counter()
@@ -113,16 +113,16 @@ class Bench:
 
 
 class _AnotherPath(Exception):
-    """The stack fell back to a path that is measured by itself."""
+    """The stack fell back to a path that is measured separately."""
 
 
 def probe(
     team: Team, *, paths: Sequence[str] = PATHS, widths: Sequence[int] = WIDTHS, room: int | None = None
 ) -> Iterator[Cell | LeftOut]:
-    """Measure every path at every width, narrow ones first, with AdamW; yield each cell as it is known.
+    """Measure every path at every width, narrow ones first, with AdamW; yield each cell as soon as it is known.
 
-    A path that falls back to another, or that a wider stack has no memory for, is left out from there on. `room` is the
-    bytes that all processes may take together; what is predicted to take more is not built.
+    A path that falls back to another, or runs out of memory at a width, is not tried at wider ones. `room` is the
+    number of bytes that all processes may use together; stacks predicted to need more are not built.
     """
     ended: set[str] = set()
     footprints: dict[str, list[Footprint]] = {path: [] for path in paths}
@@ -145,9 +145,9 @@ def probe(
 
 
 def splits(cores: int, device: torch.device) -> list[tuple[int, int]]:
-    """Return (processes, threads of each) to try: all cores for one process, half each for two, ..., one for each.
+    """Return (processes, threads of each) to try: all cores for one process, half for each of two, ..., one for each.
 
-    On a GPU one process; its threads only feed it.
+    On a GPU there is one process; its threads only feed the GPU.
     """
     if device.type == "cuda":
         return [(1, max(1, min(8, cores)))]
@@ -156,10 +156,10 @@ def splits(cores: int, device: torch.device) -> list[tuple[int, int]]:
 
 
 def allocator_room(room: int | None, device: torch.device) -> int | None:
-    """Return how much torch's allocator may hand out when processes may grow by `room` bytes."""
+    """Return how much torch's allocator may hand out if processes may grow by `room` bytes."""
     return room if room is None or device.type == "cuda" else int(room / HEAP_FACTOR)
 
 
 def place_of(device: torch.device) -> str:
-    """Name a device as a place that choices hold for."""
+    """Name a device as a place for which choices are valid."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else choice.cpu()

@@ -1,8 +1,8 @@
-"""What probes found: how many processes, how wide a stack and which path train a workload fastest on this machine.
+"""The results of probes: which processes, stack width and path train a workload fastest on this machine.
 
-A choice holds for one key: workload and its parameters, micro-batch, type, versions, device and its cores; the threads
-are part of each measurement. Choices are kept in a JSON file in the user's cache directory. What cannot be read, or was
-written in another form, counts as absent. Needs no torch, since a worker's agent reads it too.
+A choice is valid for one key: workload and its parameters, micro-batch, type, versions, device and its cores; the
+threads are part of each measurement. Choices are kept in a JSON file in the user's cache directory. Entries that cannot
+be read, or have another format, count as absent. Needs no torch, since a worker's agent reads it too.
 """
 
 import json
@@ -17,16 +17,16 @@ from typing import Any
 from tuner.study.hyperparameter import Scalar
 
 DEFAULT_WIDTH = 32
-"""Slots of a stack on a device where nothing was measured."""
+"""Slots of a stack on a device without measurements."""
 NEAR = 0.95
-"""Fewer slots with this share of the best rate are preferred: their trials end sooner."""
+"""Fewer slots are preferred if they reach this share of the best rate: their trials end sooner."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement. `path` is the one that really ran; `tick_s` is the seconds of a tick of each process.
+    """One measurement. `path` is the one that actually ran; `tick_s` is the seconds per tick of each process.
 
-    `bytes` is the predicted peak of one process's stack, for the narrowest widths the measured one.
+    `bytes` is the predicted peak of one process's stack; for the narrowest widths, the measured one.
     """
 
     path: str
@@ -38,12 +38,12 @@ class Cell:
 
     @property
     def slots(self) -> int:
-        """Trials under way in all processes."""
+        """Trials in flight in all processes."""
         return self.processes * self.width
 
     @property
     def rate(self) -> float:
-        """Trial-ticks per second of all processes together."""
+        """Trial-ticks per second over all processes."""
         return self.slots / self.tick_s
 
 
@@ -55,50 +55,50 @@ class Choice:
 
     @property
     def best(self) -> Cell:
-        """The one with the fewest slots of those that are nearly as fast as the fastest."""
+        """The measurement with the fewest slots among those that are nearly as fast as the fastest."""
         most = max(cell.rate for cell in self.cells)
         return min((c for c in self.cells if c.rate >= NEAR * most), key=lambda c: (c.slots, c.processes, c.tick_s))
 
     def with_threads(self, threads: int) -> "Choice | None":
-        """Return what was measured with so many threads per process."""
+        """Return the measurements with this number of threads per process."""
         cells = tuple(cell for cell in self.cells if cell.threads == threads)
         return Choice(cells) if cells else None
 
     def path_at(self, width: int) -> str:
-        """Return the fastest path for stacks of this width: that of the widest measured ones that are not wider."""
+        """Return the fastest path for stacks of this width, judged by the widest measured stacks that are not wider."""
         fitting = [cell.width for cell in self.cells if cell.width <= width] or [min(c.width for c in self.cells)]
         return max((cell for cell in self.cells if cell.width == max(fitting)), key=lambda cell: cell.rate).path
 
 
 def cores() -> int:
-    """Return the processor cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu() -> str:
-    """Name this machine's processor as a place that choices hold for."""
+    """Name this machine's CPU as a place for which choices are valid."""
     return f"cpu of {cores()} cores"
 
 
 def key(workload: str, params: Mapping[str, Scalar], micro_batch: int, place: str) -> str:
-    """Name what a choice holds for; `place` is `cpu()` or a GPU's name."""
+    """Name the setup for which a choice is valid; `place` is `cpu()` or a GPU's name."""
     parts = {"workload": workload, "params": dict(sorted(params.items())), "micro_batch": micro_batch}
     return json.dumps(parts | {"place": place, "torch": version("torch"), "dtype": "float32"}, sort_keys=True)
 
 
 def cache_file() -> Path:
-    """Return where choices are kept: `tuner/probe.json` in XDG_CACHE_HOME, else in ~/.cache."""
+    """Return where choices are kept: `tuner/probe.json` in XDG_CACHE_HOME, or else in ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "tuner" / "probe.json"
 
 
 def stored(name: str) -> Choice | None:
-    """Return the choice that was kept for a key, or None."""
+    """Return the stored choice for a key, or None."""
     return _choice(_read().get(name))
 
 
 def latest(place: str) -> Choice | None:
-    """Return the choice that was measured last in a place, of whatever workload, with the torch of now; or None."""
+    """Return the latest choice measured in a place, for any workload, with the current torch version; or None."""
     found: dict[float, Choice] = {}
     for name, entry in _read().items():
         choice = _choice(entry)
@@ -108,7 +108,7 @@ def latest(place: str) -> Choice | None:
 
 
 def store(name: str, choice: Choice) -> Path:
-    """Keep a choice; return the file. Another process that writes at the same moment may win, never tear it."""
+    """Store a choice; return the file. A process that writes at the same time may win, but never corrupts it."""
     path = cache_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     content = _read() | {name: {"at": time.time(), "cells": [asdict(cell) for cell in choice.cells]}}
@@ -139,7 +139,7 @@ def _cell(path: str, width: int, tick_s: float, processes: int, threads: int, by
     numbers = int(processes), int(threads), None if bytes is None else int(bytes)
     cell = Cell(str(path), int(width), float(tick_s), *numbers)
     if cell.width < 1 or cell.processes < 1 or not cell.tick_s > 0:
-        raise ValueError(f"no measurement: {cell}")
+        raise ValueError(f"not a measurement: {cell}")
     return cell
 
 

@@ -1,9 +1,9 @@
-"""How much memory a stack takes: predicted from narrow stacks, so that wide ones are not tried in vain.
+"""How much memory a stack needs: predicted from narrow stacks, so that wide ones are not tried in vain.
 
-What a stack holds (parameters, gradients, sums, slabs, activations) grows linearly with its width; what the dry run or
-one slot's evaluation takes does not grow at all. So each phase of a stack's life is measured by itself at two narrow
-widths and has a line of its own; the peak is the highest of the lines. On CPUs every allocation of torch's allocator is
-counted, on GPUs the allocator's own peak is read: both see nothing of the rest of the process.
+The data of a stack (parameters, gradients, sums, slabs, activations) grows linearly with its width; the memory of the
+dry run or of one slot's evaluation does not grow at all. So each phase of a stack's life is measured separately at two
+narrow widths and extrapolated by its own line; the peak is the highest of the lines. On CPUs every allocation of
+torch's allocator is counted, on GPUs the allocator's own peak is read: neither includes the rest of the process.
 """
 
 import gc
@@ -21,15 +21,15 @@ from tuner.study.hyperparameter import Scalar
 from tuner.workloads import Task
 
 NARROW = (2, 4)
-"""Widths at which the lines are measured: one slot alone often takes other kernels than several."""
+"""Widths at which the lines are measured: a single slot often uses different kernels than several."""
 HEAP_FACTOR = 1.7
-"""On CPUs a process grows by up to this many times the allocator's peak, since holes in the heap cannot be used:
+"""On CPUs a process grows by up to this many times the allocator's peak, because of heap fragmentation:
 measured 1.05 (text-gpt, loop) and 1.5 to 1.7 (eager, digits and text-gpt). On GPUs torch's allocator decides."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """The peaks, in bytes above what was taken before, of a stack's phases at one width.
+    """The peaks of a stack's phases at one width, in bytes above the initial level.
 
     The phases: allocation, dry run and admission; a tick in which no slot is due; one in which all slots are due; the
     evaluation of a slot.
@@ -40,14 +40,14 @@ class Footprint:
 
     @property
     def peak(self) -> int:
-        """The most bytes that the stack ever took."""
+        """The most bytes that the stack ever used."""
         return max(self.phases)
 
 
 def predicted(measured: Sequence[Footprint], width: int) -> int | None:
-    """Predict the peak in bytes of a stack of this width from measurements at others; the two widest of them count.
+    """Predict the peak in bytes of a stack of this width from the two widest measurements at other widths.
 
-    None with fewer than two.
+    Returns None for fewer than two measurements.
     """
     *_, low, high = [None, None, *sorted(measured, key=lambda one: one.width)]
     if low is None or high is None or low.width == high.width:
@@ -64,7 +64,7 @@ def peak_of_stack(
 ) -> int:
     """Predict the peak in bytes of a full stack whose trials all have one optimizer, from stacks 2 and 4 wide.
 
-    What torch's allocator hands out is meant; see `HEAP_FACTOR` for what a process takes from the machine.
+    This is the memory that torch's allocator hands out; see `HEAP_FACTOR` for the growth of the process.
     """
     place = torch.device(device)
 
@@ -77,9 +77,9 @@ def peak_of_stack(
 
 
 def footprint(build: Callable[[], Stack], device: torch.device, optimizer: str = "adamw") -> Footprint:
-    """Build a stack, fill it with trials and take each phase's peak.
+    """Build a stack, fill it with trials and measure each phase's peak.
 
-    Every slot is due in every second tick, all of them together: a step cannot take more.
+    All slots are due together, in every second tick: no step can need more.
     """
     stacks: list[Stack] = []
 
@@ -110,7 +110,7 @@ def fill(stack: Stack, optimizer: str = "adamw", ticks_per_step: int = 1) -> Non
 
 @dataclass
 class _Count:
-    """Bytes above those at the beginning: at most, and at the end."""
+    """Bytes above the initial level: the maximum, and at the end."""
 
     peak: int = 0
     kept: int = 0

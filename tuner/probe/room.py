@@ -1,6 +1,6 @@
-"""How much memory there is for stacks: on the GPU, or on this machine within the limits of its control groups.
+"""How much memory is available for stacks: on the GPU, or on this machine within the limits of its control groups.
 
-Read from the kernel's files, so it needs no further package. What cannot be read sets no limit.
+It is read from the kernel's files, so no further package is needed. Files that cannot be read set no limit.
 """
 
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ import torch
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 SHARE = 0.9
-"""Of what is free: the rest is for what the process needs besides stacks."""
+"""Share of the free memory: the rest is for other needs of the process."""
 
 
 def room(device: torch.device) -> int | None:
-    """Return the bytes that stacks on a device may take, all of them together; None when nobody says."""
+    """Return the number of bytes that all stacks on a device may use together; None if unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -36,7 +36,7 @@ def _free_on_machine() -> Iterator[int]:
 
 
 def _free_in_group(root: Path, path: str, limit_name: str, usage_name: str) -> Iterator[int]:
-    """Yield what is left in a control group and in each one above it. In a container the root is its own group."""
+    """Yield the memory left in a control group and in each of its parents. In a container the root is its own group."""
     place = root / path.strip("/")
     for group in [place, *place.parents]:
         if not group.is_relative_to(root):
@@ -47,7 +47,7 @@ def _free_in_group(root: Path, path: str, limit_name: str, usage_name: str) -> I
 
 
 def _cached(group: Path) -> int:
-    """Pages of files that the kernel drops when memory is wanted."""
+    """Page cache that the kernel drops when memory is needed."""
     names = ("inactive_file", "total_inactive_file")
     found = dict(line.split(maxsplit=1) for line in _lines(group / "memory.stat") if line.startswith(names))
     return int(found.get("total_inactive_file", found.get("inactive_file", "0")))

@@ -1,5 +1,5 @@
-"""Which configuration next, and which one won. The only package that imports optuna.
+"""Which configuration to try next, and which one won. The only package that imports optuna.
 
-Proposals are computed in a process of their own (`tuner.search.process`): a TPE thread inside the server triples its
-latency. They are pure functions of the request, so that a restarted server repeats none and loses none.
+Proposals are computed in a separate process (`tuner.search.process`): a TPE thread inside the server triples its
+latency. They are pure functions of the request, so a restarted server neither repeats nor loses any.
 """

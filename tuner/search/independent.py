@@ -8,6 +8,6 @@ from tuner.study.space import at_quantile
 
 
 def propose(request: AskRequest, index: int) -> dict[str, Scalar]:
-    """Draw the configuration of an index."""
+    """Draw the configuration with this index."""
     draw = random.Random(request.seed_of(index)).random
     return {name: at_quantile(domain, draw()) for name, domain in request.domains.items()}

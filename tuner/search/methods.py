@@ -1,4 +1,4 @@
-"""Which method answers a request: the one place that knows them all."""
+"""Dispatch of requests to methods: the only module that knows all of them."""
 
 from tuner.search.request import AskRequest
 from tuner.study.hyperparameter import Scalar
@@ -6,7 +6,7 @@ from tuner.study.hyperparameter import Scalar
 
 def propose(request: AskRequest) -> list[dict[str, Scalar]]:
     """Return the values of the swept hyperparameters, one mapping per index."""
-    # Each method loads what it needs: scipy and optuna take seconds.
+    # Each method imports what it needs: scipy and optuna take seconds to load.
     if not request.domains:
         return [{} for _ in request.indexes]
     if request.method == "tpe":

@@ -1,6 +1,6 @@
-"""The sampler process: reads requests and writes answers, one JSON object a line, until its input closes.
+"""The sampler process: reads requests and writes responses, one JSON object per line, until its input closes.
 
-It holds no state between requests, so it can be killed and started again at any time.
+It holds no state between requests, so it can be killed and restarted at any time.
 """
 
 import json
@@ -12,14 +12,14 @@ from tuner.search.request import from_json
 
 
 def main() -> None:
-    """Serve until the other end goes away."""
-    # Whatever a library prints must not get between the answers.
+    """Serve until the other end closes the pipe."""
+    # Output printed by a library must not get between the responses.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     for line in sys.stdin:
         try:
             answer: dict[str, object] = {"configurations": propose(from_json(json.loads(line)))}
-        except Exception as error:  # the boundary: the server must hear of it instead of waiting
+        except Exception as error:  # the boundary: report it, or the server would wait
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
 

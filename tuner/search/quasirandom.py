@@ -1,7 +1,7 @@
 """Quasirandom search: the n-th configuration is point n of a scrambled Sobol sequence (Owen 1998, as in scipy).
 
-It covers the space more evenly than independent draws: with few trials per family no decade of learning rates stays
-empty by bad luck.
+It covers the space more evenly than independent draws: even with few trials per family, no decade of learning rates
+stays empty by chance.
 """
 
 import warnings
@@ -19,7 +19,7 @@ def propose(request: AskRequest, index: int) -> dict[str, Scalar]:
     scramble = derive_seed(request.seed, request.family + "/sobol", 0)
     sequence = qmc.Sobol(d=len(request.domains), scramble=True, rng=np.random.default_rng(scramble))
     with warnings.catch_warnings():
-        # The balance that scipy warns of holds for powers of two; a sequence cut anywhere is still even.
+        # scipy warns that exact balance needs a power of two; a sequence cut anywhere is still evenly spread.
         warnings.simplefilter("ignore", UserWarning)
         if index:
             sequence.fast_forward(index)

@@ -1,8 +1,8 @@
-"""A request for configurations of one family, and its answer.
+"""A request for configurations of one family, and its response.
 
-The request holds all that the answer depends on. `indexes` count the family's trials; each gets a seed of its own by
-hash(study seed, family, index), so a proposal depends neither on parallelism (random, quasirandom) nor on how often
-the server was restarted.
+The request contains everything that the response depends on. `indexes` count the family's trials; each gets its own
+seed from hash(study seed, family, index), so a proposal depends neither on parallelism (random, quasirandom) nor on
+server restarts.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from tuner.study.space import Choices, Domain, Fixed, Range
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known of an earlier trial. `value` is None while it runs; infeasible ones have no value either."""
+    """An earlier trial. `value` is None while it runs and for infeasible trials."""
 
     params: dict[str, Scalar]
     value: float | None
@@ -23,13 +23,13 @@ class Observation:
 
     @property
     def pending(self) -> bool:
-        """Whether it is still running."""
+        """Whether the trial is still running."""
         return self.value is None and self.feasible
 
 
 @dataclass(frozen=True)
 class AskRequest:
-    """Ask for one configuration per index of a family."""
+    """A request for one configuration per index of a family."""
 
     method: str
     seed: int
@@ -46,7 +46,7 @@ class AskRequest:
 
 
 def derive_seed(seed: int, family: str, index: int) -> int:
-    """Hash (study seed, family, index) into 64 bits, with fixed-width numbers so that no two inputs run together."""
+    """Hash (study seed, family, index) into 64 bits; fixed-width numbers keep different inputs distinct."""
     text = family.encode()
     data = seed.to_bytes(8, "big") + len(text).to_bytes(2, "big") + text + index.to_bytes(8, "big")
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")

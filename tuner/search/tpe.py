@@ -1,9 +1,10 @@
-"""Tree-structured Parzen estimator, by optuna: one fresh in-memory study per request, built from the history shown.
+"""Tree-structured Parzen estimator, by optuna: one fresh in-memory study per request, built from the history in the
+request.
 
-- Until something has finished, and for the first proposals of a family, the quasirandom sequence is used.
+- Until a trial has finished, and for the first proposals of a family, the quasirandom sequence is used.
 - An infeasible trial is told as complete with the family's worst finite value, and every trial carries the constraint
-  `feasible`: optuna's FAIL is invisible to TPE, which would propose the same diverging learning rate for ever.
-- Running trials are shown as running; the sampler's constant liar keeps proposals apart.
+  `feasible`: optuna's FAIL is invisible to TPE, which would keep proposing the same diverging learning rate.
+- Running trials are passed as running; the sampler's constant liar keeps proposals apart.
 """
 
 import math
@@ -19,7 +20,7 @@ from tuner.study.hyperparameter import Scalar
 from tuner.study.space import Choices, Domain, Range
 
 SHOWN = 1500
-"""How much history a proposal sees: TPE's time grows with it (about 30 ms at this size)."""
+"""Trials in the history of a proposal: TPE's time grows with it (about 30 ms at this size)."""
 
 
 def propose(request: AskRequest) -> list[dict[str, Scalar]]:

@@ -1,6 +1,6 @@
-"""The checkpoint store: files that the server and its workers see, under a root that each is told by its operator.
+"""The checkpoint store: files shared by the server and its workers, under a root that the operator configures for each.
 
-contract.py   what every store promises; the form of paths
+contract.py   the guarantees of every store; the form of paths
 folder.py     a directory, e.g. DATA_DIR/checkpoints or a network mount
 remote.py     any other fsspec URL, e.g. s3://bucket/tuner
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def absolute_root(root: str) -> str:
-    """Return a directory as an absolute path, for processes that start elsewhere; a URL stays as it is."""
+    """Return a directory as an absolute path, for processes with another working directory; a URL is unchanged."""
     return root if "://" in root else str(Path(root).absolute())
 
 
@@ -42,7 +42,7 @@ def open_store(root: str) -> Store:
         return FolderStore(root)
     if protocol == "file":
         if not place.startswith("/"):
-            raise InvalidInput(f"the checkpoint store {root!r} is not absolute; expected is file:///DIRECTORY")
+            raise InvalidInput(f"the checkpoint store {root!r} is not absolute; expected file:///DIRECTORY")
         return FolderStore(place)
     from tuner.store.remote import RemoteStore
 

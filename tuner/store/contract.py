@@ -1,9 +1,9 @@
-"""What every checkpoint store promises.
+"""The guarantees of every checkpoint store.
 
 Invariants:
-- A file appears whole or not at all, also when the writer is killed.
-- Whoever reads names the digest of what was written, so a damaged or foreign file is never taken for the real one.
-- Paths are relative, of one strict form, and never lead out of the root: what a worker says opens nothing else.
+- A file appears whole or not at all, even if the writer is killed.
+- Readers pass the digest of what was written, so a damaged or foreign file is never mistaken for the real one.
+- Paths are relative, of one strict form, and never lead outside the root: a worker's message cannot open other files.
 
     STUDY/TRIAL/ATTEMPT-STEP-TOKEN.state.safetensors      a trial in the middle of its training
     STUDY/TRIAL/ATTEMPT-STEP-TOKEN.weights.safetensors    the weights of a trial at its end
@@ -20,15 +20,15 @@ from tuner.errors import InvalidInput, NotFound, TunerError
 PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}/[0-9]{1,18}/[0-9]{1,18}-[0-9]{1,18}-[0-9a-f]{8}\.(state|weights)\.safetensors$"
 _PATH = re.compile(PATTERN.removesuffix("$") + r"\Z")
 SHARED = "shared"
-"""The scope of a store that the server and every worker with checkpoints see; else `worker:<id of the disk>`."""
+"""The scope of a store that the server and all its workers can access; the other is `worker:<id of the disk>`."""
 SCOPE = r"^(shared|worker:[0-9a-f]{8})$"
 
 ASIDE = ".writing"
-"""Ends the name of a file that is not whole yet."""
+"""Suffix of a file that is not complete yet."""
 
 
 class Damaged(TunerError):
-    """A stored file is missing, or is not what was written."""
+    """A stored file is missing, or differs from what was written."""
 
 
 @dataclass(frozen=True)
@@ -43,36 +43,36 @@ class Stored:
 def path_of(
     study: str, number: int, attempt: int, step: int, token: str, kind: Literal["state", "weights"] = "state"
 ) -> str:
-    """Name a file. `token`, 8 hex digits, tells apart processes that write for the same attempt."""
+    """Name a file. `token`, 8 hex digits, distinguishes processes that write for the same attempt."""
     return f"{study}/{number}/{attempt}-{step}-{token}.{kind}.safetensors"
 
 
 def is_path(path: str) -> bool:
-    """Whether a path has the form above."""
+    """Return whether a path has the form above."""
     return _PATH.match(path) is not None
 
 
 def check(path: str) -> None:
     """Raise `InvalidInput` unless a path has the form above."""
     if not is_path(path):
-        raise InvalidInput(f"{path!r} is no path of the checkpoint store; allowed is STUDY/TRIAL/NAME.safetensors")
+        raise InvalidInput(f"{path!r} is not a path of the checkpoint store; allowed is STUDY/TRIAL/NAME.safetensors")
 
 
 class Store(ABC):
-    """Files below a root. Methods raise `InvalidInput` for paths of another form, `OSError` for faults of the store."""
+    """Files below a root. Methods raise `InvalidInput` for paths of another form, `OSError` for errors of the store."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make sure that the root can be written to."""
+        """Check that the root can be written to."""
 
     def write(self, path: str, content: bytes) -> Stored:
-        """Store content under a path, replacing what was there. Raises `OSError` (full disk, rights, no network)."""
+        """Store content under a path, replacing any file there. Raises `OSError` (disk, rights, network)."""
         check(path)
         self._put(path, content)
         return Stored(path, hashlib.sha256(content).hexdigest(), len(content))
 
     def read(self, path: str, digest: str) -> bytes:
-        """Return the content that was stored with this digest. Raises `Damaged`: it is gone, or is another one."""
+        """Return the content that was stored with this digest. Raises `Damaged` if it is missing or differs."""
         check(path)
         try:
             content = self._get(path)
@@ -80,11 +80,11 @@ class Store(ABC):
             raise Damaged(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
         seen = hashlib.sha256(content).hexdigest()
         if seen != digest:
-            raise Damaged(f"{path} has the digest {seen[:12]}..., written was {digest[:12]}...")
+            raise Damaged(f"{path} has the digest {seen[:12]}..., but {digest[:12]}... was written")
         return content
 
     def content(self, path: str) -> bytes:
-        """Return what lies under a path. Raises `NotFound` when it is gone."""
+        """Return the content of a path. Raises `NotFound` if the file is gone."""
         check(path)
         try:
             return self._get(path)
@@ -93,13 +93,11 @@ class Store(ABC):
 
     @abstractmethod
     def delete(self, path: str) -> None:
-        """Delete a file, or what was left of writing it (its path and `ASIDE`), if it is there."""
+        """Delete a file, or a leftover temporary file (its path and `ASIDE`), if it exists."""
 
     @abstractmethod
     def files(self, older_than: float) -> list[str]:
-        """List the paths of files of the form above, and of what was left of writing them, that were last written
-        before a Unix time, in seconds.
-        """
+        """List files of the form above, and leftover temporary files, last written before a Unix time, in seconds."""
 
     @abstractmethod
     def _put(self, path: str, content: bytes) -> None: ...

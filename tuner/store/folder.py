@@ -1,6 +1,6 @@
 """A checkpoint store in a directory: a local disk or a network mount.
 
-Files are written aside, synced and renamed. No link inside the directory leads out of it.
+Files are written under a temporary name, synced and renamed. No link inside the directory leads out of it.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ class FolderStore(Store):
         self.root.mkdir(parents=True, exist_ok=True)
 
     def identity(self) -> str:
-        """Return 8 hex digits that this directory has for good; made up when it is asked for the first time."""
+        """Return 8 hex digits that identify this directory permanently; generated on the first call."""
         place = self.root / IDENTITY
         if not place.exists():
             draft = place.with_name(f"{IDENTITY}.{os.getpid()}")
@@ -37,30 +37,30 @@ class FolderStore(Store):
         return place.read_text()
 
     def locate(self, path: str) -> Path:
-        """Return where a path lies. Raises `InvalidInput` unless it has the form and stays below the root."""
+        """Return the file of a path. Raises `InvalidInput` unless it has the form and stays below the root."""
         check(path)
         place = self.root / path
         try:
-            inside = place.resolve().is_relative_to(self.root.resolve())  # somebody may have put a link there
-        except (OSError, RuntimeError):  # links in a circle
+            inside = place.resolve().is_relative_to(self.root.resolve())  # it may contain a link
+        except (OSError, RuntimeError):  # circular links
             inside = False
         if not inside:
-            raise InvalidInput(f"{path!r} leads out of the checkpoint store")
+            raise InvalidInput(f"{path!r} leads outside the checkpoint store")
         return place
 
     def existing(self, path: str) -> Path:
-        """Return where a file lies. Raises `NotFound` when it is gone."""
+        """Return a file's location. Raises `NotFound` if it is gone."""
         place = self.locate(path)
         if not place.is_file():
             raise NotFound(f"{path} is no longer in the checkpoint store")
         return place
 
     def delete(self, path: str) -> None:
-        """See `Store.delete`; directories that are empty then go too."""
+        """See `Store.delete`; also removes directories that become empty."""
         place = self.locate(path.removesuffix(ASIDE))
         place.with_name(Path(path).name).unlink(missing_ok=True)
         for parent in (place.parent, place.parent.parent):
-            with contextlib.suppress(OSError):  # others lie there, or it is gone already
+            with contextlib.suppress(OSError):  # not empty, or already gone
                 parent.rmdir()
 
     def files(self, older_than: float) -> list[str]:

@@ -1,7 +1,8 @@
 """A checkpoint store behind an fsspec URL; the only file that knows fsspec.
 
-Object stores (S3 and its like, and `memory`) make an upload visible when it is complete, so it goes straight to its
-place. On all others it is written aside and renamed. What the libraries behind fsspec raise becomes an `OSError`.
+Object stores (S3 and similar, and `memory`) make an upload visible when it is complete, so files are written directly.
+On all others they are written under a temporary name and renamed. Exceptions of the libraries behind fsspec become an
+`OSError`.
 """
 
 import posixpath
@@ -15,11 +16,11 @@ from tuner.errors import InvalidInput
 from tuner.store.contract import ASIDE, Store, check, is_path
 
 WHOLE_UPLOADS = {"memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss"}
-"""Protocols whose files appear when their upload is complete."""
+"""Protocols whose files appear only when their upload is complete."""
 
 
 class RemoteStore(Store):
-    """Files below the root that a URL names, e.g. `s3://bucket/tuner`. Credentials are the environment's."""
+    """Files below the root that a URL names, e.g. `s3://bucket/tuner`. Credentials come from the environment."""
 
     def __init__(self, url: str) -> None:
         """Raise `InvalidInput` for a protocol that is unknown, or whose package is not installed."""
@@ -74,7 +75,7 @@ class RemoteStore(Store):
         return f"{self._root}/{path}"
 
     def _written_at(self, place: str) -> float:
-        """Return a Unix time; a file that is gone meanwhile, or has no time, counts as new."""
+        """Return a Unix time; a file that is gone by now, or has no time, counts as new."""
         try:
             written: Any = self._system.modified(place)
         except (FileNotFoundError, NotImplementedError):
@@ -88,5 +89,5 @@ def _as_os_errors() -> Iterator[None]:
         yield
     except OSError:
         raise
-    except Exception as error:  # each library behind fsspec has exceptions of its own
+    except Exception as error:  # each library behind fsspec has its own exceptions
         raise OSError(f"{type(error).__name__}: {error}") from error

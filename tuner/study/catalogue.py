@@ -1,6 +1,6 @@
 """The catalogue of optimizers and schedules as the server knows it: read from JSON, without torch.
 
-`tuner/optimizers/catalogue.json` is generated from the rules (`make catalogue`); a test holds the two equal.
+`tuner/optimizers/catalogue.json` is generated from the rules (`make catalogue`); a test checks that they match.
 """
 
 import json
@@ -16,10 +16,10 @@ CATALOGUE_PATH = Path(__file__).parent.parent / "optimizers" / "catalogue.json"
 _DIGITS = "scikit-learn's handwritten digits (1,797 images of 8 x 8)"
 _IMAGES = "MNIST, Fashion-MNIST (IDX files) or CIFAR-10 (binary version) from `directory`"
 BUILT_IN_WORKLOADS: dict[str, str] = {
-    "digits-autoencoder": f"{_DIGITS}, restored from a code of 8 numbers",
+    "digits-autoencoder": f"{_DIGITS}, reconstructed from a code of 8 numbers",
     "digits-cnn": f"{_DIGITS}, two convolutions with batch normalisation",
     "digits-mlp": f"{_DIGITS}, a 64-32-10 perceptron",
-    "linear-regression": "Linear regression on drawn data; noise scale and best loss are known in closed form",
+    "linear-regression": "Linear regression on synthetic data; noise scale and best loss are known in closed form",
     "logistic-regression": "scikit-learn's breast cancer data (569 cases, 30 features), logistic regression: convex",
     "mlp-images": f"{_IMAGES}, a perceptron",
     "noisy-quadratic": (

@@ -7,14 +7,14 @@ from tuner.study.spec import ParameterSpec, StudySpec
 
 
 def schedule_parameters(catalogue: Catalogue) -> dict[str, Hyperparameter]:
-    """Every parameter that some schedule has."""
+    """The parameters of all schedules."""
     return {p.name: p for info in catalogue.schedules.values() for p in info.parameters}
 
 
 def families(spec: StudySpec, catalogue: Catalogue) -> list[FamilySpace]:
     """Return one space per optimizer, in the document's order.
 
-    A range given with the optimizer beats one in `parameters`, which beats the catalogue's.
+    A range given with the optimizer overrides one in `parameters`, which overrides the catalogue's.
     """
     return [_family(spec, catalogue, i) for i in range(len(spec.optimizers))]
 

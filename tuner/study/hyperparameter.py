@@ -1,6 +1,6 @@
-"""What can be said of a hyperparameter: its default, what is legal, where to search, and who says so.
+"""The declaration of a hyperparameter: default, legal range, search range, and the source of that range.
 
-Standard library only: update rules declare these where pydantic is absent, and the server reads them back from
+Standard library only: update rules declare these without pydantic, and the server reads them back from
 `tuner/optimizers/catalogue.json` without loading torch.
 """
 
@@ -31,7 +31,7 @@ class Hyperparameter:
 
     `low`/`high` are the legal bounds; `low_open`/`high_open` exclude the bound itself. `choices` makes it categorical.
     `structural` marks numbers that fix shapes or the order of operations, such as a history's length: like choices they
-    are one plain value for all trials that are stepped together, where all others are a vector with one per trial.
+    are one plain value for all trials that are stepped together; all others are vectors with one value per trial.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Hyperparameter:
     choices: tuple[str, ...] = ()
     structural: bool = False
     treatment: bool = False
-    """Of what may be done around any rule, such as clipping: left out of a configuration unless the study names it."""
+    """Belongs to a treatment, such as clipping: left out of a configuration unless the study names it."""
     search: Search | None = None
 
     @property
@@ -54,7 +54,7 @@ class Hyperparameter:
         return self.structural or bool(self.choices)
 
     def allowed(self) -> str:
-        """Say what is legal, e.g. `a number in [0, 1)`."""
+        """Describe the legal values, e.g. `a number in [0, 1)`."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         noun = "an integer" if self.integer else "a number"
@@ -63,7 +63,7 @@ class Hyperparameter:
         return f"{noun} in {left}{self.low:g}, {self.high:g}{right}"
 
     def fault(self, value: object) -> str | None:
-        """Say what is wrong with a value, or None when it is legal."""
+        """Return what is wrong with a value, or None if it is legal."""
         if self.choices:
             legal = value in self.choices
         elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -89,7 +89,7 @@ class OptimizerInfo:
     memory: str = ""
     """State in words, in copies of the parameter [m, k], e.g. `2 + 2 (m² + k²) / (m k)`."""
     needs_loss: bool = False
-    """Whether it evaluates the loss again inside a step: meant for full batches."""
+    """Whether the rule re-evaluates the loss inside a step; such rules are meant for full batches."""
 
     def hyperparameter(self, name: str) -> Hyperparameter | None:
         """Find a hyperparameter by name."""
@@ -98,7 +98,7 @@ class OptimizerInfo:
 
 @dataclass(frozen=True)
 class ScheduleInfo:
-    """What the catalogue says of one learning-rate schedule."""
+    """The catalogue entry of one learning-rate schedule."""
 
     name: str
     summary: str

@@ -1,25 +1,25 @@
 """The micro-batch of a study: how many examples each slot sees per tick. It is part of the study's identity.
 
-Every batch size must be a multiple of it. The smallest batch should hold two micro-batches or more, so that every trial
-measures its gradient noise; four measure it better.
+Every batch size must be a multiple of it. The smallest batch should hold at least two micro-batches, so that every
+trial measures its gradient noise; four measure it better.
 """
 
 from collections.abc import Sequence
 from math import gcd
 
 SMALLEST_OF_FOUR = 4
-"""Four parts are taken where the micro-batch is then at least this: smaller ones leave a device idle."""
+"""Four parts are used if the micro-batch is then at least this: smaller ones leave a device idle."""
 
 
 def legal_micro_batches(batch_sizes: Sequence[int]) -> list[int]:
-    """Return the common divisors that cut the smallest batch in two parts or more, ascending; [1] where none does."""
+    """Return the common divisors that split the smallest batch into two or more parts, ascending; [1] if none does."""
     common, most = gcd(*batch_sizes), min(batch_sizes) // 2
     return [size for size in range(1, most + 1) if common % size == 0] or [1]
 
 
 def default_micro_batch(batch_sizes: Sequence[int]) -> int:
-    """Return what a study gets that names none: the largest legal one that gives four parts and is 4 or more, else the
-    largest legal one.
+    """Return the default of a study: the largest legal one that gives four parts and is 4 or more, or else the largest
+    legal one.
     """
     legal = legal_micro_batches(batch_sizes)
     quarter = max((size for size in legal if size <= min(batch_sizes) // 4), default=1)

@@ -1,7 +1,7 @@
-"""What fixes the floating-point result of an attempt, as plain values: its fingerprint, and how two of them differ.
+"""Programs, which determine the floating-point result of an attempt: their fingerprint, and how two of them differ.
 
-Equal programs give equal bits. A fingerprint stands for every key and value of a program, so that two attempts can be
-compared at a glance; the order of the keys does not count.
+Equal programs give equal bits. A fingerprint covers every key and value of a program, so that two attempts can be
+compared at a glance; the order of the keys does not matter.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ LENGTH = 12
 
 
 def fingerprint(program: Program) -> str:
-    """Return 12 hex digits that stand for a program."""
+    """Return 12 hex digits that identify a program."""
     text = json.dumps(dict(program), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
 
 def difference(wanted: Program, offered: Program) -> str:
-    """Say in words where two programs differ, among the keys that both have; empty where they do not.
+    """Describe how two programs differ, among the keys that both have; empty if they do not.
 
     E.g. `width 32 (offered: 8), threads 1 (offered: 2)`.
     """

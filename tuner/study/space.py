@@ -1,7 +1,7 @@
 """Domains of hyperparameters and the search space of one family.
 
-A family is one optimizer with its own hyperparameters. Its space holds a domain for every number that a trial needs;
-fixed ones have a single value. Conditional parameters (of a schedule that was not chosen) are left out of a
+A family is one optimizer with its own hyperparameters. Its space has a domain for every number that a trial needs;
+fixed numbers have a single value. Conditional parameters (of a schedule that was not chosen) are left out of a
 configuration by `FamilySpace.configuration`.
 """
 
@@ -36,7 +36,7 @@ class Range:
     integer: bool = False
 
     def describe(self) -> str:
-        """Say it in words, e.g. `0.001 to 1, log`."""
+        """Describe the range, e.g. `0.001 to 1, log`."""
         return f"{self.min:g} to {self.max:g}, {self.scaling.replace('_', ' ')}"
 
 
@@ -78,10 +78,10 @@ def at_quantile(domain: Domain, u: float) -> Scalar:
 
 @dataclass(frozen=True)
 class FamilySpace:
-    """Everything that one optimizer's trials need.
+    """All domains that one optimizer's trials need.
 
-    `schedules_of` names the schedules under which a parameter counts (others count always); `schedule_defaults` holds
-    each schedule's own parameters, for those that the study leaves alone.
+    `schedules_of` names the schedules under which a parameter applies (others always apply); `schedule_defaults` holds
+    the defaults of each schedule's own parameters, for those that the study does not set.
     """
 
     optimizer: str

@@ -1,7 +1,7 @@
 """The study document: what a user submits, as immutable values with defaults filled in.
 
-Only shapes and single fields are checked here; `tuner.study.check` reports faults that need the catalogue or more than
-one field, and is the way in (`parse_study`).
+Only shapes and single fields are checked here; `tuner.study.check` reports faults that involve the catalogue or more
+than one field, and is the entry point (`parse_study`).
 """
 
 import re
@@ -17,7 +17,7 @@ DEFAULT_BATCH_SIZE = 32
 
 
 def _number_if_it_looks_like_one(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 (no dot) as text; take it as the number that was meant."""
+    """YAML 1.1 reads 1e-3 (no dot) as text; convert it to the intended number."""
     if isinstance(value, str):
         try:
             return float(value)
@@ -38,7 +38,7 @@ def _slug(name: str) -> str:
 
 
 class Section(BaseModel):
-    """A part of the document: unknown keys are refused."""
+    """A part of the document: unknown keys are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -127,7 +127,7 @@ class ParameterSpec(Section):
 class OptimizerChoice(Section):
     """An optimizer to try; `overrides` replace its default ranges, e.g. `{name: muon, lr: {min: 0.001, max: 0.1}}`.
 
-    They may also give it batch sizes and schedules of its own, e.g. `{name: lbfgs, batch_size: 1024}`.
+    They may also give it its own batch sizes and schedules, e.g. `{name: lbfgs, batch_size: 1024}`.
     """
 
     name: str
@@ -181,7 +181,7 @@ class StudySpec(Section):
         return sorted({size for choice in self.optimizers for size in self.batch_sizes_of(choice)})
 
     def batch_sizes_of(self, choice: OptimizerChoice) -> list[int]:
-        """Every batch size that a trial of one family may have: its own, else the study's."""
+        """Every batch size that a trial of one family may have: the family's own, or else the study's."""
         parameter = choice.overrides.get("batch_size", self.parameters.get("batch_size"))
         if parameter is None:
             return [DEFAULT_BATCH_SIZE]
@@ -189,7 +189,7 @@ class StudySpec(Section):
         return sorted({int(v) for v in values if isinstance(v, int | float)})
 
     def micro_batch_size(self) -> int:
-        """Examples per tick: as given, else worked out from the batch sizes (`micro_batch.py`)."""
+        """Examples per tick: as given, or else derived from the batch sizes (`micro_batch.py`)."""
         return self.micro_batch if self.micro_batch is not None else default_micro_batch(self.batch_sizes())
 
     def in_flight(self) -> int:

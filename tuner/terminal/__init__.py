@@ -1,5 +1,5 @@
-"""What the `tuner` command shows: numbers, tables, reports, live progress, and the demo that ties them together.
+"""Output of the `tuner` command: numbers, tables, reports, live progress, and the demo that combines them.
 
-Nothing here knows the server's code; everything is drawn from the values of `tuner.wire.views`. Output is plain text
-without control codes where it does not go to a terminal.
+Nothing here depends on the server's code; everything is rendered from the values of `tuner.wire.views`. Output is plain
+text without control codes unless it goes to a terminal.
 """

@@ -1,7 +1,7 @@
-"""Where output goes: one console for results, one for messages, and how JSON and errors are printed.
+"""Consoles: one for results, one for messages, and the printing of JSON and errors.
 
-Invariants: standard output carries only what was asked for (so that it can be piped), messages and progress go to
-standard error; nothing but a terminal receives colours or cursor movements.
+Invariants: standard output carries only the requested results (so that it can be piped), messages and progress go to
+standard error; only a terminal receives colours or cursor movements.
 """
 
 import os
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 PIPE_WIDTH = 120
-"""Columns where there is no terminal to measure."""
+"""Columns if there is no terminal to measure."""
 
 
 def console(stream: TextIO | None = None) -> Console:
@@ -28,12 +28,12 @@ def messages() -> Console:
 
 
 def print_json(value: BaseModel) -> None:
-    """Print a value as the API sends it."""
+    """Print a value as JSON, as the API sends it."""
     print(value.model_dump_json(indent=2))
 
 
 def print_snippet(snippet: str) -> None:
-    """Print code to paste, after an empty line: as it is, never wrapped."""
+    """Print code to paste, after an empty line; unchanged, never wrapped."""
     print("\n" + snippet.rstrip("\n"))
 
 
@@ -45,13 +45,13 @@ def print_error(text: str) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text from elsewhere: no markup of rich's, no control codes."""
+    """Return foreign text without rich markup or control codes."""
     shown = "".join(char if char.isprintable() else "?" for char in text)
     return shown.replace("[", "\\[")
 
 
 def use_safe_streams() -> None:
-    """Let a terminal that lacks a character show a question mark instead of ending the command."""
+    """Make a terminal that lacks a character show a question mark instead of failing the command."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

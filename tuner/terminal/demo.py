@@ -1,8 +1,8 @@
-"""The demo: a real study on a server that is started for it, followed in the terminal, with what it found.
+"""The demo: a real study on a server started for it, followed in the terminal, with its results.
 
-It is what a user would do by hand: `tuner serve`, `tuner submit`, `tuner watch`, `tuner best`, `tuner leaderboard`,
-`tuner advice`. Invariants: whatever the demo started is stopped when it ends, however it ends; a server that it did not
-start is left alone.
+It runs what a user would run by hand: `tuner serve`, `tuner submit`, `tuner watch`, `tuner best`, `tuner leaderboard`,
+`tuner advice`. Invariants: everything that the demo started is stopped when it ends, however it ends; a server that it
+did not start is left running.
 """
 
 import contextlib
@@ -45,11 +45,11 @@ DEMO_DOCUMENT: dict[str, Any] = {
     "budget": {"examples_per_trial": 20_000},
     "seed": 0,
 }
-"""64 trials of a 64-32-10 perceptron on 1,797 images; `tuner demo --show` prints it as a file to start from."""
+"""64 trials of a 64-32-10 perceptron on 1,797 images; `tuner demo --show` prints it as an editable file."""
 
 
 def run_demo(host: str, port: int, data_dir: Path, width: int, *, token: str | None, exits: bool) -> int:
-    """Run the demo and return the exit code; with `exits` it ends after the study instead of serving on.
+    """Run the demo and return the exit code; with `exits` it ends after the study instead of continuing to serve.
 
     Raises `Conflict` when the port belongs to another program.
     """
@@ -59,7 +59,7 @@ def run_demo(host: str, port: int, data_dir: Path, width: int, *, token: str | N
     shown = f"[{reached}]" if ":" in reached else reached
     with _terminable(), Client(f"http://{shown}:{port}", token) as client:
         if _is_served(client):
-            notes.print(Text(f"using the server that already runs at {client.url}"))
+            notes.print(Text(f"using the server already running at {client.url}"))
             study = _submit(client, goes_on=False)
             return _show(client, study, out, notes, None, exits)
         where = ("--host", host, "--port", str(port), "--data-dir", str(data_dir))
@@ -71,7 +71,7 @@ def run_demo(host: str, port: int, data_dir: Path, width: int, *, token: str | N
 
 
 def demo_yaml() -> str:
-    """Write the demo's study as a file to start from."""
+    """Return the demo's study as the text of an editable file."""
     return "# Submit it with: tuner submit FILE\n" + yaml.safe_dump(DEMO_DOCUMENT, sort_keys=False, width=100)
 
 
@@ -83,7 +83,7 @@ def _free_port(host: str) -> int:
 
 
 def _is_served(client: Client) -> bool:
-    """Whether a Tuner server answers there already. Raises `Conflict` when something else does."""
+    """Return whether a Tuner server already responds there. Raises `Conflict` if another program does."""
     try:
         client.health()
     except Unreachable as error:
@@ -96,7 +96,7 @@ def _is_served(client: Client) -> bool:
 def _submit(client: Client, goes_on: bool) -> StudyView:
     """Submit the demo's study under the next free name.
 
-    With `goes_on`, a demo that was interrupted goes on instead: a server that just started runs it already.
+    With `goes_on`, an interrupted demo is continued instead: a server that just started is already running it.
     """
     views = list(client.studies())
     name = str(DEMO_DOCUMENT["name"])
@@ -110,8 +110,8 @@ def _submit(client: Client, goes_on: bool) -> StudyView:
             try:
                 return client.submit({**DEMO_DOCUMENT, "name": free})
             except NameTaken:
-                continue  # somebody was faster
-    raise AssertionError("counting does not end")
+                continue  # the name was taken meanwhile
+    raise AssertionError("unreachable: the loop does not end")
 
 
 def _show(
@@ -130,7 +130,7 @@ def _show(
         with progress:
             view = progress.follow(client.watch(study.id, away=away))
     except KeyboardInterrupt:
-        going = "'tuner demo' goes on where it was" if server else f"the study goes on: 'tuner watch {study.name}'"
+        going = "'tuner demo' resumes it" if server else f"the study keeps running: 'tuner watch {study.name}'"
         notes.print(Text(f"stopped; nothing is lost: {going}"))
         return 130
     ended = view is not None and view.state == StudyState.COMPLETED
@@ -145,7 +145,7 @@ def _show(
 
 
 def show_results(client: Client, study: str, out: Console) -> None:
-    """Print what a study found: the winner, the leaderboard, the batch advice and the snippet to paste."""
+    """Print the results of a study: the winner, the leaderboard, the batch advice and the snippet to paste."""
     view = client.study(study)
     try:
         best = client.best(study)
@@ -165,7 +165,7 @@ def show_results(client: Client, study: str, out: Console) -> None:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the demo as Ctrl-C does, so that its server is stopped."""
+    """Make SIGTERM end the demo as Ctrl-C does, so that its server is stopped."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt

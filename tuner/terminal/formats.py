@@ -1,7 +1,7 @@
-"""How values look to a person: numbers, durations, intervals, configurations.
+"""Formatting of values for people: numbers, durations, intervals, configurations.
 
 Three to four significant digits are shown; nobody chooses a learning rate by its ninth digit. JSON output (`--json`)
-does not pass through here and keeps every digit.
+does not use these functions and keeps every digit.
 """
 
 import math
@@ -11,11 +11,11 @@ from tuner.study.hyperparameter import Scalar
 from tuner.wire.views import BatchRange
 
 FIRST = ("lr", "batch_size", "schedule")
-"""What a reader looks for first in a configuration."""
+"""The hyperparameters that are shown first in a configuration."""
 
 
 def number(value: Scalar | None, digits: int = 4) -> str:
-    """Write a hyperparameter or a metric, e.g. `0.002134`, `1.2e-5`, `64`, `cosine`; a dash when there is none."""
+    """Format a hyperparameter or a metric, e.g. `0.002134`, `1.2e-5`, `64`, `cosine`; a dash when there is none."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -34,17 +34,17 @@ def number(value: Scalar | None, digits: int = 4) -> str:
 
 
 def count(value: float) -> str:
-    """Write a number of things, with thousands apart: `20,000`."""
+    """Format a count, with thousands separated: `20,000`."""
     return f"{round(value):,}" if math.isfinite(value) else str(value)
 
 
 def percent(share: float | None) -> str:
-    """Write a share in [0, 1], rounded down, e.g. `94 %`; a dash when there is none."""
+    """Format a share in [0, 1], rounded down, e.g. `94 %`; a dash when there is none."""
     return "-" if share is None else f"{math.floor(100 * share)} %"
 
 
 def interval(low: float, high: float, digits: int = 4) -> str:
-    """Write an interval, e.g. `0.081 to 0.093`, `at least 120`, `at most 120`."""
+    """Format an interval, e.g. `0.081 to 0.093`, `at least 120`, `at most 120`."""
     if math.isinf(high) and math.isinf(low):
         return "unknown"
     if math.isinf(high):
@@ -55,14 +55,14 @@ def interval(low: float, high: float, digits: int = 4) -> str:
 
 
 def batch_range(sizes: BatchRange | None) -> str:
-    """Write a range of batch sizes, e.g. `32 to 128`."""
+    """Format a range of batch sizes, e.g. `32 to 128`."""
     if sizes is None:
         return "-"
     return str(sizes.low) if sizes.low == sizes.high else f"{sizes.low} to {sizes.high}"
 
 
 def duration(seconds: float) -> str:
-    """Write a time span in seconds, e.g. `8 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
+    """Format a time span in seconds, e.g. `8 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
     if not math.isfinite(seconds) or seconds < 0:
         return "?"
     whole = round(seconds)
@@ -82,7 +82,7 @@ def ordered(params: Mapping[str, Scalar]) -> list[tuple[str, Scalar]]:
 
 
 def configuration(params: Mapping[str, Scalar], swept: list[str] | None = None) -> str:
-    """Write a configuration in one line, e.g. `lr=0.0021 batch_size=64 schedule=cosine`.
+    """Format a configuration in one line, e.g. `lr=0.0021 batch_size=64 schedule=cosine`.
 
     With `swept`, only the hyperparameters that the study varied.
     """

@@ -1,6 +1,6 @@
 """`tuner probe`: measure a workload on this machine, show the table, keep the choice.
 
-Needs no server. Workers use what is kept here where they are not told otherwise. Heavy modules are imported inside.
+Needs no server. Workers use the stored choice unless told otherwise. Heavy modules are imported inside.
 """
 
 import json
@@ -23,7 +23,7 @@ DEFAULT_MICRO_BATCH = 8
 
 
 def probe(
-    workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="Its name.", show_default=False)],
+    workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="The workload's name.", show_default=False)],
     param: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of the workload; may be repeated.")
     ] = None,
@@ -36,11 +36,11 @@ def probe(
     device: Annotated[str, typer.Option(help="cpu or cuda:0, ...")] = "cpu",
     processes: Annotated[int | None, typer.Option(min=1, help="Only this many processes.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Only this many CPU threads per process.")] = None,
-    most: Annotated[int, typer.Option("--most", min=1, help="No wider than this.")] = 64,
+    most: Annotated[int, typer.Option("--most", min=1, help="Largest width to try.")] = 64,
     workloads: Workloads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure in how many processes, how wide and by which path a workload trains fastest here; keep that for workers.
+    """Measure which processes, width and path train a workload fastest on this machine; workers use the result.
 
     Examples:
       tuner probe digits-mlp
@@ -97,7 +97,7 @@ def _measured(wanted: Json, micro_batch: int, processes: int | None, threads: in
 
 
 def _compared(wanted: Json, sizes: list[int], found: "Measured") -> dict[int, float]:
-    """Return micro-batch -> examples per second of the legal ones, by the path, width and processes chosen."""
+    """Return examples per second for each legal micro-batch, with the chosen path, width and processes."""
     from tuner.probe.bench import CELL_S
     from tuner.worker.device.probing import Processes
 
@@ -113,7 +113,7 @@ def _compared(wanted: Json, sizes: list[int], found: "Measured") -> dict[int, fl
 def _parameter(text: str) -> tuple[str, Scalar]:
     name, sign, value = text.partition("=")
     if not name or not sign:
-        raise InvalidInput([Fault("--param", f"is {text!r}; expected is NAME=VALUE, e.g. hidden=64")])
+        raise InvalidInput([Fault("--param", f"is {text!r}; expected NAME=VALUE, e.g. hidden=64")])
     try:
         read = json.loads(value)
     except ValueError:
@@ -124,7 +124,7 @@ def _parameter(text: str) -> tuple[str, Scalar]:
 def _batch_sizes(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise InvalidInput([Fault("--batch-sizes", f"is {text!r}; expected are whole numbers, e.g. 16,32,64")])
+        raise InvalidInput([Fault("--batch-sizes", f"is {text!r}; expected whole numbers, e.g. 16,32,64")])
     return sorted({int(part) for part in parts})
 
 

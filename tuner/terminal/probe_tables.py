@@ -1,4 +1,4 @@
-"""What `tuner probe` found, for people."""
+"""Human-readable output of `tuner probe`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ MIB = 2**20
 
 @dataclass
 class Measured:
-    """A probe's results. `compared` is micro-batch -> examples per second, where batch sizes were given."""
+    """A probe's results. `compared` maps micro-batch to examples per second, if batch sizes were given."""
 
     results: list[Cell | LeftOut]
     choice: Choice
@@ -26,19 +26,19 @@ class Measured:
 
     @property
     def left_out(self) -> list[LeftOut]:
-        """What was not built."""
+        """The stacks that were not built."""
         return [item for item in self.results if isinstance(item, LeftOut)]
 
     @property
     def best_micro_batch(self) -> int:
-        """The smallest of those that are nearly as fast as the fastest: it measures the noise best."""
+        """The smallest micro-batch that is nearly as fast as the fastest: it measures the noise best."""
         most = max(self.compared.values())
         return min(size for size, rate in self.compared.items() if rate >= NEAR * most)
 
 
 @contextmanager
 def waiting() -> Iterator[Callable[[str], None]]:
-    """Show what was measured last while more is being measured."""
+    """Show the latest measurement while measuring continues."""
     with messages().status("measuring") as status:
         yield lambda text: status.update(f"measured {text}")
 
@@ -48,10 +48,12 @@ def show(found: Measured) -> None:
     out, best = console(), found.choice.best
     out.print(_table(found))
     where = f"{best.processes} {'process' if best.processes == 1 else 'processes'} of {best.threads} threads"
-    out.print(f"choice: {where}, {best.path}, width {best.width}; kept in {found.file}")
+    out.print(f"choice: {where}, {best.path}, width {best.width}; stored in {found.file}")
     if found.compared:
         out.print(_micro_batches(found))
-        out.print(f"micro_batch: {found.best_micro_batch}   # for the study; without it, it gets {found.micro_batch}")
+        out.print(
+            f"micro_batch: {found.best_micro_batch}   # for the study document; the default is {found.micro_batch}"
+        )
 
 
 def _table(found: Measured) -> Table:

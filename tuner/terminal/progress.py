@@ -1,7 +1,7 @@
-"""Follows a study in the terminal: how far it is, how fast, what it found so far, and when it will be done.
+"""Follows a study in the terminal: its progress, speed, best result so far, and remaining time.
 
-On a terminal two or three lines are redrawn in place; anywhere else a plain line is written when trials have ended, at
-most one per `LINE_EVERY_S`, so that a log stays short.
+On a terminal two or three lines are redrawn in place; elsewhere a plain line is written when trials have ended, at most
+once per `LINE_EVERY_S`, so that a log stays short.
 """
 
 import time
@@ -24,35 +24,35 @@ from tuner.wire.views import StudyView
 LINE_EVERY_S = 2.0
 WINDOW_S = 20.0
 WAIT_BEFORE_HINT_S = 5.0
-"""How long nothing may run before the missing worker is mentioned; starting one takes a few seconds."""
+"""How long no trial may be running before a missing worker is mentioned; starting one takes a few seconds."""
 
 
 class Pace:
     """Measures how fast a study goes while it is watched.
 
-    `share` counts examples as well as ended trials, because stacked trials end in waves. What is left is judged by the
-    last `WINDOW_S` seconds: a study does not go evenly. `clock` gives seconds.
+    `share` counts examples as well as ended trials, because stacked trials end in waves. The remaining time is
+    estimated from the last `WINDOW_S` seconds, because a study's pace varies. `clock` returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._seen: deque[tuple[float, float]] = deque()  # (time, share), the last WINDOW_S and one before
-        self._start: tuple[float, int] | None = None  # (time, ended trials) when it began to move
+        self._seen: deque[tuple[float, float]] = deque()  # (time, share): the last WINDOW_S and one before
+        self._start: tuple[float, int] | None = None  # (time, ended trials) when progress began
         self._ended = 0
         self._idle_since: float | None = None
 
     @staticmethod
     def share(view: StudyView) -> float:
-        """How much of the study is done, in [0, 1]."""
+        """The share of the study that is done, in [0, 1]."""
         trials = max(view.run_cap, 1)
         examples = view.examples_done / (trials * view.examples_per_trial)
         return min(1.0, max(finished(view) / trials, examples))
 
     def note(self, view: StudyView) -> None:
-        """Take note of a new view."""
+        """Record a new view."""
         now, share = self._clock(), self.share(view)
         if len(self._seen) == 1 and self._seen[0][1] == share:
-            self._seen.clear()  # waiting for a worker is no part of the pace
+            self._seen.clear()  # time spent waiting for a worker does not count
         if not self._seen:
             self._start = (now, finished(view))
         self._seen.append((now, share))
@@ -63,13 +63,13 @@ class Pace:
         self._idle_since = (self._idle_since or now) if waits else None
 
     def trials_per_second(self) -> float | None:
-        """Trials ended per second since the study was seen to move; None before any has."""
+        """Trials ended per second since progress began; None before any has ended."""
         if self._start is None or self._ended <= self._start[1]:
             return None
         return (self._ended - self._start[1]) / max(self._clock() - self._start[0], 1e-3)
 
     def remaining_s(self) -> float | None:
-        """Seconds to go at the present pace; None while that is unknown."""
+        """Remaining seconds at the current pace; None while unknown."""
         if len(self._seen) < 2:
             return None
         (first, before), (last, done) = self._seen[0], self._seen[-1]
@@ -105,7 +105,7 @@ class Progress:
             self._write_line(last=True)
 
     def follow(self, views: Iterable[StudyView]) -> StudyView | None:
-        """Show every view as it comes; return the last one."""
+        """Show every view as it arrives; return the last one."""
         for view in views:
             self._view = view
             self._pace.note(view)
@@ -113,9 +113,9 @@ class Progress:
         return self._view
 
     def away(self, reason: str | None) -> None:
-        """Say that the server is away (a reason), or back (None); fits `Client.watch(away=...)`."""
+        """Show that the server is unreachable (a reason), or back (None); for `Client.watch(away=...)`."""
         if not self._out.is_terminal and (reason is None) != (self._away is None):
-            text = "the server is back" if reason is None else f"{reason} (trying again)"
+            text = "the server is back" if reason is None else f"{reason} (retrying)"
             self._out.print(Text(text), soft_wrap=True)
         self._away = reason
 
@@ -135,11 +135,11 @@ class Progress:
             lines.append(Text(self._best(view)))
         lines.append(Text(self._url, "dim"))
         if self._away is not None:
-            lines.append(Text(f"{self._away} (trying again)", "yellow"))
+            lines.append(Text(f"{self._away} (retrying)", "yellow"))
         elif view.waits_for:
-            lines.append(Text(f"waits for {view.waits_for}", "yellow"))
+            lines.append(Text(f"waiting for {view.waits_for}", "yellow"))
         elif self._pace.has_no_worker():
-            lines.append(Text("nothing runs: is there a worker? Start one with 'tuner worker'", "yellow"))
+            lines.append(Text("no trial is running: is there a worker? Start one with 'tuner worker'", "yellow"))
         return Group(*lines)
 
     def _write_line(self, last: bool) -> None:
@@ -169,7 +169,7 @@ class Progress:
         if view.reason:
             facts.append(view.reason)
         if view.waits_for and not self._out.is_terminal:
-            facts.append(f"waits for {view.waits_for}")
+            facts.append(f"waiting for {view.waits_for}")
         return ", ".join(facts)
 
     def _best(self, view: StudyView) -> str:

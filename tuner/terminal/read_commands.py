@@ -1,6 +1,6 @@
 """The commands that only read: studies, trials, best, leaderboard, advice, catalogue, workers.
 
-Each is a thin line from a client's method to a table or a report, or with `--json` to the API's own JSON. `tuner.cli`
+Each connects a client method to a table or a report, or with `--json` to the API's own JSON. `tuner.cli`
 registers them and turns their errors into exit codes. Everything heavy is imported inside, so that `--help` stays fast.
 """
 
@@ -46,9 +46,9 @@ def trials(
     server: Server = None,
     token: Token = None,
     state: Annotated[str | None, typer.Option(help="Only trials in this state, e.g. completed.")] = None,
-    sort: Annotated[str | None, typer.Option(help="number, value, ...; - in front for descending.")] = None,
+    sort: Annotated[str | None, typer.Option(help="number, value, ...; prefix with - for descending order.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help=f"At most so many (default: {TRIALS_SHOWN}; all of them in JSON).")
+        int | None, typer.Option(min=1, help=f"Most trials to list (default: {TRIALS_SHOWN}; all in JSON).")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -73,7 +73,7 @@ def trials(
 
 
 def best(study: Study, server: Server = None, token: Token = None, as_json: Json = False) -> None:
-    """Show the winner so far, how sure that is, and a snippet to paste.
+    """Show the winner so far, its evidence, and a snippet to paste.
 
     Example:
       tuner best digits-optimizers
@@ -132,7 +132,7 @@ def catalogue(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a study may name; with NAME its formula, ranges and sources.
+    """Show what a study document may name; with NAME, its formula, ranges and sources.
 
     Examples:
       tuner catalogue
@@ -145,7 +145,7 @@ def catalogue(
         whole = client.catalogue()
     found = catalogue_entries(whole, name) if name else []
     if name and not found:
-        raise NotFound(f"the catalogue has no {name!r}; 'tuner catalogue' lists what there is")
+        raise NotFound(f"the catalogue has no {name!r}; 'tuner catalogue' lists all names")
     if as_json:
         print_json(found[0] if found else whole)
     elif found:
@@ -155,7 +155,7 @@ def catalogue(
 
 
 def workers(server: Server = None, token: Token = None, as_json: Json = False) -> None:
-    """List the workers, busy, idle and lost.
+    """List the workers: busy, idle and lost.
 
     Example:
       tuner workers

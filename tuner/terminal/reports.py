@@ -1,6 +1,6 @@
 """Results in words: the winner with its snippet, the batch advice, the catalogue.
 
-A claim is shown together with its interval and its grade; where there is none, that is said.
+A result is shown with its interval and its grade; if there is none, the output states that.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ def _pairs(rows: Sequence[tuple[str, str | Text]]) -> RenderableType:
 
 
 def best_report(best: Best, metric: str, swept: dict[str, list[str]]) -> RenderableType:
-    """Show the winner: its value with interval and grade, and its configuration (what was searched in bold)."""
+    """Show the winner: its value with interval and grade, and its configuration (searched values in bold)."""
     trial = best.trial
     head = Text.assemble(
         (trial.optimizer, "bold green"),
@@ -54,9 +54,9 @@ def best_report(best: Best, metric: str, swept: dict[str, list[str]]) -> Rendera
 
 
 def advice_report(advice: BatchAdviceList, only_first: bool = False) -> RenderableType:
-    """Show the batch sizes to use: a table of all optimizers, then what each rests on (or only the winner's).
+    """Show the recommended batch sizes: a table of all optimizers, then the evidence of each (or only the winner's).
 
-    Notes that hold for every optimizer stand once, at the end.
+    Notes that apply to every optimizer are shown once, at the end.
     """
     if not advice.items:
         return Text("no batch advice yet: no trial has measured its gradient noise")
@@ -68,7 +68,7 @@ def advice_report(advice: BatchAdviceList, only_first: bool = False) -> Renderab
     if shared:
         parts += [Text(""), Text("all of them", "bold"), _pairs([("note", note) for note in shared])]
     if len(details) < len(advice.items):
-        parts += [Text(""), Text(f"more on the others: tuner advice {advice.study}", "dim")]
+        parts += [Text(""), Text(f"for the other optimizers: tuner advice {advice.study}", "dim")]
     return Group(*parts)
 
 
@@ -89,7 +89,7 @@ def _critical(item: BatchAdvice) -> str:
 
 def _noise(noise: NoiseView) -> str:
     bounds = interval(noise.low, noise.high, 3)
-    # The unbiased estimate of |G|^2 can come out at or below zero; the ratio then says nothing but its lower end.
+    # The unbiased estimate of |G|^2 can be zero or negative; then only the lower end of the ratio is meaningful.
     value = number(noise.value, 3) if noise.bounded and noise.value > 0 else "not resolved"
     return f"{value}, interval {bounds}, over {count(noise.steps)} steps"
 
@@ -113,7 +113,7 @@ def _advice(item: BatchAdvice, shared: Sequence[str]) -> list[RenderableType]:
         rows.append(("learning rate", item.lr))
     rows += [("note", note) for note in item.notes if note not in shared]
     if item.next_experiment:
-        rows.append(("to know more", item.next_experiment))
+        rows.append(("next experiment", item.next_experiment))
     return [head, _pairs(rows)]
 
 
@@ -128,12 +128,12 @@ def catalogue_overview(catalogue: CatalogueView) -> RenderableType:
     parts: list[RenderableType] = []
     for title, rows in groups:
         parts += [Text(title, "bold"), _pairs([(name, what) for name, what in rows]), Text("")]
-    parts.append(Text("more on one of them: tuner catalogue NAME", "dim"))
+    parts.append(Text("details: tuner catalogue NAME", "dim"))
     return Group(*parts)
 
 
 def catalogue_entries(catalogue: CatalogueView, name: str) -> list[OptimizerView | ScheduleView | NamedThing]:
-    """Find what has a name; an optimizer and a schedule may share one."""
+    """Find the catalogue entries with a name; an optimizer and a schedule may share one."""
     things: list[OptimizerView | ScheduleView | NamedThing] = []
     for group in (catalogue.optimizers, catalogue.schedules, catalogue.methods, catalogue.workloads):
         things += group
@@ -153,7 +153,7 @@ def catalogue_entry(thing: OptimizerView | ScheduleView | NamedThing) -> Rendera
             ("state", f"{thing.memory or number(thing.state_per_parameter)} numbers per parameter"),
         ]
         if thing.needs_loss:
-            rows.append(("evaluates", "the loss again inside a step: give it large or full batches"))
+            rows.append(("evaluates", "the loss again inside a step: use large or full batches"))
         parts.append(_pairs(rows))
     own = thing.hyperparameters if isinstance(thing, OptimizerView) else thing.parameters
     for item in own:

@@ -1,10 +1,10 @@
-"""The server of the demo: a child process that is started, watched, restarted and stopped.
+"""The demo's server: a child process that is started, monitored, restarted and stopped.
 
 Invariants:
-- The child leads a process group of its own, so that Ctrl-C in the terminal reaches only the parent, which then stops
-  the child in order.
-- After `stop` nothing that was started is left: the group is killed if it does not end in time.
-- A child that dies by itself is started again, `RESTARTS` times; its data is in the database, so nothing is lost.
+- The child leads its own process group, so that Ctrl-C in the terminal reaches only the parent, which then stops the
+  child in order.
+- After `stop` no started process is left: the group is killed if it does not end in time.
+- A child that dies by itself is restarted, up to `RESTARTS` times; its data is in the database, so nothing is lost.
 """
 
 import contextlib
@@ -24,20 +24,20 @@ from tuner.errors import TunerError, Unreachable
 
 RESTARTS = 3
 STOP_S = 4.0
-"""How long the child may take to end in order."""
+"""How long the child may take to shut down cleanly."""
 START_S = 60.0
 LOG_TAIL = 5
 
 
 def serve_command(*arguments: str) -> list[str]:
-    """The command that serves with these arguments and ends when this process has ended."""
+    """Return the command that serves with these arguments and exits when this process has ended."""
     return [sys.executable, "-P", "-m", "tuner", "serve", "--parent", str(os.getpid()), *arguments]
 
 
 class ServerProcess:
     """Runs a server's command; its output goes to `log`.
 
-    `said` hears what a person should know (a restart). A context manager: starts on entry, stops on exit.
+    `said` is called with messages for the user (a restart). A context manager: starts on entry, stops on exit.
     """
 
     def __init__(self, command: Sequence[str], log: Path, said: Callable[[str], None]) -> None:
@@ -50,7 +50,7 @@ class ServerProcess:
 
     def __enter__(self) -> Self:
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        self._log.write_bytes(b"")  # last words are looked for in what this server said
+        self._log.write_bytes(b"")  # only this server's output is searched for its final message
         self._start()
         return self
 
@@ -63,7 +63,7 @@ class ServerProcess:
         return self._process.pid if self._process else None
 
     def wait_until_ready(self, client: Client) -> None:
-        """Wait until the child answers, then watch over it. Raises `TunerError` with its last words if it ends."""
+        """Wait until the child responds, then monitor it. Raises `TunerError` with its final message if it ends."""
         end = time.monotonic() + START_S
         while time.monotonic() < end:
             if self._process is not None and self._process.poll() is not None:
@@ -75,15 +75,15 @@ class ServerProcess:
                 continue
             self._watcher.start()
             return
-        raise TunerError(self._last_words(f"the server did not answer within {START_S:.0f} s"))
+        raise TunerError(self._last_words(f"the server did not respond within {START_S:.0f} s"))
 
     def check(self) -> None:
-        """Raise `TunerError` when the child kept dying."""
+        """Raise `TunerError` if the child keeps dying."""
         if self._gave_up.is_set():
-            raise TunerError(self._last_words("the server keeps ending"))
+            raise TunerError(self._last_words("the server keeps exiting"))
 
     def stop(self) -> None:
-        """Stop the child in order within `STOP_S` seconds, else by force. May be called twice."""
+        """Stop the child cleanly within `STOP_S` seconds, or else by force. May be called twice."""
         self._stopping.set()
         with self._lock:
             process = self._process
@@ -93,7 +93,7 @@ class ServerProcess:
                 process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(STOP_S)
-            finally:  # also when a second Ctrl-C ends the waiting
+            finally:  # also if a second Ctrl-C interrupts the wait
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -110,7 +110,7 @@ class ServerProcess:
             self._wait_for_end()
             if self._stopping.is_set():
                 return
-            self._said("the server ended unexpectedly; starting it again (no data is lost)")
+            self._said("the server ended unexpectedly; restarting it (no data is lost)")
             self._start()
         self._wait_for_end()
         if not self._stopping.is_set():

@@ -1,4 +1,4 @@
-"""Around a server's life: that its data directory can be written to, and that it ends with its parent."""
+"""Checks around a running server: its data directory is writable, and it ends with its parent."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ PARENT_CHECK_S = 0.5
 
 
 def check_data_dir(path: Path) -> None:
-    """Create the data directory and write to it once. Raises `TunerError` when that fails (rights, full disk)."""
+    """Create the data directory and write to it once. Raises `TunerError` if that fails (permissions, full disk)."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path) as probe:

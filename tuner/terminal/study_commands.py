@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 
 def submit(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A study in YAML or JSON; - is standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A study document in YAML or JSON; - reads standard input.")
+    ],
     server: Server = None,
     token: Token = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the study until it ends.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Submit a study; it starts at once.
+    """Submit a study; it starts immediately.
 
     Examples:
       tuner submit study.yaml
@@ -50,9 +52,9 @@ def submit(
 
 
 def watch(study: Study, server: Server = None, token: Token = None, as_json: Json = False) -> None:
-    """Follow a study until it ends; with --json one line per change.
+    """Follow a study until it ends; with --json, one line per change.
 
-    Exit code 0 when it completed, 1 when it was stopped or failed. Ctrl-C leaves the study running.
+    Exit code 0 if it completed, 1 if it was stopped or failed. Ctrl-C leaves the study running.
 
     Example:
       tuner watch digits-optimizers
@@ -85,7 +87,7 @@ def stop(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Stop a study, or one of its trials; what it found stays.
+    """Stop a study, or one of its trials; results are kept.
 
     Examples:
       tuner stop digits-optimizers
@@ -104,11 +106,11 @@ def stop(
 
 def delete(
     study: Study,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Delete a study with its trials; there is no way back.
+    """Delete a study with its trials; this cannot be undone.
 
     Example:
       tuner delete digits-optimizers --yes
@@ -119,7 +121,7 @@ def delete(
         if not yes:
             view = client.study(study)
             if not sys.stdin.isatty():
-                raise InvalidInput(f"deleting {view.name} needs --yes where nobody can be asked")
+                raise InvalidInput(f"deleting {view.name} needs --yes without a terminal")
             typer.confirm(f"Delete {view.name} with {sum(view.counts.values())} trials?", abort=True, err=True)
         client.delete(study)
     messages().print(f"deleted {study}", markup=False)

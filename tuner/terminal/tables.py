@@ -1,6 +1,6 @@
 """Lists as tables: studies, trials, the leaderboard, workers.
 
-Text from the server enters a cell as `Text`, so that a name in brackets is never taken for markup.
+Text from the server is placed in cells as `Text`, so that a name in brackets is never read as markup.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def state(name: str) -> Text:
 
 
 def plain_table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Table:
-    """Begin a table with a rule under its head; `right` columns are aligned right, `fold` columns may wrap."""
+    """Create a table with a rule under its header; `right` columns are right-aligned, `fold` columns may wrap."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         foldable = name in fold
@@ -70,7 +70,7 @@ def studies_table(views: Sequence[StudyView]) -> RenderableType:
 
 
 def trials_table(trials: Sequence[TrialView], swept: dict[str, list[str]], metric: str, total: int) -> RenderableType:
-    """Show trials with the hyperparameters that the study varied; `total` is how many there are in all."""
+    """Show trials with the hyperparameters that the study varied; `total` is their total number."""
     if not trials:
         return Text("no such trials")
     table = plain_table(
@@ -87,7 +87,7 @@ def trials_table(trials: Sequence[TrialView], swept: dict[str, list[str]], metri
 
 
 def leaderboard_table(board: Leaderboard, swept: dict[str, list[str]]) -> RenderableType:
-    """Rank the optimizers, with the grade of the ranking and what it rests on."""
+    """Rank the optimizers, with the grade of the ranking and its evidence."""
     table = plain_table(
         *("#", "optimizer", board.metric, "median", "done", "configuration"),
         right=("#", board.metric, "median", "done"),
@@ -107,7 +107,7 @@ def leaderboard_table(board: Leaderboard, swept: dict[str, list[str]]) -> Render
 
 
 def workers_table(workers: Sequence[WorkerView], now: datetime | None = None) -> RenderableType:
-    """Show workers; `now` is the time that ages are counted from (UTC)."""
+    """Show workers; `now` (UTC) is the time from which ages are computed."""
     if not workers:
         return Text("no workers; start one with 'tuner worker'")
     now = now or datetime.now(UTC)

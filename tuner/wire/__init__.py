@@ -1,4 +1,4 @@
-"""What travels between server, workers and clients: plain pydantic values, one vocabulary for both ends.
+"""Messages between server, workers and clients: plain pydantic values, shared by both ends.
 
-Non-finite numbers travel as "NaN", "Infinity" and "-Infinity", because JSON has no word for them.
+Non-finite numbers are sent as "NaN", "Infinity" and "-Infinity", because JSON cannot represent them.
 """

@@ -1,4 +1,4 @@
-"""What the API shows of studies, trials, workers and results. Times are UTC in ISO 8601."""
+"""The API's views of studies, trials, workers and results. Times are UTC in ISO 8601."""
 
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
@@ -40,7 +40,7 @@ class TrialView(Message):
     attempt: int = Field(description="0 before the first lease")
     worker: str | None = None
     program: dict[str, Scalar | None] | None = Field(
-        default=None, description="what fixes the floating-point result of the attempt; null before it began"
+        default=None, description="what determines the floating-point result of the attempt; null before it began"
     )
     fingerprint: str | None = Field(default=None, description="short hash of the program")
     error: str | None = None
@@ -76,7 +76,7 @@ class StudyView(Message):
     reproducible: bool = Field(default=False, description="every attempt runs one program")
     program: dict[str, Scalar | None] | None = Field(default=None, description="that program; null before it is known")
     fingerprint: str | None = Field(default=None, description="short hash of that program")
-    waits_for: str | None = Field(default=None, description="why a reproducible study does not go on")
+    waits_for: str | None = Field(default=None, description="what a reproducible study is waiting for")
     best: TrialView | None = None
     revision: int
     created_at: datetime
@@ -91,7 +91,7 @@ class StudyDetail(StudyView):
 
 
 class Curve(Message):
-    """A metric of one trial over the examples that it saw (its effective curve)."""
+    """A metric of one trial over the examples seen (its effective curve)."""
 
     study: str
     number: int
@@ -118,7 +118,7 @@ class Best(Message):
     trial: TrialView
     grade: Grade
     interval: tuple[float, float] | None = Field(description="of the metric over seeds; null with one seed")
-    evidence: str = Field(description="what the grade rests on, in words")
+    evidence: str = Field(description="the evidence behind the grade, in words")
     snippet: str = Field(description="Python that builds the tuned optimizer")
 
 
@@ -153,22 +153,22 @@ class BatchRange(Message):
 
 
 class BatchAdvice(Message):
-    """The batch sizes to use with one optimizer, in examples."""
+    """Recommended batch sizes for one optimizer, in examples."""
 
     study: str
     optimizer: str
     grade: Grade
     grade_meaning: str
     headline: str = Field(default="", description="the critical batch size in one sentence")
-    trial: int | None = Field(default=None, description="number of the tuned trial that the noise scale was read from")
+    trial: int | None = Field(default=None, description="number of the tuned trial that gave the noise scale")
     noise_scale: NoiseView | None = None
     critical_batch: float | None = None
     interval: tuple[float, float] | None = Field(default=None, description="of the critical batch")
     cheapest: BatchRange | None = None
     balanced: BatchRange | None = None
     fastest: BatchRange | None = None
-    regret: float | None = Field(default=None, description="time lost at most, as a fraction, within the interval")
-    lr: str = Field(default="", description="how to move the learning rate with the batch")
+    regret: float | None = Field(default=None, description="largest loss of time within the interval, as a fraction")
+    lr: str = Field(default="", description="how to change the learning rate with the batch size")
     notes: list[str] = Field(default_factory=list)
     next_experiment: str = ""
 
@@ -215,7 +215,7 @@ class OptimizerView(Message):
     reference: str
     state_per_parameter: float = Field(description="state tensors of the parameter's own shape")
     memory: str = Field("", description="all state in words, in copies of a parameter [m, k]")
-    needs_loss: bool = Field(False, description="evaluates the loss again inside a step; meant for full batches")
+    needs_loss: bool = Field(False, description="re-evaluates the loss inside a step; meant for full batches")
     hyperparameters: list[HyperparameterView]
 
 

@@ -1,7 +1,7 @@
 """JSON lines between a worker's agent and its device processes.
 
-The device process speaks over private duplicates of its standard streams: what user code prints goes to stderr and
-cannot be mistaken for a message. Non-finite numbers travel as NaN and Infinity, which both ends understand.
+The device process uses private duplicates of its standard streams: output printed by user code goes to stderr and
+cannot be mistaken for a message. Non-finite numbers are sent as NaN and Infinity, which both ends parse.
 """
 
 import json
@@ -20,7 +20,7 @@ def write_line(stream: IO[str], message: Json) -> None:
 
 
 def read_lines(stream: IO[str]) -> Iterator[Json]:
-    """Yield messages until the other end closes. A last line that was cut off by its death is left out."""
+    """Yield messages until the other end closes. A last line that was cut off is left out."""
     for line in stream:
         if not line.endswith("\n"):
             return
@@ -29,7 +29,7 @@ def read_lines(stream: IO[str]) -> Iterator[Json]:
 
 
 def private_streams() -> tuple[IO[str], IO[str]]:
-    """Take over this process's stdin and stdout; from now on `print` goes to stderr and `input` finds nothing."""
+    """Take over this process's stdin and stdout; from now on `print` writes to stderr and `input` reads nothing."""
     sys.stdout.flush()
     source = os.fdopen(os.dup(0), "r", encoding="utf-8")
     target = os.fdopen(os.dup(1), "w", encoding="utf-8")

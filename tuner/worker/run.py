@@ -1,4 +1,4 @@
-"""Starting a worker: which devices, how many processes on each, and the agent that drives them until a signal."""
+"""Starting a worker: its devices, the processes on each, and the agent that runs them until a signal arrives."""
 
 import logging
 import os
@@ -11,9 +11,9 @@ def default_threads() -> int:
 
 
 def split(device: str, width: int | None, processes: int | None, threads: int | None) -> tuple[int, int]:
-    """Return how many processes a device gets, and the threads of each.
+    """Return the number of processes on a device, and the threads of each.
 
-    What is given stands. A CPU whose worker is given nothing gets what the last probe on this machine chose.
+    Explicit values are used. A CPU worker without any uses the choice of the last probe on this machine.
     """
     from tuner.probe.choice import cores, cpu, latest
 
@@ -44,24 +44,24 @@ def run(
 
     Args:
         server: address of the server.
-        token: its bearer token, where it wants one.
-        name: a label for people; the machine's name by default.
-        devices: e.g. `["cpu"]` or `["cuda:0", "cuda:1"]`; every GPU, else the CPU, by default.
-        width: slots of each device's stack; by default what `tuner probe` chose, else 32.
+        token: its bearer token, if it requires one.
+        name: a label shown to users; the machine's name by default.
+        devices: e.g. `["cpu"]` or `["cuda:0", "cuda:1"]`; every GPU, or else the CPU, by default.
+        width: slots of each device's stack; by default the choice of `tuner probe`, or else 32.
         workloads: modules or files (`problem.py`) that register workloads; the working directory comes first on their
             path.
-        parent: leave, drained, when this process is no longer our parent.
-        threads: of each device process; by default what `processes` leaves each, else half the cores, at most 8.
-        checkpoints: root of the checkpoint store, which the server sees too; no checkpoints without one.
+        parent: drain and exit when this process is no longer our parent.
+        threads: per device process; by default the cores divided by `processes`, or else half the cores, at most 8.
+        checkpoints: root of the checkpoint store, shared with the server; without one, no checkpoints are written.
         checkpoint_every_s: seconds between two checkpoints of a trial; 10 by default.
-        hang_s: seconds without a tick after which a device process that holds trials is ended; 300 by default.
-        processes: device processes on each device, each with a stack of its own; by default what the last
-            `tuner probe` on this machine chose, where `width` and `threads` are left to it as well, else 1.
-        own_disk: `checkpoints` is a directory of this worker's own, which neither the server nor others see.
+        hang_s: seconds without a tick after which a device process that holds trials is terminated; 300 by default.
+        processes: device processes per device, each with its own stack; by default the choice of the last
+            `tuner probe` on this machine, if `width` and `threads` are not set either, or else 1.
+        own_disk: `checkpoints` is this worker's own directory, which neither the server nor other workers see.
 
     Returns:
-        0 after a drain (all that was held went back to the server), 1 when no device could start, 2 when the server
-        does not let us in.
+        0 after a drain (all trials held went back to the server), 1 if no device could start, 2 if the server rejects
+        us.
     """
     import socket
 

@@ -1,4 +1,4 @@
-"""What is trained: the contract of a workload, the registry, and one file per built-in problem.
+"""Workloads: their contract, the registry, and one file per built-in problem.
 
 import tuner
 

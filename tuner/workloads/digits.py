@@ -19,7 +19,7 @@ SPLIT_SEED = 0
 @cache
 def digits() -> tuple[Data, Data]:
     """Return (images [n, 64] in [0, 1], labels [n]) to train on, and the same to validate on."""
-    from sklearn.datasets import load_digits  # only what reads its data needs scikit-learn
+    from sklearn.datasets import load_digits  # only code that reads its data needs scikit-learn
 
     images, labels = load_digits(return_X_y=True)
     order = np.random.Generator(np.random.PCG64(SPLIT_SEED)).permutation(len(labels))

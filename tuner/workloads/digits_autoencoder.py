@@ -1,4 +1,4 @@
-"""`digits-autoencoder`: the handwritten digits of `digits.py`, squeezed through a few numbers and restored.
+"""`digits-autoencoder`: the handwritten digits of `digits.py`, compressed to a few numbers and reconstructed.
 
 The loss is the mean squared error per pixel, with pixels in [0, 1].
 """
@@ -16,7 +16,7 @@ from tuner.workloads.task import Task
 
 @workload("digits-autoencoder")
 def digits_autoencoder(hidden: int = 32, code: int = 8) -> Task:
-    """scikit-learn's handwritten digits (1,797 images of 8 x 8), restored from a code of 8 numbers."""
+    """scikit-learn's handwritten digits (1,797 images of 8 x 8), reconstructed from a code of 8 numbers."""
     whole_number("hidden", hidden, 1, 4096)
     whole_number("code", code, 1, 4096)
 

@@ -4,8 +4,8 @@ Sources: the format section of http://yann.lecun.com/exdb/mnist/ (magic 0, 0, ty
 big-endian 32-bit numbers, then the data) and of https://www.cs.toronto.edu/~kriz/cifar.html (records of one label byte
 and 3,072 pixel bytes: red, green, blue planes of 32 x 32).
 
-Nothing is unpickled: the Python version of CIFAR-10 is refused by not being looked for. Only files with the names below
-are opened. Every fault is an `InvalidInput` that names the file, what was found and what is expected.
+Nothing is unpickled: the Python version of CIFAR-10 is not supported. Only files with the names below are opened. Every
+fault is an `InvalidInput` that gives the file, what was found and what was expected.
 """
 
 import gzip
@@ -32,7 +32,7 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Images:
-    """Images [n, channels, height, width] in uint8 and labels [n] in int64, to train and to validate on."""
+    """Images [n, channels, height, width] in uint8 and labels [n] in int64, for training and for validation."""
 
     train: tuple[Tensor, Tensor]
     valid: tuple[Tensor, Tensor]
@@ -41,17 +41,17 @@ class Images:
 def read_images(directory: str) -> Images:
     """Read the data set in a directory: MNIST's or Fashion-MNIST's four files, or CIFAR-10's six.
 
-    Raises `InvalidInput` when there is neither, or a file is not what its name promises.
+    Raises `InvalidInput` if neither exists, or if a file does not match its name.
     """
     folder = Path(directory).expanduser()
     if not folder.is_dir():
-        raise _fault(f"{directory!r} is no directory on this worker; expected is the one that holds the data files")
+        raise _fault(f"{directory!r} is not a directory on this worker; expected the one with the data files")
     if _find(folder, "train-images-idx3-ubyte") is not None:
         return Images(_read_mnist(folder, "train"), _read_mnist(folder, "t10k"))
     if (folder / CIFAR_TRAIN[0]).is_file():
         return Images(_read_cifar(folder, CIFAR_TRAIN), _read_cifar(folder, CIFAR_TEST))
     raise _fault(
-        f"{directory!r} holds neither train-images-idx3-ubyte[.gz] (MNIST, Fashion-MNIST) "
+        f"{directory!r} contains neither train-images-idx3-ubyte[.gz] (MNIST, Fashion-MNIST) "
         f"nor {CIFAR_TRAIN[0]} (CIFAR-10, binary version)"
     )
 
@@ -63,16 +63,14 @@ def read_idx(path: Path) -> Bytes:
     """
     content = _content(path)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != IDX_UNSIGNED_BYTE or not content[3]:
-        raise _fault(
-            f"{path} begins with {content[:4].hex(' ') or 'nothing'}; expected is 00 00 08 and a number of dims"
-        )
+        raise _fault(f"{path} begins with {content[:4].hex(' ') or 'nothing'}; expected 00 00 08 and a number of dims")
     header = 4 + 4 * content[3]
     if len(content) < header:
-        raise _fault(f"{path} ends within its header: it has {len(content)} bytes; expected are at least {header}")
+        raise _fault(f"{path} ends within its header: it has {len(content)} bytes; expected at least {header}")
     shape: tuple[int, ...] = struct.unpack(f">{content[3]}I", content[4:header])
     expected = header + int(np.prod(shape, dtype=object))
     if len(content) != expected:
-        raise _fault(f"{path} has {len(content)} bytes; expected are {expected} for an array of {list(shape)}")
+        raise _fault(f"{path} has {len(content)} bytes; expected {expected} for an array of {list(shape)}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
@@ -83,7 +81,7 @@ def _read_mnist(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     )
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         shapes = f"{list(images.shape)} and {list(labels.shape)}"
-        raise _fault(f"the {part} files in {folder} hold arrays of {shapes}; expected are [n, height, width] and [n]")
+        raise _fault(f"the {part} files in {folder} contain arrays of {shapes}; expected [n, height, width] and [n]")
     return _tensors(folder, images[:, None], labels)
 
 
@@ -92,7 +90,7 @@ def _read_cifar(folder: Path, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
     for name in names:
         content = _content(_need(folder, name))
         if not content or len(content) % CIFAR_RECORD:
-            raise _fault(f"{folder / name} has {len(content)} bytes; expected is a multiple of {CIFAR_RECORD}")
+            raise _fault(f"{folder / name} has {len(content)} bytes; expected a multiple of {CIFAR_RECORD}")
         parts.append(np.frombuffer(content, np.uint8).reshape(-1, CIFAR_RECORD))
     records = np.concatenate(parts)
     return _tensors(folder, records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0])
@@ -100,9 +98,9 @@ def _read_cifar(folder: Path, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
 
 def _tensors(folder: Path, images: Bytes, labels: Bytes) -> tuple[Tensor, Tensor]:
     if not len(images):
-        raise _fault(f"a file in {folder} holds no images; expected is at least one")
+        raise _fault(f"a file in {folder} contains no images; expected at least one")
     if labels.max() >= CLASSES:
-        raise _fault(f"a file in {folder} holds the label {labels.max()}; expected are 0 to {CLASSES - 1}")
+        raise _fault(f"a file in {folder} contains the label {labels.max()}; expected 0 to {CLASSES - 1}")
     return torch.from_numpy(images.copy()), torch.from_numpy(labels.astype(np.int64))
 
 
@@ -116,7 +114,7 @@ def _content(path: Path) -> bytes:
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """Return the file under its published name, gzipped or with the dot that some archives put in."""
+    """Return the file under its published name, possibly gzipped or with the dot that some archives use."""
     dotted = name.replace("-idx", ".idx")
     candidates = (folder / f"{stem}{suffix}" for stem in (name, dotted) for suffix in ("", ".gz"))
     return next((path for path in candidates if path.is_file()), None)

@@ -1,4 +1,4 @@
-"""What `mlp-images` and `resnet-images` share: the data set of a directory and the layer that standardises it.
+"""Shared by `mlp-images` and `resnet-images`: the data set of a directory and the layer that standardises it.
 
 Images stay bytes until the model sees them (a quarter of the memory); its first layer subtracts the training images'
 mean per channel and divides by their standard deviation.
@@ -19,7 +19,7 @@ def images(directory: str) -> Images:
 
 
 class Standardise(nn.Module):
-    """Bytes [b, channels, height, width] to numbers of mean 0 and standard deviation 1 per channel."""
+    """Map bytes [b, channels, height, width] to numbers of mean 0 and standard deviation 1 per channel."""
 
     mean: Tensor
     scale: Tensor

@@ -1,12 +1,12 @@
-"""`linear-regression`: drawn data whose noise scale and best loss are known in closed form.
+"""`linear-regression`: synthetic data whose noise scale and best loss are known in closed form.
 
-    x ~ N(0, C), C = diag(i^-decay), i = 1..d;   y = x·w* + noise·ε, ε ~ N(0, 1);   w* = 1/√d in every place
+    x ~ N(0, C), C = diag(i^-decay), i = 1..d;   y = x·w* + noise·ε, ε ~ N(0, 1);   w* = 1/√d in every coordinate
     loss ½ (x·w - y)²;   w starts at 0, so the error e = w - w* has length 1
     expected loss        ½ q,  q = eᵀCe + noise²;  at its minimum, w = w*:  ½ noise²
     expected gradient    G = Ce
     gradient covariance  Σ = qC + Ce eᵀC, so  tr Σ / |G|² = q tr C / |Ce|² + 1   (Gaussian fourth moments)
 
-The data is drawn once, with seed 0. Validation examples carry no noise: their loss is ½ eᵀCe, and 0 at the minimum.
+The data is drawn once, with seed 0. Validation examples have no noise: their loss is ½ eᵀCe, and 0 at the minimum.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ DATA_SEED = 0
 
 @workload("linear-regression")
 def linear_regression(dimensions: int = 50, noise: float = 1.0, decay: float = 0.0, examples: int = 8192) -> Task:
-    """Linear regression on drawn data; noise scale and best loss are known in closed form."""
+    """Linear regression on synthetic data; noise scale and best loss are known in closed form."""
     whole_number("dimensions", dimensions, 1, 10_000)
     number("noise", noise, 0, 1e6)
     number("decay", decay, 0, 10)

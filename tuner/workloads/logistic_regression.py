@@ -34,13 +34,13 @@ def logistic_regression() -> Task:
 
 
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
-    """Return the share of examples whose logit [N] has the sign that the target [N] of 0 or 1 asks for."""
+    """Return the fraction of examples whose logit [N] has the sign of its target [N] of 0 or 1."""
     return ((output > 0) == (target > 0.5)).double().mean()
 
 
 @cache
 def _cases() -> tuple[Data, Data]:
-    from sklearn.datasets import load_breast_cancer  # only what reads its data needs scikit-learn
+    from sklearn.datasets import load_breast_cancer  # only code that reads its data needs scikit-learn
 
     features, labels = load_breast_cancer(return_X_y=True)
     order = np.random.Generator(np.random.PCG64(SPLIT_SEED)).permutation(len(labels))

@@ -1,4 +1,4 @@
-"""Checks of workload parameters: what a study document may say, with the value seen in the message."""
+"""Validation of workload parameters from a study document; messages show the value."""
 
 import math
 from typing import Any

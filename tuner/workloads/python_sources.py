@@ -1,7 +1,7 @@
 """The text of `text-gpt`: source files of the Python standard library of the interpreter that runs the worker.
 
-The files are named here, in order; what they contain differs between versions of Python, so the text goes by its
-SHA-256, which becomes part of the program. Training and validation files are different ones.
+The files are listed here, in order; their content differs between versions of Python, so the text is identified by its
+SHA-256, which becomes part of the program. Training and validation use different files.
 """
 
 import hashlib
@@ -46,14 +46,14 @@ class Sources:
 
 @cache
 def python_sources() -> Sources:
-    """Read the files. Raises `InvalidInput` where this interpreter comes without its library's sources."""
+    """Read the files. Raises `InvalidInput` if this interpreter comes without its library's sources."""
     library = Path(sysconfig.get_path("stdlib"))
     train, valid = (b"\n".join(_read(library, name) for name in names) for names in (TRAIN_FILES, VALID_FILES))
     return Sources(train, valid, hashlib.sha256(train + b"\0" + valid).hexdigest())
 
 
 def _read(library: Path, name: str) -> bytes:
-    """Return a module's source, of its `__init__` where later versions of Python made it a package."""
+    """Return a module's source, or that of its `__init__` if later versions of Python made it a package."""
     for path in (library / f"{name}.py", library / name / "__init__.py"):
         if path.is_file():
             return path.read_bytes()

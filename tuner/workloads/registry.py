@@ -1,6 +1,6 @@
 """Names of workloads: the built-in ones, and those that a user's module registers with `@workload`.
 
-A factory is called once per stack: whatever it loads is shared by all trials of the stack.
+A factory is called once per stack: the data it loads is shared by all trials of the stack.
 """
 
 import importlib
@@ -32,7 +32,7 @@ _BUILT_IN = {
         "text-gpt",
     )
 }
-"""Name -> module, imported when asked for; the modules read no data until a task is built."""
+"""Name -> module, imported on demand; the modules read no data until a task is built."""
 
 _factories: dict[str, Callable[..., Task]] = {}
 
@@ -40,7 +40,7 @@ _factories: dict[str, Callable[..., Task]] = {}
 def workload(name: str) -> Callable[[Factory], Factory]:
     """Register a factory (workload parameters as keyword arguments -> `Task`) under a name.
 
-    Registering another factory under a name that is taken raises `InvalidInput`; the same one may be imported again.
+    Registering a different factory under an existing name raises `InvalidInput`; the same one may be imported again.
     """
 
     def register(factory: Factory) -> Factory:
@@ -54,7 +54,7 @@ def workload(name: str) -> Callable[[Factory], Factory]:
 
 
 def names() -> list[str]:
-    """Name every known workload, sorted."""
+    """Return the names of all known workloads, sorted."""
     return sorted({*_BUILT_IN, *_factories})
 
 
@@ -66,7 +66,7 @@ def describe(name: str) -> str:
 def load(name: str, params: Mapping[str, Scalar]) -> Task:
     """Build a workload's task.
 
-    Raises `NotFound` for an unknown name, `InvalidInput` for parameters that the factory does not take or lacks.
+    Raises `NotFound` for an unknown name, `InvalidInput` for unknown or missing parameters.
     """
     factory = _factory(name)
     faults = _parameter_faults(name, factory, params)
@@ -74,26 +74,27 @@ def load(name: str, params: Mapping[str, Scalar]) -> Task:
         raise InvalidInput(faults)
     task = factory(**params)
     if not isinstance(task, Task):
-        raise InvalidInput([Fault("workload", f"{name!r} returned {type(task).__name__}; expected is a tuner.Task")])
+        raise InvalidInput([Fault("workload", f"{name!r} returned {type(task).__name__}; expected a tuner.Task")])
     return task
 
 
 def import_user_workloads(source: str) -> None:
-    """Import a user's module, by file path (`my/problem.py`) or by name (`my.problem`), for what it registers.
+    """Import a user's module, by file path (`my/problem.py`) or by name (`my.problem`), so that it registers its
+    workloads.
 
-    Raises `NotFound` when there is no such file or module; whatever else the module raises passes through.
+    Raises `NotFound` if the file or module does not exist; other exceptions of the module pass through.
     """
     if not source.endswith(".py"):
         try:
             importlib.import_module(source)
         except ModuleNotFoundError as error:
             if error.name is not None and (source == error.name or source.startswith(error.name + ".")):
-                raise NotFound(f"there is no module {source!r} to load workloads from") from error
+                raise NotFound(f"no module {source!r} to load workloads from") from error
             raise
         return
     path = Path(source).resolve()
     if not path.is_file():
-        raise NotFound(f"there is no file {source!r} to load workloads from")
+        raise NotFound(f"no file {source!r} to load workloads from")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise NotFound(f"{source!r} cannot be loaded as a Python file")
@@ -112,7 +113,7 @@ def _factory(name: str) -> Callable[..., Task]:
     try:
         return _factories[name]
     except KeyError:
-        raise NotFound(f"there is no workload {name!r}; known are: {', '.join(names())}") from None
+        raise NotFound(f"no workload {name!r}; known are: {', '.join(names())}") from None
 
 
 def _parameter_faults(name: str, factory: Callable[..., Task], params: Mapping[str, Scalar]) -> list[Fault]:

@@ -1,4 +1,4 @@
-"""`rosenbrock`: the curved valley, a deterministic problem whose minimum 0 lies at (1, ..., 1).
+"""`rosenbrock`: the curved valley, a deterministic problem whose minimum 0 is at (1, ..., 1).
 
 Reference: Rosenbrock 1960, "An automatic method for finding the greatest or least value of a function", Comput. J.
 3(3), https://doi.org/10.1093/comjnl/3.3.175; in more dimensions the sum over neighbours.

@@ -1,6 +1,6 @@
 """The contract of a workload: a model, a loss, and the data.
 
-Invariant: the model's initial weights depend on the seed alone, so that a trial starts the same in any slot of any
+Invariant: the model's initial weights depend only on the seed, so that a trial starts identically in any slot of any
 worker. The data does not depend on the seed.
 """
 
@@ -27,7 +27,7 @@ PRECISIONS = ("float32", "tf32", "bf16")
 
 @runtime_checkable
 class Indexed(Protocol):
-    """Examples that need not be in memory, e.g. a `numpy.memmap`, or an object of yours that reads files."""
+    """Examples that need not be in memory, e.g. a `numpy.memmap`, or your own object that reads files."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -35,7 +35,7 @@ class Indexed(Protocol):
     def __getitem__(self, index: NDArray[np.int64], /) -> Any:
         """Return the examples with these numbers [n], in this order, as an array or CPU tensor [n, ...].
 
-        Called from a thread of the engine's, and from the thread that builds a stack.
+        Called from an engine thread, and from the thread that builds a stack.
         """
 
 
@@ -53,15 +53,15 @@ class Task:
     `train`, `valid`: tensors (inputs, *targets) with equal first dimensions, e.g. ([1437, 64], [1437]). Those of
     `train` may also be `Indexed`: then one loader reads the micro-batches of all trials ahead, in the same order and
     with the same results as from memory.
-    `resident`: whether training tensors are copied to the device as a whole (where they fit); the loader reads them
-    from the host's memory otherwise.
-    `metrics`: name -> `fn(output, *targets)`, a scalar over all examples given. They are evaluated on the validation
-    data and reported as `valid_<name>`, next to `valid_loss`; the model's output must then be one tensor [N, ...].
-    `precision` of the training passes: `float32`; `tf32`, which shortens the factors of a GPU's matrix products;
-    `bf16`, which runs them in bfloat16 (torch.autocast). Parameters, state and evaluation are float32 in any case.
-    `digest` names the content of the data where the workload's name and parameters do not fix it: part of the program.
+    `resident`: whether training tensors are copied to the device as a whole (if they fit); otherwise the loader reads
+    them from host memory. `metrics`: name -> `fn(output, *targets)`, a scalar over all examples given. They are
+    evaluated on the validation data and reported as `valid_<name>`, next to `valid_loss`; the model's output must then
+    be one tensor [N, ...]. `precision` of the training passes: `float32`; `tf32`, which rounds the inputs of a GPU's
+    matrix products to TF32; `bf16`, which runs them in bfloat16 (torch.autocast). Parameters, state and evaluation are
+    float32 in any case. `digest` identifies the data if the workload's name and parameters do not determine it; it is
+    part of the program.
 
-    Raises `InvalidInput` when the data is malformed.
+    Raises `InvalidInput` if the data is malformed.
     """
 
     model: nn.Module | Callable[[], nn.Module]
@@ -90,14 +90,14 @@ class Task:
         return len(self.train[0])
 
     def build_model(self, seed: int) -> nn.Module:
-        """Return a fresh module, in float32 on the CPU, whose weights depend on `seed` (64 bits) alone."""
+        """Return a fresh module, in float32 on the CPU, whose weights depend only on `seed` (64 bits)."""
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed also notes a traceback for every absent GPU
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed also formats a traceback for every absent GPU
             if isinstance(self.model, nn.Module):
                 return _reinitialised(self.model)
             model = self.model()
         if not isinstance(model, nn.Module):
-            raise InvalidInput([Fault("model", f"returned {type(model).__name__}; expected is an nn.Module")])
+            raise InvalidInput([Fault("model", f"returned {type(model).__name__}; expected an nn.Module")])
         return model
 
 
@@ -105,7 +105,7 @@ def _data_faults(field: str, data: object, kinds: tuple[type, ...]) -> list[Faul
     if not isinstance(data, tuple) or not data or not all(_is_data(item, kinds) for item in data):
         return [Fault(field, "is not a tuple of tensors (inputs, *targets)")]
     if any(isinstance(item, Tensor) and item.dim() == 0 for item in data):
-        return [Fault(field, "holds a tensor without dimensions; the first one must count the examples")]
+        return [Fault(field, "contains a tensor without dimensions; the first one must count the examples")]
     sizes = [len(item) for item in data]
     if len(set(sizes)) > 1:
         return [Fault(field, f"has tensors of {sizes} examples; allowed is one number for all")]
@@ -113,7 +113,7 @@ def _data_faults(field: str, data: object, kinds: tuple[type, ...]) -> list[Faul
 
 
 def _is_data(item: object, kinds: tuple[type, ...]) -> bool:
-    """Sequences of Python have a length and take an index too, but not an array of them."""
+    """Python sequences also have a length and take an index, but not an array of indexes."""
     return isinstance(item, kinds) and not isinstance(item, list | tuple | str | bytes | dict)
 
 

@@ -23,7 +23,7 @@ from tuner.workloads.task import Data, Task
 
 BYTES = 256
 TRAIN_BYTES, VALID_BYTES = 1 << 21, 1 << 15
-"""At most so much is used."""
+"""At most this many bytes of each text are used."""
 
 
 @workload("text-gpt")
@@ -61,14 +61,14 @@ def per_byte(output: Tensor, target: Tensor) -> Tensor:
 
 
 def windows(text: bytes, context: int) -> Data:
-    """Cut a text into windows [n, context] and the bytes one place further on, int64."""
+    """Cut a text into windows [n, context] and the same windows shifted by one byte, int64."""
     values = torch.from_numpy(np.frombuffer(text, np.uint8).astype(np.int64))
     count = (len(values) - 1) // context
     return values[: count * context].view(count, context), values[1 : count * context + 1].view(count, context)
 
 
 class GPT(nn.Module):
-    """Bytes [b, context] to logits [b, context, 256]."""
+    """Map bytes [b, context] to logits [b, context, 256]."""
 
     def __init__(self, layers: int, heads: int, width: int, context: int, dropout: float) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / (math.sqrt(2 * layers) if name.endswith("out.weight") else 1))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Predict the byte after each."""
+        """Predict the byte after each position."""
         x = self.drop(self.token(tokens) + self.position.weight[: tokens.shape[1]])
         for block in self.blocks:
             x = block(x)
@@ -100,7 +100,7 @@ class Block(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add both parts."""
+        """Add attention and feed-forward to the residual stream."""
         b, n, width = x.shape
         split = self.qkv(self.attention_norm(x)).view(b, n, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)

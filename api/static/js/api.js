@@ -1,15 +1,16 @@
 /**
  * The server: the only user of fetch and EventSource.
  *
- * Every failed request is an `ApiError` with a text for people. A server that does not answer sets the connection to
- * "lost"; the next answer of any kind sets it back. The listeners of `onConnection` hear of each change once.
+ * Every failed request is an `ApiError` with a human-readable message. If the server does not respond, the connection
+ * is set to "lost"; the next response of any kind sets it back. Listeners of `onConnection` are told of each change
+ * once.
  */
 
 const BASE = "/api/v1";
 const listeners = new Set();
 let lost = false;
 
-/** A request that the server refused, or that never reached it (status 0). */
+/** A request that the server rejected, or that never reached it (status 0). */
 export class ApiError extends Error {
   /**
    * @param {number} status
@@ -57,7 +58,7 @@ export function remove(path) {
 }
 
 /**
- * The path of a study, a trial or something below it, with every part escaped.
+ * The path of a study, a trial or a resource below it, with every part escaped.
  *
  * @param {...(string | number)} parts
  */
@@ -66,7 +67,7 @@ export function path(...parts) {
 }
 
 /**
- * Hear whether the server can be reached.
+ * Subscribe to whether the server can be reached.
  *
  * @param {(lost: boolean) => void} listener
  */
@@ -75,11 +76,11 @@ export function onConnection(listener) {
 }
 
 /**
- * Call a function now and every few seconds, but not while the tab is hidden; at once when it is shown again.
+ * Call a function now and every few seconds, except while the tab is hidden; immediately when it is shown again.
  *
  * @param {() => Promise<void> | void} work
  * @param {number} everyMs
- * @returns {() => void} ends it
+ * @returns {() => void} stops it
  */
 export function poll(work, everyMs) {
   let timer = 0;
@@ -100,12 +101,12 @@ export function poll(work, everyMs) {
 }
 
 /**
- * Follow a study. The stream is closed while the tab is hidden; `onOpen` runs whenever it (re)opens, so that what
- * happened in between is read again.
+ * Follow a study. The stream is closed while the tab is hidden; `onOpen` runs whenever it (re)opens, so that changes in
+ * between are re-read.
  *
  * @param {string} study
  * @param {{onOpen: () => void, onChange: (event: any) => void, onAdvanced: () => void, onDeleted: () => void}} hooks
- * @returns {() => void} ends it
+ * @returns {() => void} stops it
  */
 export function follow(study, { onOpen, onChange, onAdvanced, onDeleted }) {
   let source = null;
@@ -139,7 +140,7 @@ export function follow(study, { onOpen, onChange, onAdvanced, onDeleted }) {
       onDeleted();
     });
     source.onerror = () => {
-      if (source.readyState === EventSource.CONNECTING) connection(true); // closed means refused, not lost
+      if (source.readyState === EventSource.CONNECTING) connection(true); // CLOSED means rejected, not lost
       again();
     };
   };
@@ -169,10 +170,10 @@ async function request(method, path, body = undefined, signal = undefined) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     connection(true);
-    throw new ApiError(0, "The server does not answer.");
+    throw new ApiError(0, "The server does not respond.");
   }
   connection(false);
-  const text = await response.text(); // an answer without content may still call itself JSON
+  const text = await response.text(); // a response without content may still claim to be JSON
   const json = text && response.headers.get("Content-Type")?.includes("json") ? JSON.parse(text) : null;
   if (!response.ok) throw new ApiError(response.status, problem(response.status, json));
   return json;
@@ -183,9 +184,9 @@ async function request(method, path, body = undefined, signal = undefined) {
  * @param {any} body a problem document (RFC 9457), if it is one
  */
 function problem(status, body) {
-  if (!body) return `The server answered ${status}.`;
+  if (!body) return `The server responded with status ${status}.`;
   const faults = (body.errors ?? []).map((fault) => (fault.field ? `${fault.field}: ${fault.message}` : fault.message));
-  return [body.detail ?? body.title ?? `The server answered ${status}.`, ...faults].join(" ");
+  return [body.detail ?? body.title ?? `The server responded with status ${status}.`, ...faults].join(" ");
 }
 
 /** @param {boolean} isLost */

@@ -1,5 +1,5 @@
 /**
- * Building the page. Text enters by text nodes alone: there is no way in here to turn a string into markup.
+ * Building the page. Text enters only as text nodes: nothing here can turn a string into markup.
  */
 
 /**
@@ -26,7 +26,7 @@ export function h(tag, properties = {}, ...children) {
 }
 
 /**
- * Replace what a node holds.
+ * Replace the content of a node.
  *
  * @param {Element} node
  * @param {...Child} children
@@ -37,10 +37,11 @@ export function fill(node, ...children) {
 }
 
 /**
- * Build what a node holds again only when what it shows has changed, so that focus, selection and opened details survive.
+ * Rebuild the content of a node only when the data it shows has changed, so that focus, selection and opened details
+ * survive.
  *
  * @param {HTMLElement} node
- * @param {unknown} value everything that `build` shows, as JSON values
+ * @param {unknown} value all data that `build` shows, as JSON values
  * @param {() => Child} build
  */
 export function replace(node, value, build) {
@@ -65,7 +66,7 @@ export function card(title, ...children) {
 }
 
 /**
- * A coloured label of a state.
+ * A coloured label for a state.
  *
  * @param {string} state
  * @returns {HTMLElement}
@@ -75,7 +76,7 @@ export function badge(state) {
 }
 
 /**
- * A link that only says what it is: an anchor inside the application.
+ * A link to a page inside the application.
  *
  * @param {string} href
  * @param {...Child} children
@@ -86,7 +87,7 @@ export function link(href, ...children) {
 }
 
 /**
- * Ask before something that cannot be undone.
+ * Ask for confirmation before something that cannot be undone.
  *
  * @param {{title: string, text: string, confirm: string}} question
  * @returns {Promise<boolean>} whether the user agreed

@@ -1,5 +1,5 @@
 /**
- * Numbers, times and states as people read them. Numbers that JSON cannot hold arrive as "NaN", "Infinity", "-Infinity".
+ * Formatting of numbers and times. Numbers that JSON cannot represent arrive as "NaN", "Infinity", "-Infinity".
  */
 
 /**
@@ -28,7 +28,7 @@ export function number(value, digits = 4) {
 }
 
 /**
- * A value of a hyperparameter: numbers are rounded, everything else is shown as it is.
+ * A value of a hyperparameter: numbers are rounded, everything else is shown unchanged.
  *
  * @param {number | string | boolean | null | undefined} value
  */
@@ -120,11 +120,11 @@ export function moment(iso) {
 }
 
 /**
- * How far a study is, from its view.
+ * Progress of a study, from its view.
  *
  * @param {any} study
  * @returns {{done: number, running: number, fraction: number, rate: number, eta: number, elapsed: number}}
- *   rate in trials per second; eta and elapsed in seconds; NaN where not known
+ *   rate in trials per second; eta and elapsed in seconds; NaN if unknown
  */
 export function progress(study) {
   const of = (...states) => states.reduce((sum, state) => sum + (study.counts[state] ?? 0), 0);

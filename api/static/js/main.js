@@ -1,7 +1,7 @@
 /**
- * The router: which page the address means, and moving between pages without loading the document again.
+ * The router: maps the address to a page, and moves between pages without reloading the document.
  *
- * A view is `render(root, context)`; it returns a function that ends everything it started. The context is
+ * A view is `render(root, context)`; it returns a function that stops everything it started. The context is
  * `{params, go, fail}`: parts of the address, a function that moves to another page, and one that shows an error.
  */
 
@@ -49,16 +49,16 @@ function show() {
     }
   }
   leave = () => {};
-  fail(new ApiError(404, "There is no such page."));
+  fail(new ApiError(404, "This page does not exist."));
 }
 
 /**
- * Show what went wrong in place of the page; a missing or wrong token asks for one.
+ * Show an error in place of the page; if the token is missing or wrong, show the login form.
  *
  * @param {Error & {status?: number}} error
  */
 function fail(error) {
-  if (error.status === 0) return; // the banner says so, and the page recovers by itself
+  if (error.status === 0) return; // the banner shows this, and the page recovers by itself
   leave();
   leave = () => {};
   if (error.status === 401) {

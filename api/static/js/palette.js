@@ -1,5 +1,5 @@
 /**
- * The colour of each optimizer, the same as in every figure (api/figures/theme.py holds the same table).
+ * The colour of each optimizer, the same as in every figure (api/figures/theme.py has the same table).
  */
 
 const COLOURS = {

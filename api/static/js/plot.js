@@ -1,13 +1,13 @@
 /**
- * Drawing figures: the only user of Plotly. Figures come from the server complete; only what depends on this page is
- * added here (text colour, height, dragging on touch screens).
+ * Drawing figures: the only user of Plotly. Figures arrive complete from the server; only settings that depend on this
+ * page are added here (text colour, height, dragging on touch screens).
  */
 
 const COARSE = matchMedia("(pointer: coarse)");
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const CONFIG = {
   displaylogo: false,
-  showSendToCloud: false, // Plotly offers by default to send the figure to its makers' servers
+  showSendToCloud: false, // by default Plotly offers to send the figure to its vendor's servers
   displayModeBar: COARSE.matches ? false : "hover",
   modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d"]],
 };
@@ -21,7 +21,7 @@ DARK.addEventListener("change", () => {
 });
 
 /**
- * Draw a figure, or bring a drawn one up to date (zoom and hidden legend entries stay).
+ * Draw a figure, or update one already drawn (zoom and hidden legend entries are kept).
  *
  * @param {HTMLElement} node
  * @param {{data: any[], layout: any}} figure
@@ -77,7 +77,7 @@ export function drawLine(node, { x, y, name, colour, log }) {
 }
 
 /**
- * Let go of a figure.
+ * Release a figure.
  *
  * @param {HTMLElement} node
  */

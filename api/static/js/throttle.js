@@ -1,14 +1,14 @@
 /**
- * Doing something at most every so often: bursts of events cost one request.
+ * Rate limiting: a burst of events costs one request.
  */
 
 /**
- * Wrap a piece of work so that calls closer together than `everyMs` become one later call; calls never overlap.
+ * Wrap a function so that calls closer together than `everyMs` become one later call; calls never overlap.
  *
  * @param {() => Promise<void>} work
  * @param {number} everyMs
- * @returns {{call: () => void, now: () => void, end: () => void}} `now` does not wait, because somebody does; `end` drops
- *   what is still to come
+ * @returns {{call: () => void, now: () => void, end: () => void}} `now` does not wait, for calls that a user waits for; `end`
+ *   drops pending calls
  */
 export function throttle(work, everyMs) {
   let timer = 0;

@@ -91,4 +91,4 @@ def test_a_loss_that_is_no_mean_is_refused() -> None:
     task = Task(base.model, nn.CrossEntropyLoss(reduction="none"), base.train, base.valid)
     stack = Stack(task, width=1, micro_batch=4)
     _, ends = run_until_idle(stack, [spec(1, "sgd", lr=0.1)])
-    assert ends[1].outcome == "error" and "expected is one number" in str(ends[1].error)
+    assert ends[1].outcome == "error" and "expected one number" in str(ends[1].error)

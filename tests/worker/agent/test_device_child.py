@@ -76,4 +76,4 @@ def test_a_message_that_cannot_be_taken_in_ends_the_process(
     child.start()
     eventually(lambda: child.of("died"))
     (death,) = child.of("died")
-    assert death["died"] == -9 and "said something that cannot be understood" in death["why"]
+    assert death["died"] == -9 and "sent a malformed message" in death["why"]

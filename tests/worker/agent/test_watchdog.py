@@ -48,7 +48,7 @@ def test_a_workload_that_blocks_is_ended_and_tried_again(tmp_path: Path, monkeyp
         eventually(lambda: (1, 1) in server.outcomes())
         watchdog._hang_s = patience_s
         assert server.outcomes() == {(1, 1): "crashed"}
-        assert server.finishes[0].error == "the device process of cpu did not tick for 3 s and was ended"
+        assert server.finishes[0].error == "the device process of cpu did not tick for 3 s and was terminated"
         eventually(lambda: server.requests[-1].capacity and server.requests[-1].capacity[0].free > 0)
         server.lease(assignment(1, 2, **blocking))
         eventually(lambda: server.outcomes().get((1, 2)) == "finished")

@@ -1,1 +1,1 @@
-"""Layers in the form that a stack needs: what one slot computes, no other slot can change."""
+"""Layers in the form that a stack needs: the results of one slot do not depend on any other."""

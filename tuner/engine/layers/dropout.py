@@ -1,11 +1,11 @@
-"""Dropout without a generator: whether an element is kept is a function of who asks, and of nothing else.
+"""Dropout without a generator: whether an element is kept is a pure function of its position and the trial's key.
 
-The bits are Philox's under the trial's key, counted by (example, site, position): the example's place in the trial's
-stream, which dropout call of the model asks, and the element's place within its example. Hence a trial draws the same
-masks in any slot, beside any neighbours and after any snapshot; where dim 0 of the activation is the batch, also for
-any micro-batch. Asked again about the same examples, it gives the same masks: a line search sees one function.
+The bits come from Philox with the trial's key and the counter (example, site, position): the example's position in the
+trial's stream, the dropout call within the model, and the element's position within its example. Hence a trial draws
+the same masks in any slot, with any neighbours and after any snapshot; if dim 0 of the activation is the batch, also
+for any micro-batch. Repeated evaluations of the same examples get the same masks: a line search sees one function.
 
-The layers replace torch's on a copy of the model, by type: models that call `F.dropout` themselves are not reached.
+The layers replace torch's on a copy of the model, by type: direct calls of `F.dropout` are not replaced.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,14 @@ Stream = Callable[[int], tuple[int, int]]
 """Slot -> (seed, examples seen)."""
 
 Draws = tuple[Tensor, ...]
-"""What dropout depends on: (key [2], examples [b]), int64, with a slot axis in a stack; empty without dropout."""
+"""The inputs of dropout: (key [2], examples [b]), int64, with a slot axis in a stack; empty without dropout."""
 
 CALLS = 1 << 16
-"""Calls of one layer in one forward pass that are told apart."""
+"""Number of calls of one layer in one forward pass that get distinct masks."""
 
 
 class CounterDropout(nn.Dropout):
-    """`nn.Dropout` on counters. `key` [2] and `examples` [b] are handed in with the parameters."""
+    """Counter-based `nn.Dropout`. `key` [2] and `examples` [b] are passed in with the parameters."""
 
     key: Tensor
     examples: Tensor
@@ -54,7 +54,7 @@ class CounterDropout(nn.Dropout):
 
 
 class CounterChannelDropout(CounterDropout):
-    """`nn.Dropout1d`, `2d`, `3d` on counters: whole channels of [b, channels, ...] at a time."""
+    """Counter-based `nn.Dropout1d`, `2d`, `3d`: drops whole channels of [b, channels, ...]."""
 
     def _mask_shape(self, input: Tensor) -> torch.Size:
         return torch.Size((*input.shape[:2], *(1,) * (input.dim() - 2)))
@@ -69,7 +69,7 @@ _REPLACEMENTS: dict[type[nn.Module], type[CounterDropout]] = {
 
 
 def install(model: nn.Module) -> dict[str, CounterDropout]:
-    """Turn the dropout layers of `model`, in place, into counting ones; return those that draw at all, by name."""
+    """Make the dropout layers of `model` counter-based, in place; return those that draw at all, by name."""
     found = {name: part for name, part in model.named_modules() if type(part) in _REPLACEMENTS}
     for site, part in enumerate(found.values()):
         part.__class__ = _REPLACEMENTS[type(part)]
@@ -81,9 +81,9 @@ def install(model: nn.Module) -> dict[str, CounterDropout]:
 
 
 def random_words(key: Tensor, examples: Tensor, site: int, count: int) -> Tensor:
-    """Return `count` words of 32 bits, shared out evenly among the examples [b] in order.
+    """Return `count` words of 32 bits, divided evenly among the examples [b] in order.
 
-    Where `count` is no multiple of b, all are drawn under the first example: no later call repeats its place.
+    If `count` is not a multiple of b, all are drawn with the counter of the first example, which no later call repeats.
     """
     if count % len(examples):
         examples = examples[:1]
@@ -95,7 +95,7 @@ def random_words(key: Tensor, examples: Tensor, site: int, count: int) -> Tensor
 
 
 def draws_of(seed: int, seen: int, count: int, device: torch.device) -> Draws:
-    """Return the draws of one trial whose next micro-batch is `count` examples from place `seen` on."""
+    """Return the draws of one trial whose next micro-batch is `count` examples from position `seen`."""
     return torch.tensor(_key(seed), device=device), torch.arange(seen, seen + count, device=device)
 
 

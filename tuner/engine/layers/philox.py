@@ -3,8 +3,8 @@
 Reference: Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", SC11, section 3.3,
 https://doi.org/10.1145/2063384.2063405.
 
-Invariants: no state, no reduction and no exchange between elements, so that a number depends on its own counter and key
-alone; every word is in [0, 2^32), held in int64. Products wrap modulo 2^64, with the bits of unsigned arithmetic.
+Invariants: no state, no reduction and no exchange between elements, so that a number depends only on its own counter
+and key; every word is in [0, 2^32), held in int64. Products wrap modulo 2^64, with the bits of unsigned arithmetic.
 """
 
 from torch import Tensor

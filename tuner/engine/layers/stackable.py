@@ -1,9 +1,9 @@
-"""Layers in the form in which a stack runs them: the same mathematics as torch's, with bits that no slot can see.
+"""Layers in the form in which a stack runs them: the mathematics of torch's layers, with bits independent of the slot.
 
 Under vmap torch folds the slots into the channels of one grouped convolution or one batch normalisation. Their kernels
-treat the last channels unlike the others, so a trial's bits depended on its slot. Here a convolution is one matrix
-product per slot, and a batch normalisation is made of means and single-rounding operations. The layers replace torch's
-on a copy of the model, by exact type; parameters, buffers and their names stay.
+treat the last channels differently from the others, so that a trial's bits would depend on its slot. Here a convolution
+is one matrix product per slot, and batch normalisation consists of means and single-rounding operations. The layers
+replace torch's on a copy of the model, by exact type; parameters, buffers and their names are unchanged.
 """
 
 from typing import cast
@@ -52,7 +52,7 @@ def convolve(
 
 
 def _padded(input: Tensor, layer: nn.Conv1d | nn.Conv2d) -> Tensor:
-    """Pad as the layer says; the last dim first, as `pad` counts."""
+    """Pad as the layer specifies; the last dim first, in the order of `pad`."""
     amounts: list[int] = []
     for dim in reversed(range(len(layer.kernel_size))):
         if layer.padding == "same":
@@ -92,8 +92,8 @@ class StackedBatchNorm3d(nn.BatchNorm3d):
 def normalise(layer: BatchNorm, input: Tensor) -> Tensor:
     """Normalise [b, channels, ...] over all dims but 1, and update the layer's running statistics where it has any.
 
-    In evaluation mode the running statistics, where there are any, take the place of the input's. Raises `ValueError`,
-    as torch does, when there is only one value per channel to find them from.
+    In evaluation mode the running statistics, if any, are used instead of the input's. Raises `ValueError`, as torch
+    does, if there is only one value per channel to compute them from.
     """
     shape = (1, -1, *(1,) * (input.dim() - 2))
     wide = input.float() if input.dtype == torch.bfloat16 else input  # statistics are never rounded to 8 bits
@@ -107,7 +107,7 @@ def normalise(layer: BatchNorm, input: Tensor) -> Tensor:
 
 
 def _centred(layer: BatchNorm, input: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return the input less its means, and its variances [channels]; note both in the layer."""
+    """Return the input minus its means, and its variances [channels]; record both in the layer."""
     count = input.numel() // input.shape[1]
     if count == 1:
         raise ValueError(f"one value per channel cannot be normalised: the input's shape is {list(input.shape)}")

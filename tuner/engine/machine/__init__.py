@@ -1,1 +1,1 @@
-"""What the engine has to know of the machine: its hardware, its memory and when that is exhausted."""
+"""What the engine needs to know about the machine: its hardware, its memory and when memory is exhausted."""

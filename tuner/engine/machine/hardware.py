@@ -1,4 +1,4 @@
-"""The names of the processor or GPU and of the compiler: equal kernels round equally only where these are equal."""
+"""The names of the CPU or GPU and of the compiler: kernels round the same way only if these are equal."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ CPU_INFO = "/proc/cpuinfo"
 
 
 def hardware(device: torch.device) -> str:
-    """Name what a device is, e.g. `AMD EPYC 9575F 64-Core Processor, AVX512` or `NVIDIA H200`."""
+    """Return the name of a device, e.g. `AMD EPYC 9575F 64-Core Processor, AVX512` or `NVIDIA H200`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
@@ -19,7 +19,7 @@ def hardware(device: torch.device) -> str:
 
 @cache
 def _processor() -> str:
-    """Return the processor's model name, where the system tells it, else the architecture."""
+    """Return the CPU's model name if the system reports it, or else the architecture."""
     try:
         with open(CPU_INFO) as lines:
             names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -30,7 +30,7 @@ def _processor() -> str:
 
 @cache
 def compiler() -> str:
-    """Return what the C++ compiler that Inductor would call says of its version; empty where there is none."""
+    """Return the version line of the C++ compiler that Inductor would call; empty if there is none."""
     try:
         command = [os.environ.get("CXX") or "g++", "--version"]
         said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

@@ -1,6 +1,6 @@
-"""Telling an exhausted memory from every other error: a result of the stack's width, never a fault of the workload.
+"""Telling exhausted memory from all other errors: it is a result of the stack's width, not a fault of the workload.
 
-CUDA has an exception of its own. The CPU allocator of torch raises a plain RuntimeError, numpy and Python raise
+CUDA has its own exception. The CPU allocator of torch raises a plain RuntimeError, numpy and Python raise
 MemoryError, C++ libraries std::bad_alloc, which arrives as a RuntimeError; compilers and frameworks wrap any of them.
 """
 
@@ -18,11 +18,11 @@ SIGNS = (
     "cannot map zero-fill pages",
     "failed to map segment from shared object",
 )
-"""What the messages of RuntimeErrors, and of ImportErrors of compiled modules, say that mean it."""
+"""Texts in RuntimeErrors, and in ImportErrors of compiled modules, that mean exhausted memory."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or what it was raised from, says that there is no memory left."""
+    """Return whether an error, or one in its chain of causes, means that memory is exhausted."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, torch.OutOfMemoryError | MemoryError):

@@ -1,10 +1,10 @@
 """Validation: the loss and the workload's metrics over all validation examples, in evaluation mode.
 
 On the compiled path and on GPUs small models are evaluated several slots at a time, as one vmapped program over rows
-gathered from the stack; slot by slot elsewhere, and where one evaluation is worth more than a call's overhead or vmap
-cannot take the model or a metric. Which of the two is settled when a stack is built, from counts and a dry run, never
-by a clock. Invariant: a pass always has the same number of rows, so a slot's numbers do not depend on how many others
-are evaluated with it.
+gathered from the stack; otherwise slot by slot, as also when one evaluation costs much more than a call's overhead, or
+when vmap cannot handle the model or a metric. The choice is made when a stack is built, from counts and a dry run,
+never by timing. Invariant: a pass always has the same number of rows, so a slot's results do not depend on how many
+others are evaluated with it.
 """
 
 import copy
@@ -29,20 +29,20 @@ from tuner.workloads.task import Data
 log = logging.getLogger(__name__)
 
 CHUNK = 4096
-"""Examples evaluated at once; outputs of several chunks are joined, so metrics see all examples whatever its value."""
+"""Examples per chunk; outputs of several chunks are joined, so metrics see all examples whatever this value is."""
 
 ROWS = 8
-"""Slots of a pass, at most."""
+"""Most slots per pass."""
 STACKED_FLOPS = {"cpu": 2**23, "cuda": 2**36}
-"""Floating-point operations of one slot's evaluation up to which several slots share a pass."""
+"""Most floating-point operations of one slot's evaluation for which several slots share a pass."""
 TRIED = 3
-"""Models of a dry run."""
+"""Number of models in a dry run."""
 
 Metrics = dict[str, float]
 
 
 class Evaluation:
-    """Evaluates parameters, with the `extras` of their slots, on the validation data, which lives on the device."""
+    """Evaluates parameters, with the `extras` of their slots, on the validation data, which is on the device."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class Evaluation:
         width: int,
         compiled: bool,
     ) -> None:
-        """At most `width` slots share a pass, as a compiled program where asked for; with 1 it goes slot by slot.
+        """At most `width` slots share a pass, as a compiled program if requested; 1 means slot by slot.
 
-        `extras` returns those of a slot at parameters [P].
+        `extras` returns a slot's extras at parameters [P].
         """
         self._architecture = architecture
         self._data = data
@@ -62,14 +62,14 @@ class Evaluation:
         self._names = ["valid_loss", *(f"valid_{name}" for name in architecture.task.metrics or {})]
         self._device = data[0].device
         self.rows = 1
-        """Slots of a pass."""
+        """Slots per pass."""
         self._program: Program | None = None
-        gains = compiled or self._device.type == "cuda"  # on a CPU, operation by operation, nothing is saved
+        gains = compiled or self._device.type == "cuda"  # run eagerly on a CPU, sharing saves nothing
         if width > 1 and gains and self._flops() <= STACKED_FLOPS.get(self._device.type, 0):
             self._program = self._stacked_program(min(ROWS, width), compiled)
 
     def metrics(self, slots: Sequence[int], rows: Sequence[Tensor]) -> list[Metrics]:
-        """Return `valid_loss` and `valid_<name>` for each metric, per slot. What the workload raises passes through.
+        """Return `valid_loss` and `valid_<name>` for each metric, per slot. Exceptions of the workload propagate.
 
         `rows` [P] are the slots' parameters.
         """
@@ -80,7 +80,7 @@ class Evaluation:
         return [dict(zip(self._names, row, strict=True)) for row in values]
 
     def each(self, slots: Sequence[int], rows: Sequence[Tensor]) -> list[Metrics | str]:
-        """Return the metrics per slot, or the traceback of what the workload's code raised in its pass."""
+        """Return the metrics per slot, or the traceback of an exception that the workload's code raised in its pass."""
         found: list[Metrics | str] = []
         for start in range(0, len(slots), self.rows):
             part = slice(start, start + self.rows)
@@ -111,7 +111,7 @@ class Evaluation:
 
     def _stacked(self, program: Program, rows: Tensor, extras: Tensors) -> Tensor:
         """Return the values [rows, metrics] of parameters [rows, P]."""
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no batched form on CPUs
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no batching rule on CPUs
             return program(rows, tuple(extras.values()), self._data)
 
     def _values(self, model: nn.Module, tensors: Tensors, data: Data) -> Tensor:
@@ -123,7 +123,7 @@ class Evaluation:
         return torch.stack([torch.as_tensor(value, dtype=torch.float64, device=self._device) for value in found])
 
     def _stacked_program(self, rows: int, compiled: bool) -> Program | None:
-        """Return (params [rows, P], extras, data) -> values [rows, metrics]; None where that cannot be."""
+        """Return (params [rows, P], extras, data) -> values [rows, metrics]; None if that is impossible."""
         model, names = (
             copy.deepcopy(self._architecture.evaluating),
             list(self._architecture.extras(self._architecture.training)),
@@ -141,7 +141,7 @@ class Evaluation:
         built = compile_once(program) if compiled else program
         try:
             reason = self._fault(built, rows)
-        except Exception as error:  # whatever vmap, a metric or the compiler cannot take, it says in its own way
+        except Exception as error:  # vmap, metrics and the compiler raise various exceptions
             if is_out_of_memory(error):
                 raise
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -152,7 +152,7 @@ class Evaluation:
         return built
 
     def _fault(self, program: Program, count: int) -> str | None:
-        """Say what is wrong with a program's results for a few fresh models, in two orders."""
+        """Return what is wrong with a program's results for a few new models, in two orders."""
         modules = [self._architecture.build(place % TRIED) for place in range(count)]
         rows = self._architecture.layout.allocate(count, self._device)
         extras = Extras(self._architecture.extras(modules[0]), count)
@@ -161,7 +161,7 @@ class Evaluation:
             extras[place] = self._architecture.extras(module)
         turned = torch.arange(count, device=self._device).roll(1)
         with warnings.catch_warnings(), first_call():
-            warnings.filterwarnings("error", message=".*batching rule.*")  # it would run slot by slot inside
+            warnings.filterwarnings("error", message=".*batching rule.*")  # vmap would run it slot by slot
             values = self._stacked(program, rows, extras.stacked)
             values_turned = self._stacked(program, rows[turned], extras.rows(turned))
         single = torch.stack([self._single(rows[place], extras[place]) for place in range(min(count, TRIED))])
@@ -172,11 +172,11 @@ class Evaluation:
         return None
 
     def _flops(self) -> int:
-        """Count the operations of one slot's evaluation; what cannot be counted is infinitely many."""
+        """Count the operations of one slot's evaluation; infinity if they cannot be counted."""
         counter = FlopCounterMode(display=False)
         try:
             with torch.no_grad(), counter:
                 self._architecture.evaluating(self._data[0][:1])
-        except Exception:  # a model that cannot run is the trial's concern, not the stack's
+        except Exception:  # a model that cannot run fails the trial, not the stack
             return 2**62
         return counter.get_total_flops() * len(self._data[0])

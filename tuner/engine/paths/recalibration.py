@@ -1,9 +1,9 @@
-"""Running statistics of batch normalisation, taken again at parameters that were never trained.
+"""Running statistics of batch normalisation, recomputed at parameters that were never trained.
 
-A rule that averages is evaluated at other parameters than those its buffers were gathered at (Defazio et al. 2024,
-https://arxiv.org/abs/2405.15682, section 4.4). Before each such evaluation, and before weights are kept, the statistics
-are the plain mean over the first batches of the training data at the averaged parameters. The trial itself goes on with
-its own: what is returned is a copy, and depends on the parameters and the data alone.
+A rule that averages is evaluated at parameters other than those for which its buffers were computed (Defazio et al.
+2024, https://arxiv.org/abs/2405.15682, section 4.4). Before each such evaluation, and before weights are kept, the
+statistics are the plain mean over the first batches of the training data at the averaged parameters. The trial itself
+continues with its own statistics: the result is a copy, and depends only on the parameters and the data.
 """
 
 import copy
@@ -18,11 +18,11 @@ from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.loader import AnyFeed
 
 BATCHES = 50
-"""As many as the authors' package advises."""
+"""The number that the authors' package recommends."""
 
 
 class Recalibration:
-    """Gathers a model's running statistics anew; all else of the model is in evaluation mode (no dropout)."""
+    """Recomputes a model's running statistics; the rest of the model is in evaluation mode (no dropout)."""
 
     def __init__(self, architecture: Architecture, feed: AnyFeed, batch: int) -> None:
         """`feed` has the training data; `batch` is the number of examples that share statistics."""
@@ -35,13 +35,13 @@ class Recalibration:
         for name, part in self._model.named_modules():
             if isinstance(part, _BatchNorm) and part.track_running_stats:
                 part.train()
-                part.momentum = None  # a plain mean over batches, which starts from no batch
+                part.momentum = None  # a plain mean over batches, starting from none
                 part.reset_running_stats()
                 prefix = f"{name}." if name else ""
                 self._fresh |= {f"{prefix}{key}": buffer for key, buffer in part.named_buffers(recurse=False)}
 
     def extras(self, params: Tensors, extras: Tensors) -> Tensors:
-        """Return one slot's `extras` with the statistics that `params` have; the very same where there are none."""
+        """Return one slot's `extras` with the statistics at `params`; the same object if there are none."""
         if not self._fresh:
             return extras
         tensors = {**params, **extras, **{name: buffer.clone() for name, buffer in self._fresh.items()}}
@@ -51,7 +51,7 @@ class Recalibration:
         return {name: tensors[name] for name in extras}
 
     def _batches(self) -> Iterator[Tensor]:
-        """Yield whole batches only, but one of all examples where there are fewer."""
+        """Yield whole batches only, or one batch of all examples if there are fewer."""
         for number in range(max(1, min(BATCHES, self._examples // self._batch))):
             first = number * self._batch
             last = min(first + self._batch, self._examples)

@@ -1,13 +1,13 @@
-"""The loss again, at other parameters: what rules with a line search ask for in the middle of a step.
+"""The loss again, at other parameters: rules with a line search request it in the middle of a step.
 
-The same goes for its second derivative: Hessian-vector products, for rules that use curvature.
+The same applies to its second derivative: Hessian-vector products, for rules that use curvature.
 
-The function is the one whose gradient the step has: the mean over its B examples, micro-batch by micro-batch, with the
-same dropout masks and the buffers that the slot has now; it leaves those buffers as they are. With B = all training
-examples it is the full training loss.
+The function is the one whose gradient the step uses: the mean over its B examples, micro-batch by micro-batch, with the
+same dropout masks and the slot's current buffers, which it does not change. With B = all training examples it is the
+full training loss.
 
-Only the slots that ask are computed, in passes of a fixed number of rows of their own: like the stack itself, a pass
-gives a row the same bits whatever stands in the others.
+Only the requesting slots are computed, in separate passes with a fixed number of rows: as in the stack itself, the bits
+of a row do not depend on the content of the others.
 """
 
 import traceback
@@ -27,7 +27,7 @@ from tuner.engine.slots import Ints, Slots
 from tuner.optimizers.rule import Curvature
 
 ROWS = 8
-"""Rows of a pass, at most: slots are rarely due together, and an idle row costs as much as a wanted one."""
+"""Most rows per pass: slots are rarely due together, and an unused row costs as much as a used one."""
 
 FLAT = "flat"
 """The name under which elementwise rules get all parameters as one tensor [n, P]."""
@@ -36,7 +36,7 @@ FLAT = "flat"
 class Reevaluation:
     """Evaluates the slots of one stack; `forward` is the stack's own, whose extras are read.
 
-    `stackable` says that rows may share an eager pass.
+    `stackable`: rows may share an eager pass.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class Reevaluation:
 
     @cached_property
     def _forward(self) -> EagerForward | LoopForward:
-        """The passes' own program; few stacks ever need its memory."""
+        """The program of the passes, built on demand: few stacks ever need its memory."""
         buffers = (self._layout.allocate(self._rows, self._architecture.device) for _ in range(2))
         kind = EagerForward if self._stackable else LoopForward
         return kind(self._architecture, *buffers)
 
     def take_failures(self) -> dict[int, str]:
-        """Return slot -> traceback of what the workload's code raised since the last call."""
+        """Return slot -> traceback of exceptions in the workload's code since the last call."""
         failures, self._failures = self._failures, {}
         return failures
 
@@ -80,7 +80,7 @@ class Reevaluation:
         return _SlotLoss(self, due)
 
     def parts(self, due: Ints) -> list[tuple[Ints, Tensor]]:
-        """Divide the due slots into passes: the slots of each, and the numbers of their examples [K, rows, b]."""
+        """Divide the due slots into passes: for each, its slots and their example numbers [K, rows, b]."""
         rows = self._rows
         parts = [due[start : start + rows] for start in range(0, len(due), rows)]
         return [(part, self._examples(part)) for part in parts]
@@ -88,7 +88,7 @@ class Reevaluation:
     def compute(
         self, parts: list[tuple[Ints, Tensor]], params: Tensors, vectors: Tensors | None = None
     ) -> tuple[Tensor, Tensors]:
-        """Return losses [n] and gradients of the parts' slots, or zeros and the Hessians' products with `vectors`."""
+        """Return losses [n] and gradients of the slots, or zeros and the products of the Hessians with `vectors`."""
         flat, along = self._flat(params), None if vectors is None else self._flat(vectors)
         losses, gradients, start = flat.new_zeros(len(flat)), torch.zeros_like(flat), 0
         for part, index in parts:
@@ -109,7 +109,7 @@ class Reevaluation:
     ) -> None:
         """Fill losses [n] and gradients [n, P] of some slots; `index` [K, rows, b] names their examples.
 
-        With `vectors` [n, P] the gradients are the Hessians' products with them.
+        With `vectors` [n, P] the gradients are the products of the Hessians with them.
         """
         forward = self._forward
         forward.params.zero_()
@@ -130,7 +130,7 @@ class Reevaluation:
         gradients /= divisor[:, None]
 
     def _run(self, part: Ints, index: Tensor, tick: int, vectors: Tensor | None) -> Tensor:
-        """Return the losses [rows] of one micro-batch of each row; zeros with `vectors`, which take another pass."""
+        """Return the losses [rows] of one micro-batch of each row; zeros with `vectors`, which use a different pass."""
         size = self._slots.micro_batch
 
         def stream(row: int) -> tuple[int, int]:
@@ -145,7 +145,7 @@ class Reevaluation:
                 losses = self._forward.params.new_zeros(len(self._forward.params))
                 self._forward.hessian_vector(data, slots, stream, vectors)
             failures = self._forward.failures
-        except Exception as raised:  # the trials' boundary: it cannot be told whose it is
+        except Exception as raised:  # the trials' boundary: it is unknown which slot raised it
             if is_out_of_memory(raised):
                 raise  # a narrower stack may help: the caller decides
             losses = self._forward.params.new_zeros(len(self._forward.params))
@@ -169,7 +169,7 @@ class Reevaluation:
         return torch.from_numpy(index).to(self._forward.params.device)
 
     def _first_example(self, slot: int) -> int:
-        """Return the place in the trial's stream at which the slot's present step began."""
+        """Return the position in the trial's stream at which the slot's current step began."""
         return int(self._slots.step[slot] * self._slots.ticks_per_step[slot]) * self._slots.micro_batch
 
     def _flat(self, params: Tensors) -> Tensor:

@@ -1,8 +1,9 @@
-"""How many assignments a device keeps ahead of its slots, so that none waits while a sync is under way.
+"""How many assignments a device keeps ahead of its slots, so that no slot waits during a sync.
 
-A slot that becomes free just after a sync has left is told by the next one, so what ends during two round trips must be
-at hand. Trials of one study often end together: what counts is the most that ended within such a time, not the mean.
-Nothing further is kept: an assignment that waits here cannot be taken by another worker.
+A slot that becomes free just after a sync was sent is reported by the next one, so the replacements for all trials that
+end during two round trips must be available. Trials of one study often end together, so the maximum number of ends
+within that time counts, not the mean. No more are kept: an assignment that waits here cannot be taken by another
+worker.
 """
 
 import time
@@ -10,15 +11,15 @@ from collections import deque
 from collections.abc import Callable
 
 HORIZON_S = 10.0
-"""Ends that lie further back are forgotten."""
+"""Older ends are forgotten."""
 MOST = 4096
-"""Ends that are remembered, and so the most that is ever kept ahead."""
+"""Ends that are remembered, and thus the most assignments ever kept ahead."""
 ROUND_TRIPS = 8
-"""The slowest of so many is what one is taken to last."""
+"""The assumed duration of a sync is the longest of this many."""
 
 
 class Ahead:
-    """Watches the ends of trials on one device, and how long syncs take. `clock` gives seconds."""
+    """Tracks the ends of trials on one device, and the duration of syncs. `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -27,16 +28,16 @@ class Ahead:
         self._seen_an_end = False
 
     def ended(self) -> None:
-        """Note that a trial left its slot."""
+        """Record that a trial left its slot."""
         self._seen_an_end = True
         self._ends.append(self._clock())
 
     def answered(self, seconds: float) -> None:
-        """Note how long a sync took from leaving to being obeyed."""
+        """Record the time from sending a sync to applying its reply."""
         self._round_trips.append(seconds)
 
     def count(self, width: int) -> int:
-        """Say how many assignments to keep ahead of `width` slots, at least 1; an eighth of them before any end."""
+        """Return how many assignments to keep ahead of `width` slots, at least 1; `width` / 8 before any end."""
         if not self._seen_an_end or not self._round_trips:
             return max(1, width // 8)
         now = self._clock()
@@ -45,7 +46,7 @@ class Ahead:
         return max(1, self._peak(2 * max(self._round_trips)))
 
     def _peak(self, window_s: float) -> int:
-        """Return the most ends within any `window_s` seconds."""
+        """Return the maximum number of ends within any `window_s` seconds."""
         most, first, times = 0, 0, list(self._ends)
         for last, at in enumerate(times):
             while times[first] < at - window_s:

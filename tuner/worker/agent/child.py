@@ -1,8 +1,8 @@
-"""The agent's end of a device process: start it, talk to it, notice its death, start it again.
+"""The agent's side of a device process: starting it, messages, detecting its death, restarting it.
 
-A process that dies is restarted after a pause that doubles from 0.5 s to 30 s, and is reset by a minute of life.
-Invariants: a process that does not read what it is told (it hangs, or was stopped) never holds the agent up; one whose
-words cannot be understood is ended, since what it holds would otherwise be held for ever.
+A process that dies is restarted after a pause that doubles from 0.5 s to 30 s, and is reset after a minute of running.
+Invariants: a process that does not read its messages (it hangs, or was stopped) never blocks the agent; one that sends
+malformed messages is terminated, since its trials would otherwise be held forever.
 """
 
 import logging
@@ -26,8 +26,8 @@ Listener = Callable[["DeviceProcess", Json], None]
 
 
 class DeviceProcess:
-    """One device of the worker. Messages reach `listen` in a thread of their own, with
-    {"died": status, "why": reason or null} as the last one, unless the process was closed.
+    """One device of the worker. Messages are passed to `listen` in a separate thread, with {"died": status, "why":
+    reason or null} as the last one, unless the process was closed.
     """
 
     def __init__(
@@ -41,14 +41,12 @@ class DeviceProcess:
         number: int | None = None,
         own_disk: bool = False,
     ) -> None:
-        """`width` None leaves the choice to a probe's result, where there is one. `number` tells apart several
-        processes on one device.
-        """
+        """`width` None uses a probe's result, if there is one. `number` distinguishes processes on one device."""
         self.device = device if number is None else f"{device}#{number}"
-        """The name under which the worker speaks of it."""
+        """The name that the worker uses for it."""
         self.width = width or DEFAULT_WIDTH
         self.heard = 0
-        """Messages heard so far."""
+        """Messages received so far."""
         self._command = [sys.executable, "-P", "-m", "tuner.worker.device.device", "--device", device]
         self._command += ["--width", str(width)] if width else []
         self._command += ["--threads", str(threads), "--workloads", *workloads]
@@ -70,7 +68,7 @@ class DeviceProcess:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def keep_running(self, listen: Listener) -> None:
-        """Start the process unless it runs, or a pause after its death is not over, or it was closed."""
+        """Start the process, unless it is running, is still in the pause after its death, or was closed."""
         if self._process is None and not self._closing and time.monotonic() >= self._start_at:
             self._started_at = time.monotonic()
             self._process = subprocess.Popen(
@@ -84,23 +82,23 @@ class DeviceProcess:
             self._reader.start()
 
     def send(self, message: Json) -> None:
-        """Send a message, without waiting; to a process that is dying it goes nowhere, and its death will be told."""
+        """Send a message without waiting; if the process is dying, the message is lost and the death is reported."""
         self._outgoing.put(message)
 
     def kill(self, why: str) -> None:
-        """End the process by force; its death is told with the reason, and it is started again."""
+        """Kill the process; its death is reported with the reason, and it is restarted."""
         process = self._process
         if process is not None:
             self._killed_why = why
             process.kill()
 
     def hang_up(self) -> None:
-        """Let the process leave: it hands over what it has to say, and ends. It is not started again."""
+        """Let the process exit after it has sent its remaining messages. It is not restarted."""
         self._closing = True
         self._outgoing.put(None)
 
     def close(self, patience_s: float) -> None:
-        """Let the process leave, kill it when it has not left in time, and hear its last messages out."""
+        """Let the process exit, kill it if it does not in time, and read its remaining messages."""
         self.hang_up()
         process = self._process
         if process is None:
@@ -114,7 +112,7 @@ class DeviceProcess:
             self._reader.join(LAST_MESSAGES_S)
 
     def _write(self, process: "subprocess.Popen[str]", outgoing: "queue.SimpleQueue[Json | None]") -> None:
-        """Hand messages over until None comes; then the process's stdin ends."""
+        """Write messages until None arrives; then close the process's stdin."""
         assert process.stdin is not None
         try:
             while (message := outgoing.get()) is not None:
@@ -135,9 +133,11 @@ class DeviceProcess:
                 for message in read_lines(process.stdout):
                     self.heard += 1
                     listen(self, message)
-            except Exception as error:  # whatever it was, nobody would hear the process from now on
-                log.exception("a device process is not understood and is ended", extra={"device": self.device})
-                self._killed_why = f"said something that cannot be understood ({type(error).__name__}: {error})"
+            except Exception as error:  # whatever it was, nothing would read the process's messages from now on
+                log.exception(
+                    "a device process sent a malformed message and is terminated", extra={"device": self.device}
+                )
+                self._killed_why = f"sent a malformed message ({type(error).__name__}: {error})"
                 process.kill()
         status = process.wait()
         if time.monotonic() - self._started_at > LONG_LIFE_S:

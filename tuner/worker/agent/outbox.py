@@ -1,7 +1,7 @@
-"""Reports and last words that the server has not acknowledged, repeated until a sync that carried them succeeds.
+"""Reports and final messages that the server has not acknowledged, repeated until a sync with them succeeds.
 
-A last word never travels ahead of its trial's reports, because the server reads the trial's value from them; neither
-does a checkpoint, because a trial that resumes from it goes on with the rows before it.
+A final message is never sent ahead of its trial's reports, because the server reads the trial's value from them; nor is
+a checkpoint, because a trial that resumes from it builds on the rows before it.
 """
 
 from collections import deque
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tuner.wire.sync import Checkpointed, Finish, Report, Restarted, Started
 
 MOST_REPORTS = 10_000
-"""In one request; more wait for the next one."""
+"""The limit per request; the rest wait for the next one."""
 
 Key = tuple[int, int]
 """(trial, attempt)."""
@@ -18,7 +18,7 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True)
 class Parcel:
-    """What one request carries."""
+    """The content of one request."""
 
     restarted: list[Restarted]
     reports: list[Report]
@@ -29,7 +29,7 @@ class Parcel:
 
 @dataclass
 class Outbox:
-    """What is still to be acknowledged, oldest first. Not thread-safe: its owner locks."""
+    """Messages still to be acknowledged, oldest first. Not thread-safe: its owner locks."""
 
     _reports: deque[Report] = field(default_factory=deque)
     _finished: dict[Key, Finish] = field(default_factory=dict)
@@ -46,15 +46,15 @@ class Outbox:
         self._reports.append(report)
 
     def finish(self, finish: Finish) -> None:
-        """Add a last word; the first one of an attempt stands."""
+        """Add a final message; only the first one of an attempt is kept."""
         self._finished.setdefault((finish.trial, finish.attempt), finish)
 
     def start(self, started: Started) -> None:
-        """Add what an attempt runs."""
+        """Add the program that an attempt runs."""
         self._started[started.trial, started.attempt] = started
 
     def restart(self, restarted: Restarted) -> None:
-        """Add that an attempt began from zero."""
+        """Record that an attempt began from zero."""
         self._restarted[restarted.trial, restarted.attempt] = restarted
 
     def checkpoint(self, checkpointed: Checkpointed) -> None:
@@ -62,11 +62,11 @@ class Outbox:
         self._checkpointed[checkpointed.path] = checkpointed
 
     def unsaid(self) -> list[Key]:
-        """Attempts whose last word is waiting here."""
+        """Attempts whose final message is waiting here."""
         return list(self._finished)
 
     def parcel(self) -> Parcel:
-        """Return what the next request should carry; nothing is removed."""
+        """Return the content of the next request; nothing is removed."""
         reports = [report for report, _ in zip(self._reports, range(MOST_REPORTS), strict=False)]
         behind = {(r.trial, r.attempt) for r in list(self._reports)[MOST_REPORTS:]}
         finished = [finish for key, finish in self._finished.items() if key not in behind]
@@ -76,7 +76,7 @@ class Outbox:
         return Parcel(restarted[most], reports, checkpointed[most], finished[most], list(self._started.values())[most])
 
     def acknowledge(self, parcel: Parcel) -> None:
-        """Forget what a request carried that the server answered."""
+        """Drop the content of a request that the server has acknowledged."""
         carried = {id(report) for report in parcel.reports}
         while self._reports and id(self._reports[0]) in carried:
             self._reports.popleft()

@@ -1,7 +1,7 @@
-"""Notices a device process that holds trials and has stopped ticking, and ends it.
+"""Terminates a device process that holds trials but has stopped ticking.
 
-A device process says something every few seconds as long as its tick loop goes round. Only time in which the agent
-itself was awake counts as silence: after a suspended machine or a stopped agent nobody is blamed.
+A device process sends a message every few seconds as long as its tick loop is running. Only time in which the agent
+itself was awake counts as silence, so that a suspended machine or a stopped agent does not count as a hang.
 """
 
 import logging
@@ -13,11 +13,11 @@ from tuner.worker.agent.child import DeviceProcess
 log = logging.getLogger(__name__)
 
 LONGEST_TURN_S = 1.0
-"""What one turn counts at most."""
+"""The most that one iteration adds to the silence."""
 
 
 class Watchdog:
-    """Ends device processes that are silent for `hang_s` seconds while `busy` says that they hold trials."""
+    """Terminates device processes that are silent for `hang_s` seconds while `busy` reports that they hold trials."""
 
     def __init__(self, devices: Sequence[DeviceProcess], busy: Callable[[DeviceProcess], bool], hang_s: float) -> None:
         self._devices = list(devices)
@@ -28,7 +28,7 @@ class Watchdog:
         self._turned_at = time.monotonic()
 
     def turn(self) -> None:
-        """Look at every device; call this a few times a second."""
+        """Check every device; call this a few times a second."""
         now = time.monotonic()
         passed_s, self._turned_at = min(now - self._turned_at, LONGEST_TURN_S), now
         for device in self._devices:
@@ -39,7 +39,7 @@ class Watchdog:
             if self._silent_s[name] >= self._hang_s:
                 self._silent_s[name] = 0.0
                 log.error(
-                    "a device process stopped ticking and is ended",
+                    "a device process stopped ticking and is terminated",
                     extra={"action": "hang", "device": name, "silent_s": self._hang_s},
                 )
-                device.kill(f"did not tick for {self._hang_s:g} s and was ended")
+                device.kill(f"did not tick for {self._hang_s:g} s and was terminated")

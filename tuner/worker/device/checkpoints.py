@@ -1,13 +1,14 @@
 """When a device process checkpoints its trials, and the thread that writes for it.
 
-Each trial in turn, one at a time, so that neither memory nor the disk sees all slots at once. Invariants:
+Trials are checkpointed in turn, one at a time, so that neither memory nor disk has to take all slots at once.
+Invariants:
 
 - Training and the tick loop never wait for the disk.
-- Checkpoints take at most `SHARE` of the tick loop's time: what one has cost is earned before the next is taken.
-- A checkpoint is told after all rows of its trial up to its step, and only when it lies safely in the store.
-- While the server does not know of a trial's checkpoint, no further one is taken of it: if this process died, nobody
-  could resume from it, and while the server is away the store does not grow.
-- A fault of the store, or no memory for a copy of the state, is logged and costs the checkpoint, never the trial.
+- Checkpoints take at most `SHARE` of the tick loop's time: the cost of one is amortised before the next is taken.
+- A checkpoint is reported after all rows of its trial up to its step, and only once it is safely in the store.
+- While the server does not know of a trial's checkpoint, no further one is taken of that trial: if this process died,
+  nobody could resume from it, and the store does not grow while the server is unreachable.
+- A store error, or lack of memory for a copy of the state, is logged and costs the checkpoint, never the trial.
 """
 
 import logging
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import safetensors.torch  # noqa: F401 - loaded now: as a part of the first checkpoint it would be charged to it
+import safetensors.torch  # noqa: F401 - loaded now, so that the first checkpoint is not charged for it
 from torch import Tensor
 
 from tuner.engine import Snapshot, Stack, TrialSpec
@@ -32,13 +33,13 @@ from tuner.worker.channel import Json
 log = logging.getLogger(__name__)
 
 SHARE = 0.01
-"""Of the time of the tick loop; the writer's own processor time counts too, because it may run on the same core."""
+"""Share of the tick loop's time; the writer's CPU time counts too, because it may run on the same core."""
 AHEAD = 2
-"""Snapshots that wait for the disk at most: each is a copy of a trial's whole state in memory."""
+"""Most snapshots that wait for the disk: each is a copy of a trial's whole state in memory."""
 OWN_AGE_S = 7 * 86400.0
-"""Age at which states on a worker's own disk are deleted when it starts: their trials went on elsewhere."""
+"""Age at which states on a worker's own disk are deleted at start: their trials have continued elsewhere."""
 LOOK_S = 0.05
-"""How often to look whether a checkpoint is due."""
+"""How often to check whether a checkpoint is due."""
 
 Key = tuple[int, int]
 """(trial, attempt)."""
@@ -50,11 +51,11 @@ class _Trial:
     number: int
     slot: int
     last_s: float
-    """When its latest checkpoint was taken (or it began), by the steady clock."""
+    """When its latest checkpoint was taken (or it began), by the monotonic clock."""
     waits: bool = False
-    """Its latest checkpoint is not yet known to the server."""
+    """Whether the server does not know its latest checkpoint yet."""
     files: list[str] = field(default_factory=list)
-    """Paths of its states, the latest last; kept on an own disk only."""
+    """Paths of its states, the latest last; only tracked on an own disk."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class Checkpoints:
     """Checkpoints of one device process, in the store at `root`, about every `every_s` seconds for each trial."""
 
     def __init__(self, root: str | Path, every_s: float, own_disk: bool = False) -> None:
-        """`own_disk`: nobody else sees the store, so this process also deletes what is not needed any more.
+        """`own_disk`: no other machine sees the store, so this process also deletes files no longer needed.
 
-        Raises `OSError` and `InvalidInput` when the store cannot be used.
+        Raises `OSError` or `InvalidInput` if the store cannot be used.
         """
         self.store = open_store(str(root))
         self.store.prepare()
@@ -88,26 +89,26 @@ class Checkpoints:
 
     @property
     def pending(self) -> bool:
-        """Whether something is on its way to the store, or its message is still to be collected."""
+        """Whether a write is in progress, or its message has not been collected yet."""
         return self._pending > 0
 
     def load(self, resume: Json, spec: TrialSpec) -> Snapshot:
         """Read the snapshot that an assignment names. Raises `Damaged`, or `InvalidInput` for a foreign path."""
         snapshot = decode(self.store.read(resume["path"], resume["digest"]), spec)
         if snapshot.step != resume["step"]:
-            raise Damaged(f"{resume['path']} holds step {snapshot.step}; expected is {resume['step']}")
+            raise Damaged(f"{resume['path']} holds step {snapshot.step}; expected {resume['step']}")
         return snapshot
 
     def watch(self, key: Key, study: str, number: int, slot: int, resumed: str | None = None) -> None:
-        """Checkpoint a trial from now on; it is in this slot of the stack and stays there.
+        """Start to checkpoint a trial, which is in this slot of the stack and stays there.
 
-        `resumed` is the path of the state that it went on from.
+        `resumed` is the path of the state from which it resumed.
         """
         files = [resumed] if resumed is not None and self.scope != SHARED else []
         self._trials[key] = _Trial(study, number, slot, time.monotonic(), files=files)
 
     def forget(self, key: Key, done: bool = False) -> None:
-        """Checkpoint a trial no more; `done`: nobody will go on with it."""
+        """Stop checkpointing a trial; `done`: no later attempt will resume it."""
         trial = self._trials.pop(key, None)
         if trial is not None and done:
             self._delete(trial.files)
@@ -117,7 +118,7 @@ class Checkpoints:
         return key in self._trials
 
     def kept(self, key: Key) -> None:
-        """Note that the server knows of a trial's latest checkpoint."""
+        """Record that the server knows of a trial's latest checkpoint."""
         if key in self._trials:
             trial = self._trials[key]
             trial.waits = False
@@ -125,7 +126,7 @@ class Checkpoints:
             trial.files = trial.files[-1:]
 
     def due(self, stack: Stack) -> tuple[Key, int] | None:
-        """Return the trial to checkpoint now with its slot, if any: the one that has waited longest."""
+        """Return the trial to checkpoint now and its slot, if any: the one that has waited longest."""
         now = time.monotonic()
         if now < self._not_before_s or self._pending >= AHEAD or not self._trials:
             return None
@@ -134,13 +135,13 @@ class Checkpoints:
         if not waiting:
             self._not_before_s = now + LOOK_S
             return None
-        # A step takes some ticks: those in the middle of theirs come later.
+        # A step takes several ticks: trials in the middle of one come later.
         ready = [entry for entry in waiting if stack.between_steps(self._trials[entry[1]].slot)]
         key = min(ready)[1] if ready else None
         return None if key is None else (key, self._trials[key].slot)
 
     def take(self, stack: Stack, key: Key, slot: int) -> None:
-        """Hand a trial's state to the writer. What the stack has to say of it must have been said."""
+        """Pass a trial's state to the writer. All events of the stack about it must already have been sent."""
         began = time.monotonic()
         trial = self._trials[key]
         try:
@@ -155,7 +156,7 @@ class Checkpoints:
 
         def message(stored: Stored | None) -> Json | None:
             if stored is None:
-                trial.waits = False  # nothing was written that the server could hear of
+                trial.waits = False  # nothing was written, so nothing will be reported
                 return None
             told = {"trial": key[0], "attempt": key[1], "step": snapshot.step, "scope": self.scope}
             return {"checkpointed": told | {"path": path, "digest": stored.digest, "bytes": stored.bytes}}
@@ -170,7 +171,7 @@ class Checkpoints:
         self._not_before_s = now + cost_s / SHARE
 
     def keep_weights(self, key: Key, ended: Json, weights: Mapping[str, Tensor]) -> None:
-        """Store a finished trial's weights; its last word is told once they lie there, or cannot."""
+        """Store a finished trial's weights; its final message is sent once they are stored or have failed."""
         trial = self._trials[key]
         path = path_of(trial.study, trial.number, key[1], ended["step"], self._token, "weights")
         metadata = {"study": trial.study, "trial": str(trial.number), "step": str(ended["step"])}
@@ -184,7 +185,7 @@ class Checkpoints:
         self._put(_Job(path, lambda: encode_tensors(dict(weights), metadata), message))
 
     def collect(self, wait_s: float = 0.0) -> list[Json]:
-        """Return the messages of what the writer has done; wait for the first one where there is work."""
+        """Return the messages about finished writes; wait for the first one if there is work."""
         messages = []
         while self._pending:
             try:
@@ -198,9 +199,9 @@ class Checkpoints:
         return messages
 
     def drain(self, stack: Stack | None, send: Callable[[Json], None], until_s: float) -> None:
-        """Checkpoint every trial as it stands, the unfinished step included, as far as the time goes.
+        """Checkpoint every trial as it is, including unfinished steps, as far as time allows.
 
-        `until_s` is a moment of the steady clock.
+        `until_s` is a time of the monotonic clock.
         """
         for key in sorted(self._trials, key=lambda key: self._trials[key].last_s):
             while self._pending >= AHEAD and time.monotonic() < until_s:
@@ -212,7 +213,7 @@ class Checkpoints:
             _send_all(self.collect(0.02), send)
 
     def _take_over(self, store: Store) -> str:
-        """Return the scope of a disk of our own, rid of states that were left behind long ago."""
+        """Return the scope of our own disk, after deleting states left behind long ago."""
         if not isinstance(store, FolderStore):
             raise InvalidInput("a worker's own checkpoint store is a directory, not a URL")
         self._delete(store.files(time.time() - OWN_AGE_S))
@@ -235,7 +236,7 @@ class Checkpoints:
             stored = None
             try:
                 stored = self.store.write(job.path, job.content())
-            except Exception:  # a full disk, lost rights: the trial trains on, and resumes from an older checkpoint
+            except Exception:  # a full disk, lost permissions: training continues, with an older checkpoint
                 log.exception("a checkpoint could not be written", extra={"action": "checkpoint", "path": job.path})
             self._writer_cpu_s = time.thread_time()
             self._done.put(job.message(stored))

@@ -1,11 +1,11 @@
-"""One of the processes that a probe measures in, at the bidding of `probing.py`.
+"""One of the processes in which a probe measures, controlled by `probing.py`.
 
     python -P -m tuner.worker.device.probe_process '{"workload": "digits-mlp", "workload_params": {}, "micro_batch": 8,
                                               "device": "cpu", "threads": 1, "workloads": [], "cell_s": 0.5}'
 
 Messages in, as JSON lines: {"prepare": [path, width]} and {"time": true}. Messages out: {"ready": true},
-{"prepared": phases or null} (see `Footprint`), {"tick_s": seconds}; {"fault": text} and the end where the workload's
-own code fails. It leaves when stdin closes.
+{"prepared": phases or null} (see `Footprint`), {"tick_s": seconds}; {"fault": text} and exit if the workload's own code
+fails. It exits when stdin closes.
 """
 
 import json
@@ -24,7 +24,7 @@ from tuner.worker.device.device import import_workloads
 
 
 def main() -> int:
-    """Measure what is asked for until stdin closes."""
+    """Measure on request until stdin closes."""
     source, target = private_streams()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     wanted: Json = json.loads(sys.argv[1])
@@ -44,7 +44,7 @@ def main() -> int:
                 write_line(target, {"tick_s": bench.tick_s()})
     except BrokenPipeError:
         pass
-    except Exception as error:  # whatever the workload raises is the user's to read
+    except Exception as error:  # exceptions of the workload are shown to the user
         write_line(target, {"fault": f"{type(error).__name__}: {error}"})
     os._exit(0)
 

@@ -1,6 +1,6 @@
-"""A probe's team: processes that build the same stack and time it at the same moment.
+"""A probe's team: processes that build the same stack and time it at the same time.
 
-A program is compiled by the first process alone; the others find it in the compiler's cache.
+A program is compiled only by the first process; the others find it in the compiler's cache.
 """
 
 import json
@@ -18,16 +18,16 @@ from tuner.probe.memory import Footprint
 from tuner.worker.channel import Json, read_lines, write_line
 
 NOISE = "USDT:"
-"""Begins what torch's profiler prints to the standard error of its process."""
+"""Prefix of the lines that torch's profiler prints to standard error."""
 
 
 def measured(
     wanted: Json, splits: Sequence[tuple[int, int]], widths: Sequence[int], room: int | None
 ) -> Iterator[Cell | LeftOut]:
-    """Measure a workload with every split (processes, threads of each), in teams one after another.
+    """Measure a workload with every split (processes, threads of each), one team after another.
 
-    The first team tries every path; the others those that were the fastest of some width. `room` bytes are what torch's
-    allocators may hand out together.
+    The first team tries every path; the others only paths that were fastest at some width. `room` is the number of
+    bytes that torch's allocators may hand out together.
     """
     paths: Sequence[str] = PATHS
     for processes, threads in splits:
@@ -41,9 +41,9 @@ def measured(
 
 
 class Processes:
-    """So many `probe_process`es; `wanted` is what each is started with. Use it in a `with` statement.
+    """A number of `probe_process`es; `wanted` is the argument of each. Use it in a `with` statement.
 
-    Raises `TunerError` when a process fails, with what it said.
+    Raises `TunerError` with the process's output if one fails.
     """
 
     def __init__(self, processes: int, threads: int, wanted: Json) -> None:
@@ -87,7 +87,7 @@ class Processes:
             self._said.close()
 
     def measure(self, path: str, width: int) -> Timing | None:
-        """Build the stack everywhere, then time it everywhere at once; the rates add up."""
+        """Build the stack in every process, then time all of them at once; the rates add up."""
         first, *others = self._running
         phases = self._prepare([first], path, width)
         phases += self._prepare(others, path, width) if None not in phases else []
@@ -120,4 +120,4 @@ def _tell(process: "subprocess.Popen[str]", message: Json) -> None:
     try:
         write_line(process.stdin, message)
     except OSError:
-        pass  # it is gone, which is heard in a moment
+        pass  # it is gone, which will be noticed shortly

@@ -1,10 +1,11 @@
-"""Which stack a device process builds for an assignment: its width, its path, and when its compiled successor is due.
+"""Which stack a device process builds for an assignment: width, path, and when the compiled one replaces it.
 
 Invariants:
 
-- A width that the user gave, or that running out of memory forced, is final; only a free one follows probe or pin.
+- A width set by the user, or forced by running out of memory, is final; otherwise the probe or the pinned program
+  decides.
 - A reproducible study gets its pinned program exactly, or `OtherProgram` is raised.
-- A second process compiles one program at a time, and no program is asked for again once its result is known.
+- A second process compiles one program at a time, and no program is requested again once its result is known.
 """
 
 import logging
@@ -25,14 +26,14 @@ from tuner.workloads import Task
 log = logging.getLogger(__name__)
 
 Programs = tuple[str | None, int]
-"""(stack key, width): what a compiled stack is compiled for."""
+"""(stack key, width): what a compiled stack was compiled for."""
 
 
 class StackChoice:
-    """Decides and builds the stacks of one device; `send` takes the `width` messages out."""
+    """Chooses and builds the stacks of one device; `send` sends the `width` messages."""
 
     def __init__(self, send: Callable[[Json], None], device: str, width: int | None, sources: Sequence[str]) -> None:
-        """`width` None is the probe's, else 32; `sources` are the user's modules, which a compiling process needs."""
+        """`width` None: the probe's choice, or else 32; `sources`: the user's modules, for the compiling process."""
         self.width = width or DEFAULT_WIDTH
         self._send = send
         self._device = device
@@ -40,12 +41,12 @@ class StackChoice:
         self._sources = list(sources)
         self._warming: Warming | None = None
         self._compiled: dict[Programs, bool] = {}
-        """Programs that the second process was asked for, and whether they are there."""
+        """Programs requested from the second process, and whether they are compiled."""
         self._asked: Programs | None = None
         self._tasks: dict[tuple[str, str], Task] = {}
 
     def build(self, head: Json) -> Stack:
-        """Build the stack for an assignment. The caller has closed the one before: its memory is needed.
+        """Build the stack for an assignment. The caller has closed the previous stack: its memory is needed.
 
         Raises:
             OtherProgram: the assignment's study is pinned to a program that this device does not run.
@@ -63,7 +64,7 @@ class StackChoice:
         return stack
 
     def newly_compiled(self) -> Programs | None:
-        """Take in the compiling process's result, if it has one now; return the programs that are there since."""
+        """Collect the compiling process's result, if available; return the programs compiled since the last call."""
         result = self._warming.result() if self._warming is not None else None
         if result is None or self._asked is None:
             return None
@@ -72,7 +73,7 @@ class StackChoice:
         return self._asked if result else None
 
     def narrow(self) -> None:
-        """Halve the width, which must be above 1, for good: the device ran out of memory."""
+        """Halve the width permanently: the device ran out of memory. The width must be above 1."""
         self.width, self._width_is_free = self.width // 2, False
         log.warning("out of memory: the stack is halved", extra={"action": "narrow", "width": self.width})
         self._send({"width": self.width})
@@ -84,7 +85,7 @@ class StackChoice:
             self._warming = None
 
     def _pinned_path(self, pinned: Program) -> str:
-        """Prepare for the program of a reproducible study: its width, where that is free, and its path."""
+        """Adopt the program of a reproducible study: its width, unless the user set one, and its path."""
         own: Program = {"device": torch.device(self._device).type, "threads": torch.get_num_threads()}
         check(pinned, own if self._width_is_free else {**own, "width": self.width})
         if pinned["width"] != self.width:
@@ -93,7 +94,7 @@ class StackChoice:
         return str(pinned["path"])
 
     def _path(self, head: Json) -> str:
-        """Take over what a probe chose for this stack: its width where that is free, and its path."""
+        """Adopt a probe's choice for this stack: its width, unless the user set one, and its path."""
         name, params, size = head["workload"], head["workload_params"], head["micro_batch"]
         found = stored(key(name, params, size, place_of(torch.device(self._device))))
         choice = found.with_threads(torch.get_num_threads()) if found is not None else None
@@ -107,11 +108,11 @@ class StackChoice:
         if path != "compiled":
             return "auto" if path == "eager" else path
         if head["reproducible"]:
-            return path  # a reproducible study waits for the compiler here: it cannot change its program later
+            return path  # a reproducible study waits for the compiler here: it cannot switch programs later
         return self._warmed_path(head)
 
     def _warmed_path(self, head: Json) -> str:
-        """Return the compiled path where its programs are there; else have them compiled, and begin eagerly."""
+        """Return the compiled path if its programs are ready; otherwise start compiling them and begin eagerly."""
         programs = head["stack"], self.width
         if programs in self._compiled:
             return "compiled" if self._compiled[programs] else "auto"

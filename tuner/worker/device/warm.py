@@ -1,9 +1,9 @@
-"""Compile a stack's programs into the shared cache, in a process of its own, so that no running trial waits for it.
+"""Compile a stack's programs into the shared cache, in a separate process, so that no running trial has to wait.
 
     python -P -m tuner.worker.device.warm '{"workload": "digits-mlp", "workload_params": {}, "micro_batch": 8,
                                             "width": 64, "device": "cpu", "threads": 1, "workloads": []}'
 
-Exit status 0 says that the programs are there: building the same stack elsewhere then takes seconds. The cache is
+Exit status 0 means that the programs are compiled: building the same stack elsewhere then takes seconds. The cache is
 Inductor's (TORCHINDUCTOR_CACHE_DIR), which both processes share.
 """
 
@@ -24,8 +24,8 @@ from tuner.worker.device.warming import COMPILED, NOT_COMPILED
 
 
 def main() -> int:
-    """Compile what the first argument describes; return `NOT_COMPILED` when it runs eagerly or as a loop instead."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; whoever started us ends us
+    """Compile the stack given by the first argument; return `NOT_COMPILED` if it falls back to eager or loop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; our parent stops us
     os.nice(10)
     wanted: Json = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)

@@ -1,4 +1,4 @@
-"""The compiling process (`warm.py`) as its device process sees it: started, asked, ended."""
+"""The compiling process (`warm.py`), controlled by the device process: started, polled, stopped."""
 
 import json
 import logging
@@ -14,21 +14,21 @@ COMPILED, NOT_COMPILED = 0, 3
 
 
 class Warming:
-    """The compiling process as its device process sees it."""
+    """The device process's handle on the compiling process."""
 
     def __init__(self, wanted: Json) -> None:
         command = [sys.executable, "-P", "-m", "tuner.worker.device.warm", json.dumps(wanted)]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def result(self) -> bool | None:
-        """Say whether the programs are there; None while they are being compiled."""
+        """Return whether the programs are ready; None while they are being compiled."""
         status = self._process.poll()
         if status is not None and status != COMPILED:
-            log.warning("the stack stays as it is: compiling failed", extra={"action": "warm", "status": status})
+            log.warning("compiling failed: the stack is not replaced", extra={"action": "warm", "status": status})
         return None if status is None else status == COMPILED
 
     def close(self) -> None:
-        """End it."""
+        """Stop the process."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()

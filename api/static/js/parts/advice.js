@@ -1,5 +1,6 @@
 /**
- * Batch-size advice in words: ranges with their interval, the grade and what it means, and what would narrow it.
+ * Batch-size advice in words: ranges with their interval, the grade and its meaning, and what would narrow the
+ * interval.
  * No batch size is shown without its interval.
  */
 
@@ -20,7 +21,7 @@ const RANGES = [
  * @returns {HTMLElement}
  */
 export function adviceList(advice) {
-  if (!advice?.items.length) return h("p", { class: "muted" }, "Advice follows when the first trial has completed.");
+  if (!advice?.items.length) return h("p", { class: "muted" }, "Advice appears when the first trial has completed.");
   return h("div", { class: "advice" }, advice.items.map((item, index) => entry(item, index === 0)));
 }
 
@@ -44,7 +45,7 @@ function entry(item, open) {
       h(
         "details",
         { "data-key": `${item.optimizer} notes`, class: "notes" },
-        h("summary", {}, "What this rests on, and what it does not claim"),
+        h("summary", {}, "Evidence and limits of this advice"),
         h("ul", {}, item.notes.map((note) => h("li", {}, note))),
       ),
   );
@@ -61,7 +62,7 @@ function facts(item) {
     ...RANGES.filter(([field]) => item[field]).map(([field, text]) => [text, range(item[field].low, item[field].high)]),
     interval && ["Critical batch size", critical],
     noise && ["Noise scale, measured", measured],
-    Number.isFinite(regret) && ["Time lost at most, within the interval", `${number(100 * regret, 2)} %`],
+    Number.isFinite(regret) && ["Largest loss of time within the interval", `${number(100 * regret, 2)} %`],
     item.trial !== null && ["Measured in", link(path("studies", item.study, "trials", item.trial), `trial ${item.trial}`)],
   ].filter(Boolean);
 }

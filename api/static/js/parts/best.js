@@ -1,5 +1,5 @@
 /**
- * The best configuration, with what it rests on and the code to paste; and the optimizers by their best trial.
+ * The best configuration, with its evidence and the code to paste; and the optimizers ranked by their best trial.
  */
 
 import { path } from "../api.js";
@@ -36,10 +36,10 @@ export function bestCard(study, best) {
 }
 
 /**
- * Hyperparameters as a compact list: first those that matter most, then the searched ones, then the fixed ones, paler.
+ * Hyperparameters as a compact list: the most important first, then the searched ones, then the fixed ones, paler.
  *
  * @param {Record<string, any>} params
- * @param {string[]} [swept] names of the searched ones; without it none is paler
+ * @param {string[]} [swept] names of the searched ones; if omitted, none is paler
  * @returns {HTMLElement}
  */
 export function settings(params, swept = undefined) {
@@ -115,7 +115,7 @@ async function copy(code, button) {
     await navigator.clipboard.writeText(code);
     button.textContent = "Copied";
   } catch {
-    button.textContent = "Select and copy"; // browsers offer the clipboard only to secure origins
+    button.textContent = "Select and copy"; // browsers allow clipboard access only on secure origins
     getSelection().selectAllChildren(button.nextElementSibling);
   }
   setTimeout(() => (button.textContent = "Copy"), 1600);

@@ -1,6 +1,7 @@
 /**
- * A figure of a study or a trial in its card. It is fetched at once, and again when something has changed since: at most every two
- * seconds while it can be seen, every ten while it is scrolled away (a printed or captured page shows all of them).
+ * A figure of a study or a trial in its card. It is fetched immediately, and again after changes: at most every two
+ * seconds while it is visible, every ten while it is scrolled out of view (a printed or captured page shows all
+ * figures).
  */
 
 import { get } from "../api.js";
@@ -13,7 +14,7 @@ const AWAY_MS = 10000;
 
 /**
  * @param {{at: string, name: string, title: string, caption: string, onTrial?: (trial: number) => void,
- *   words?: HTMLElement}} options `at` is the path of the study or trial; `words` stand beside the figure
+ *   words?: HTMLElement}} options `at` is the path of the study or trial; `words` is shown next to the figure
  * @returns {{name: string, node: HTMLElement, changed: () => void, end: () => void}}
  */
 export function figure({ at, name, title, caption, onTrial, words }) {

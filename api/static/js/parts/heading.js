@@ -1,5 +1,5 @@
 /**
- * The head of a study's page: what it is, its state, and the buttons that end or delete it, each after a question.
+ * The heading of a study's page: its facts, its state, and the buttons that stop or delete it after a confirmation.
  */
 
 import { post, remove } from "../api.js";
@@ -31,7 +31,7 @@ export function heading(study, actions) {
       study.title && study.title !== study.name && h("p", { class: "title" }, study.title),
       h("p", { class: "muted" }, facts.join(" · ")),
       study.reason && h("p", { class: "reason" }, study.reason),
-      study.waits_for && h("p", { class: "reason", role: "status" }, `Waits for ${study.waits_for}`),
+      study.waits_for && h("p", { class: "reason", role: "status" }, `Waiting for ${study.waits_for}`),
     ),
     h(
       "div",
@@ -43,7 +43,7 @@ export function heading(study, actions) {
 }
 
 async function stop(study, { at, fail, refresh }) {
-  const text = "Running trials are cancelled. What has completed stays, and the study keeps its results.";
+  const text = "Running trials are cancelled. Completed trials and their results are kept.";
   if (!(await ask({ title: `Stop ${study.name}?`, text, confirm: "Stop study" }))) return;
   await post(`${at}/stop`).then(refresh, fail);
 }
@@ -51,6 +51,6 @@ async function stop(study, { at, fail, refresh }) {
 async function erase(study, { at, go, fail, end }) {
   const text = "The study, its trials and their curves are deleted. This cannot be undone.";
   if (!(await ask({ title: `Delete ${study.name}?`, text, confirm: "Delete study" }))) return;
-  end(); // nothing may ask for the study while it disappears
+  end(); // nothing may request the study while it is being deleted
   await remove(at).then(() => go("/"), fail);
 }

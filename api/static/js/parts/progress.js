@@ -1,5 +1,5 @@
 /**
- * Progress of a study: the bar, the live figures beside it, and optimizer labels in their colours.
+ * Progress of a study: the bar, the live numbers next to it, and optimizer labels in their colours.
  */
 
 import { h } from "../dom.js";
@@ -9,7 +9,7 @@ import { colour } from "../palette.js";
 const SEGMENTS = ["completed", "pruned", "infeasible", "failed", "cancelled", "running"];
 
 /**
- * The bar: one segment per state of trials, out of the cap.
+ * The progress bar: one segment per trial state, as a share of the cap.
  *
  * @param {any} study a StudyView
  * @returns {HTMLElement}
@@ -36,7 +36,7 @@ export function bar(study) {
 }
 
 /**
- * The figures beside the bar.
+ * The numbers next to the bar.
  *
  * @param {any} study a StudyView
  * @returns {HTMLElement}
@@ -65,7 +65,7 @@ export function facts(study) {
 }
 
 /**
- * An optimizer's name behind a dot in its colour.
+ * An optimizer's name, preceded by a dot in its colour.
  *
  * @param {string} name
  * @returns {HTMLElement}

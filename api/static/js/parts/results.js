@@ -1,6 +1,6 @@
 /**
- * What a study has found: the best configuration, the optimizers by their best trial, and batch-size advice in words.
- * They are asked for once a trial has completed, and again when the study's revision has moved.
+ * The results of a study: the best configuration, the optimizers by their best trial, and batch-size advice in words.
+ * They are fetched once a trial has completed, and again when the study's revision has changed.
  */
 
 import { get, path } from "../api.js";

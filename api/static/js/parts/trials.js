@@ -57,7 +57,7 @@ export function trialsTable(study, fail) {
   const headers = () => fill(head, columns.map((column) => header(column, wanted.sort, (sort) => turn({ sort, cursors: [null] }))));
   const rows = (page) => {
     const cells = (trial) => columns.map(({ cell, kind, first }) => h(first ? "th" : "td", { class: kind, scope: first ? "row" : null }, cell(trial)));
-    const none = h("tr", {}, h("td", { colspan: columns.length, class: "muted" }, "No trial here."));
+    const none = h("tr", {}, h("td", { colspan: columns.length, class: "muted" }, "No trials."));
     fill(body, page.items.length ? page.items.map((trial) => h("tr", { "data-trial": trial.number }, cells(trial))) : none);
     const { cursors } = wanted;
     fill(

@@ -1,5 +1,5 @@
 /**
- * The login form: shown when the server asks for a token. The token goes into an HttpOnly cookie, never into storage.
+ * The login form, shown when the server requires a token. The token goes into an HttpOnly cookie, never into storage.
  */
 
 import { post } from "../api.js";
@@ -7,7 +7,7 @@ import { fill, h } from "../dom.js";
 
 /**
  * @param {HTMLElement} root
- * @param {{done: () => void}} context `done` shows the page that was asked for
+ * @param {{done: () => void}} context `done` shows the page that was requested
  * @returns {() => void}
  */
 export function render(root, { done }) {
@@ -30,7 +30,7 @@ export function render(root, { done }) {
       "form",
       { class: "card narrow", onSubmit: submit },
       h("h1", {}, "Log in"),
-      h("p", { class: "muted" }, "This server asks for a token. It is the value of TUNER_TOKEN."),
+      h("p", { class: "muted" }, "This server requires a token: the value of its TUNER_TOKEN."),
       h("label", { for: "token" }, "Token"),
       field,
       error,

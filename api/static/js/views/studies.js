@@ -1,5 +1,5 @@
 /**
- * The list of studies: what runs, how far it is, what it has found.
+ * The list of studies: state, progress and results so far.
  */
 
 import { get, path, poll } from "../api.js";
@@ -13,7 +13,7 @@ const COLUMNS = ["Study", "State", "Progress", "Best", "Optimizers", "Created"];
 /**
  * @param {HTMLElement} root
  * @param {{fail: (error: Error) => void}} context
- * @returns {() => void} ends polling
+ * @returns {() => void} stops polling
  */
 export function render(root, { fail }) {
   document.title = "Studies · Tuner";
@@ -88,11 +88,11 @@ function welcome() {
   return h(
     "div",
     { class: "empty" },
-    h("h2", {}, "No study yet"),
+    h("h2", {}, "No studies yet"),
     h("p", {}, "Describe one in a file, such as study.yaml:"),
     h("pre", {}, example),
     h("p", {}, "and submit it:"),
     h("pre", {}, `tuner submit study.yaml --server ${location.origin}`),
-    h("p", { class: "muted" }, "It appears here by itself."),
+    h("p", { class: "muted" }, "It will appear here automatically."),
   );
 }

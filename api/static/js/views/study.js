@@ -1,8 +1,8 @@
 /**
  * One study, live: progress, the winner, advice, figures, trials.
  *
- * One event stream says that something changed; what is shown is always read again from the API, each part at most every
- * so often, so a lost event costs nothing. The stream opens once the study is known to exist.
+ * One event stream signals that something changed; the data shown is always re-read from the API, each part at a
+ * limited rate, so a lost event does no harm. The stream opens once the study is known to exist.
  */
 
 import { ApiError, follow, get, path, poll } from "../api.js";
@@ -18,10 +18,10 @@ const STUDY_MS = 700;
 const CLOCK_MS = 2000;
 const FIGURES = [
   ["progress", "Progress", "The best value so far against the number of trials finished; every dot is a trial."],
-  ["curves", "Learning curves", "The metric over examples seen, one line per trial; the best one is heavier."],
-  ["loss_vs_lr", "Learning rate", "Every finished trial; stars are the best of each optimizer, crosses diverged."],
-  ["lr_batch", "Learning rate and batch size", "The bright end of the colour scale is the better one; crosses diverged."],
-  ["noise", "Gradient noise scale", "With its 95 % interval; arrows where it has no upper bound yet; dotted: the batch size in use."],
+  ["curves", "Learning curves", "The metric over examples seen, one line per trial; the best trial's line is thicker."],
+  ["loss_vs_lr", "Learning rate", "Every finished trial; stars mark the best of each optimizer, crosses diverged trials."],
+  ["lr_batch", "Learning rate and batch size", "The bright end of the colour scale is better; crosses mark diverged trials."],
+  ["noise", "Gradient noise scale", "With its 95 % interval; arrows mean no upper bound yet; the dotted line is the batch size in use."],
 ];
 const ADVICE = ["batch_advice", "Batch size", "Recommended ranges per optimizer, with the interval of the critical batch size."];
 const GROWING = new Set(["curves", "noise"]);
@@ -29,7 +29,7 @@ const GROWING = new Set(["curves", "noise"]);
 /**
  * @param {HTMLElement} root
  * @param {{params: {study: string}, go: (href: string) => void, fail: (error: Error) => void}} context
- * @returns {() => void} closes the stream and lets go of the figures
+ * @returns {() => void} closes the stream and releases the figures
  */
 export function render(root, { params, go, fail }) {
   document.title = `${params.study} · Tuner`;
@@ -59,7 +59,7 @@ export function render(root, { params, go, fail }) {
   return end;
 }
 
-/** Build the page of a study and follow it. */
+/** Build the page of a study and keep it up to date. */
 function open(root, study, context) {
   const { at, go, fail, refresh } = context;
   const top = { heading: h("div"), progress: h("div") };

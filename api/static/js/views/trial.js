@@ -1,5 +1,5 @@
 /**
- * One trial: its configuration, state and attempts, the curve of each metric, and the traceback when it failed.
+ * One trial: its configuration, state and attempts, the curve of each metric, and the traceback if it failed.
  */
 
 import { ApiError, get, path, poll, post } from "../api.js";
@@ -13,13 +13,13 @@ import { drawLine, release } from "../plot.js";
 
 const EVERY_MS = 2000;
 const POINTS = 200;
-const NOISE = "With its 95 % interval; arrows where it has no upper bound yet; dotted: the batch size in use.";
+const NOISE = "With its 95 % interval; arrows mean no upper bound yet; the dotted line is the batch size in use.";
 const ENDED = ["completed", "pruned", "failed", "infeasible", "cancelled"];
 
 /**
  * @param {HTMLElement} root
  * @param {{params: {study: string, number: string}, fail: (error: Error) => void}} context
- * @returns {() => void} ends polling
+ * @returns {() => void} stops polling
  */
 export function render(root, { params, fail }) {
   document.title = `Trial ${params.number} · ${params.study} · Tuner`;
@@ -41,7 +41,7 @@ export function render(root, { params, fail }) {
       if (now !== shown) noise.changed();
       shown = now;
       await curves(trial, at, charts, plots);
-      settled = ENDED.includes(trial.state) && trial.state !== "failed"; // a failed one may be retried by hand
+      settled = ENDED.includes(trial.state) && trial.state !== "failed"; // a failed trial may be retried manually
     } catch (error) {
       fail(error);
     }
@@ -87,7 +87,7 @@ async function curve(at, metric) {
 
 function page(trial, study, { at, fail, load }) {
   const stop = async () => {
-    const text = "The trial is cancelled; its curve stays.";
+    const text = "The trial is cancelled; its curve is kept.";
     if (!(await ask({ title: `Stop trial ${trial.number}?`, text, confirm: "Stop trial" }))) return;
     await post(`${at}/stop`).then(load, fail);
   };

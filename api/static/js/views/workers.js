@@ -1,5 +1,5 @@
 /**
- * The workers: who trains, on which devices, and how busy they are.
+ * The workers: their devices and how busy they are.
  */
 
 import { get, poll } from "../api.js";
@@ -12,7 +12,7 @@ const COLUMNS = ["Worker", "State", "Devices", "Trials held", "Workloads", "Vers
 /**
  * @param {HTMLElement} root
  * @param {{fail: (error: Error) => void}} context
- * @returns {() => void} ends polling
+ * @returns {() => void} stops polling
  */
 export function render(root, { fail }) {
   document.title = "Workers · Tuner";
@@ -62,8 +62,8 @@ function none() {
   return h(
     "div",
     { class: "empty" },
-    h("h2", {}, "No worker"),
-    h("p", {}, "Trials wait until one connects. Start one on any machine that can reach this server:"),
+    h("h2", {}, "No workers"),
+    h("p", {}, "Trials wait until a worker connects. Start one on any machine that can reach this server:"),
     h("pre", {}, `tuner worker --server ${location.origin}`),
   );
 }
