@@ -18,6 +18,7 @@ from api.settings import Settings
 from api.state import build_server
 from storage.database import Database
 from storage.migrate import upgrade
+from tuner.errors import TunerError
 
 API = "/api/v1"
 THREADS = 32
@@ -29,8 +30,13 @@ def open_database(settings: Settings) -> Database:
     Raises:
         DatabaseUnusable: the database cannot be opened or written.
     """
-    database = Database(settings.url, readers=THREADS + 8, synchronous=settings.sqlite_synchronous)
-    upgrade(database)
+    database = Database(settings.url, readers=settings.database_connections, synchronous=settings.sqlite_synchronous)
+    try:
+        database.claim()
+        upgrade(database)
+    except TunerError:
+        database.close()
+        raise
     return database
 
 

@@ -16,9 +16,11 @@ TABLE: list[tuple[type[TunerError], int, str]] = [
     (Conflict, 409, "tuner:conflict"),
     (InvalidInput, 422, "tuner:invalid-input"),
     (NotAllowed, 401, "tuner:not-allowed"),
-    (DatabaseUnusable, 507, "tuner:storage-unusable"),
+    (DatabaseUnusable, 503, "tuner:storage-unusable"),
     (TunerError, 500, "tuner:error"),
 ]
+
+RETRY_AFTER_S = "2"
 
 
 def problem(status: int, kind: str, detail: str, faults: tuple[Fault, ...] = ()) -> JSONResponse:
@@ -39,7 +41,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(TunerError)
     async def _ours(request: Request, error: TunerError) -> JSONResponse:
         status, kind = next((status, kind) for cls, status, kind in TABLE if isinstance(error, cls))
-        return problem(status, kind, str(error), error.faults if isinstance(error, InvalidInput) else ())
+        answer = problem(status, kind, str(error), error.faults if isinstance(error, InvalidInput) else ())
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            answer.headers["Retry-After"] = RETRY_AFTER_S
+        return answer
 
     @app.exception_handler(RequestValidationError)
     async def _malformed(request: Request, error: RequestValidationError) -> JSONResponse:

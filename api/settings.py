@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("var"), description="database and logs")
     database_url: str | None = Field(default=None, description="default: SQLite in data_dir")
     sqlite_synchronous: Literal["NORMAL", "FULL"] = Field(default="NORMAL", description="FULL survives a power cut")
+    database_connections: int = Field(default=40, ge=2, le=1000, description="most open at a time")
     token: SecretStr | None = Field(default=None, description="shared bearer token; required off loopback")
     allowed_hosts: list[str] = Field(default_factory=list, description="additional host names of the server")
     local_workers: bool = Field(default=True, description="start a worker per GPU, or one for the CPU")

@@ -3,46 +3,69 @@
 SQLite gets one write engine, whose transactions begin IMMEDIATE under a process-wide lock, and a separate read engine:
 its default (deferred) transactions let two writers read the same count and both insert. PostgreSQL uses one engine.
 `synchronous=NORMAL` survives a killed process, but a power cut may lose the last moments; `FULL` survives both.
+
+Whatever the database itself fails with, reading or writing, is `DatabaseUnusable`: nothing was stored, and trying again
+later may help. A SQLite file that was deleted or replaced under a running server is unusable from then on.
 """
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
-from sqlalchemy import Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Engine, make_url, text
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
+from storage.engines import postgresql_engine, sqlite_engine
 from tuner.errors import TunerError
 
-UNUSABLE = ("disk is full", "readonly", "unable to open", "disk I/O error", "not a database")
+OURS = (IntegrityError, DataError, ProgrammingError, NotSupportedError)
+"""Errors that say something of the statement, not of the database."""
+PATIENCE_S = 5.0
 
 
 class DatabaseUnusable(TunerError):
-    """The database cannot be opened or written."""
+    """The database cannot be opened, read or written now."""
 
 
 class Database:
     """One database: `with db.read() as session` and `with db.write() as session` (commits at the end)."""
 
-    def __init__(self, url: str, *, readers: int = 40, synchronous: Literal["NORMAL", "FULL"] = "NORMAL") -> None:
-        self.url = url
-        self._write_lock = threading.Lock()
+    def __init__(
+        self,
+        url: str,
+        *,
+        readers: int = 40,
+        synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """`readers` bounds the connections that are open at a time; `patience_s` the wait for one, or for a lock."""
         parsed = make_url(url)
+        self.shown = parsed.render_as_string(hide_password=True)
+        """The URL as it may appear in messages."""
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._write_lock = threading.Lock()
+        self._patience_s = patience_s
+        self._file: Path | None = None
+        self._identity: tuple[int, int] | None = None
+        self._claim: IO[str] | None = None
         if self.is_sqlite:
             if not parsed.database or parsed.database == ":memory:":
                 raise DatabaseUnusable(
-                    f"database_url is {url!r}; SQLite needs a file, e.g. sqlite:////tmp/tuner.sqlite"
+                    f"database_url is {self.shown!r}; SQLite needs a file, e.g. sqlite:////tmp/tuner.sqlite"
                 )
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            self._writer = _sqlite_engine(url, begin="BEGIN IMMEDIATE", pool=1, synchronous=synchronous)
-            self._reader = _sqlite_engine(url, begin="BEGIN", pool=readers, synchronous=synchronous)
+            self._file = Path(parsed.database)
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            common: dict[str, Any] = {"patience_s": patience_s, "synchronous": synchronous}
+            self._writer = sqlite_engine(parsed, begin="BEGIN IMMEDIATE", pool=1, **common)
+            self._reader = sqlite_engine(parsed, begin="BEGIN", pool=readers, **common)
         else:
-            self._writer = self._reader = create_engine(url, pool_size=readers, pool_pre_ping=True)
+            self._writer = self._reader = postgresql_engine(parsed, pool=readers, patience_s=patience_s)
         self._write_sessions = sessionmaker(self._writer, expire_on_commit=False)
         self._read_sessions = sessionmaker(self._reader, expire_on_commit=False)
 
@@ -51,24 +74,42 @@ class Database:
         """The engine that writes (migrations use it)."""
         return self._writer
 
+    def claim(self) -> None:
+        """Make this process the only server of a SQLite file, until `close` or its end.
+
+        Raises:
+            DatabaseUnusable: another process serves it.
+        """
+        if self._file is None or self._claim is not None:
+            return
+        try:
+            import fcntl
+        except ImportError:  # a system without file locks of this kind
+            return
+        self._claim = open(f"{self._file}.lock", "w", encoding="utf-8")
+        try:
+            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._claim.close()
+            self._claim = None
+            raise DatabaseUnusable(
+                f"another server uses {self._file}; stop it, or start this one with another --data-dir"
+            ) from error
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A consistent snapshot."""
-        with self._read_sessions.begin() as session:
+        with self._plain_errors(), self._read_sessions.begin() as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One write transaction; on SQLite only one runs at a time."""
-        if not self.is_sqlite:
-            with self._write_sessions.begin() as session:
-                yield session
-            return
-        with self._write_lock, _plain_errors(self.url), self._write_sessions.begin() as session:
+        """One transaction; on SQLite the only one at a time."""
+        with self._plain_errors(), self._alone(), self._write_sessions.begin() as session:
             yield session
 
     def now(self, session: Session) -> datetime:
-        """The clock used for leases: the database's own if several servers may share it."""
+        """The clock that leases go by: the database's own where several servers may share it."""
         if self.is_sqlite:
             return datetime.now(UTC)
         now: datetime = session.execute(text("select now()")).scalar_one()
@@ -78,36 +119,50 @@ class Database:
         """Close every connection."""
         self._writer.dispose()
         self._reader.dispose()
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._write_lock.acquire(timeout=self._patience_s):
+            raise DatabaseUnusable(f"the database {self.shown} is busy: no turn to write in {self._patience_s:g} s")
+        try:
+            yield
+        finally:
+            self._write_lock.release()
+
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        """Turn errors of the database itself into one line that says so."""
+        self._check_identity()
+        try:
+            yield
+        except OURS:
+            raise
+        except (DBAPIError, PoolTimeout) as error:
+            raise DatabaseUnusable(f"the database {self.shown} cannot be used: {cause(error)}") from error
+
+    def _check_identity(self) -> None:
+        """Refuse to go on with a SQLite file that is not the one that was opened."""
+        if self._file is None:
+            return
+        try:
+            found = os.stat(self._file)
+        except OSError:
+            found = None
+        identity = None if found is None else (found.st_dev, found.st_ino)
+        if self._identity is None:
+            self._identity = identity
+        elif identity != self._identity:
+            what = "was deleted" if identity is None else "was replaced by another file"
+            raise DatabaseUnusable(f"the database {self._file} {what} while the server ran; restart the server")
 
 
-@contextmanager
-def _plain_errors(url: str) -> Iterator[None]:
-    """Turn a full disk or a read-only file into a one-line error."""
-    try:
-        yield
-    except OperationalError as error:
-        cause = str(error.orig)
-        if any(sign in cause for sign in UNUSABLE):
-            raise DatabaseUnusable(f"cannot write the database {url}: {cause}") from error
-        raise
-
-
-def _sqlite_engine(url: str, *, begin: str, pool: int, synchronous: str) -> Engine:
-    engine = create_engine(
-        url,
-        pool_size=pool,
-        max_overflow=0,
-        # None disables the driver's own BEGIN, so that ours below is the only one.
-        connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 30},
-    )
-
-    @event.listens_for(engine, "connect")
-    def _set_pragmas(connection: Any, _: Any) -> None:
-        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "busy_timeout=30000"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
+def cause(error: Exception) -> str:
+    """Return the first line of what the driver says; without the statement and its values."""
+    said: Any = getattr(error, "orig", None) or error
+    return str(said).strip().partition("\n")[0] or type(said).__name__

@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.exc import DatabaseError
 
-from storage.database import Database, DatabaseUnusable
+from storage.database import Database, DatabaseUnusable, cause
 
 VERSION_TABLE = "tuner_schema_version"
 
@@ -24,4 +24,4 @@ def upgrade(database: Database) -> None:
     try:
         command.upgrade(alembic_config(database), "head")
     except DatabaseError as error:
-        raise DatabaseUnusable(f"cannot open the database {database.url}: {error.orig}") from error
+        raise DatabaseUnusable(f"cannot open the database {database.shown}: {cause(error)}") from error

@@ -25,19 +25,27 @@ def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
 
 
+@pytest.fixture
+def postgresql(postgresql_url: str) -> Iterator[Database]:
+    """An empty database on the PostgreSQL server, with the newest schema."""
+    name = f"test_{next(COUNT)}"
+    engine = create_engine(postgresql_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"create database {name}"))
+    engine.dispose()
+    found = Database(make_url(postgresql_url).set(database=name).render_as_string(hide_password=False))
+    upgrade(found)
+    yield found
+    found.close()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An empty database with the newest schema."""
-    url = f"sqlite:///{tmp_path / 'test.sqlite'}"
     if request.param == "postgresql":
-        server = request.getfixturevalue("postgresql_url")
-        name = f"test_{next(COUNT)}"
-        engine = create_engine(server, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(f"create database {name}"))
-        engine.dispose()
-        url = make_url(server).set(database=name).render_as_string(hide_password=False)
-    found = Database(url)
+        yield request.getfixturevalue("postgresql")
+        return
+    found = Database(f"sqlite:///{tmp_path / 'test.sqlite'}")
     upgrade(found)
     yield found
     found.close()
