@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +21,12 @@ def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     import pgserver
 
-    # Its socket's path must be short, and its own user must be able to read it.
-    with pgserver.get_server(tmp_path_factory.mktemp("pg")) as server:
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    # Its socket's path must be short, and its own user must be able to read it; pytest closes its own directory to
+    # other users whenever a session starts.
+    with tempfile.TemporaryDirectory(prefix="pg") as place:
+        os.chmod(place, 0o755)
+        with pgserver.get_server(Path(place) / "data") as server:
+            yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
 
 
 @pytest.fixture
