@@ -24,6 +24,7 @@ class AttemptRecord:
     device: str
     lease_expires: datetime
     started_at: datetime
+    token: str
     resumed_from: int = 0
     outcome: str | None = None
     program: dict[str, Any] | None = None

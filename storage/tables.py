@@ -3,6 +3,7 @@
 - A study's trials are numbered without gaps; `trials_created` counts them and never passes `run_cap`.
 - A trial has at most one live attempt (outcome null); an attempt's number is the fence.
 - A study's events are numbered by its own revision.
+- Ids of studies, trials and workers are never used twice.
 """
 
 from datetime import datetime
@@ -27,6 +28,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from storage.columns import Metrics, UtcTime
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
+NEVER_AGAIN = {"sqlite_autoincrement": True}
+"""No id is handed out twice, not even that of a deleted row (PostgreSQL's sequences never do)."""
 NAMING = {
     "ix": "ix_%(column_0_label)s",
     "uq": "uq_%(table_name)s_%(column_0_name)s",
@@ -49,6 +52,7 @@ class Study(Base):
     __table_args__ = (
         CheckConstraint("trials_created <= run_cap", name="cap"),
         CheckConstraint("state in ('running','paused','completed','stopped','failed')", name="state"),
+        NEVER_AGAIN,
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -84,6 +88,7 @@ class Trial(Base):
             name="state",
         ),
         CheckConstraint("state <> 'completed' or value is not null", name="completed_has_value"),
+        NEVER_AGAIN,
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -113,6 +118,7 @@ class Worker(Base):
     """One worker session."""
 
     __tablename__ = "workers"
+    __table_args__ = (NEVER_AGAIN,)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     session: Mapped[str] = mapped_column(String(64), unique=True)
@@ -157,6 +163,7 @@ class Attempt(Base):
     ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
     ticks: Mapped[int] = mapped_column(BigInteger, default=0, doc="of its stack, with the trial in a slot")
     computed: Mapped[float] = mapped_column(default=0.0, doc="slot-ticks: its own, and its share of the empty slots")
+    token: Mapped[str] = mapped_column(String(64), default="", doc="random: a worker's messages must name it")
 
 
 class Report(Base):
@@ -219,6 +226,16 @@ class Event(Base):
     trial: Mapped[int | None]
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
     at: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class Identity(Base):
+    """What tells this database from every other one, a restored backup excepted."""
+
+    __tablename__ = "identity"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    token: Mapped[str] = mapped_column(String(64))
 
 
 class Token(Base):

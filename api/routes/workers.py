@@ -15,7 +15,7 @@ from api.hub import wait
 from api.state import Server, Srv
 from api.sync.syncs import Outcome
 from api.views import worker_view
-from storage import attempts, workers
+from storage import attempts, identity, workers
 from tuner.wire.message import Count
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.wire.views import Page, WorkerView
@@ -39,7 +39,8 @@ def register(server: Srv, registration: Registration) -> Registered:
             version=registration.version,
             now=server.database.now(session),
         )
-    return Registered(worker=worker_id, lease_s=server.settings.lease_s)
+        name = identity.token(session)
+    return Registered(worker=worker_id, lease_s=server.settings.lease_s, database=name)
 
 
 @router.get("")

@@ -4,6 +4,7 @@ A device gets up to its free capacity, less what it was granted and does not hol
 stack.
 """
 
+import secrets
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -92,6 +93,7 @@ class Grants:
             device=device,
             lease_expires=self.now + timedelta(seconds=self.lease_s),
             started_at=self.now,
+            token=secrets.token_hex(8),
             resumed_from=start.step,
         )
         return Lease(attempt, begun, study, self.plans.of(study))

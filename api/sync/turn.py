@@ -54,9 +54,15 @@ class Turn:
         self._request = request
         self._now = now
         self._lease_s = lease_s
-        self._held: set[Key] = {(held.trial, held.attempt) for held in request.held}
+        self._tokens = {(held.trial, held.attempt): held.token for held in request.held}
+        self._tokens |= {(word.trial, word.attempt): word.token for word in request.finished}
         pairs = attempts.leases(session, worker_id=worker.id, lock=lock)
         self._leases = leases.joined(session, plans, pairs)
+        """By (trial id, attempt)."""
+        self._held: set[Key] = {
+            (held.trial, held.attempt) for held in request.held if self._means(held.trial, held.attempt)
+        }
+        """What the worker holds of its leases. The same numbers with another token are of another database."""
 
     def apply(self) -> None:
         """Apply what the worker reports, and end attempts that it was told to stop and no longer holds."""
@@ -92,9 +98,14 @@ class Turn:
         return SyncReply(assign=assign, stop=self._stops(), lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S)
 
     def _lease(self, trial: int, attempt: int) -> Lease | None:
-        """Find a live lease."""
+        """Find a live lease that a message of the request is about."""
         lease = self._leases.get((trial, attempt))
-        return lease if lease is not None and lease.live else None
+        return lease if lease is not None and lease.live and self._means(trial, attempt) else None
+
+    def _means(self, trial: int, attempt: int) -> bool:
+        """Whether the worker's messages on these numbers are about a lease of this database."""
+        lease = self._leases.get((trial, attempt))
+        return lease is not None and lease.attempt.token == self._tokens.get((trial, attempt))
 
     def _start(self) -> None:
         """Note the programs of attempts that began; the first of a reproducible study pins it."""
@@ -180,11 +191,12 @@ class Turn:
         return ended
 
     def _stops(self) -> list[Stop]:
-        strangers = {trial for trial, attempt in self._held if (trial, attempt) not in self._leases}
+        claimed = {(held.trial, held.attempt) for held in self._request.held}
+        strangers = {trial for trial, attempt in claimed if (trial, attempt) not in self._leases}
         found = trials.by_ids(self._session, ids=strangers) if strangers else {}
         found |= {lease.trial.id: lease.trial for lease in self._leases.values()}
         stops = []
-        for trial_id, attempt in sorted(self._held):
+        for trial_id, attempt in sorted(claimed):
             trial, live = found.get(trial_id), self._lease(trial_id, attempt) is not None
             if trial is None:
                 stops.append(Stop(trial=trial_id, attempt=attempt, why="deleted"))
@@ -216,6 +228,7 @@ def assignment(lease: Lease, resume: Resume | None) -> Assignment:
     return Assignment(
         trial=trial.id,
         attempt=lease.attempt.attempt,
+        token=lease.attempt.token,
         device=lease.attempt.device,
         stack=study.stack,
         study=study.name,

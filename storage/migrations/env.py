@@ -6,6 +6,10 @@ from storage.migrate import VERSION_TABLE
 from storage.tables import Base
 
 with context.config.attributes["engine"].connect() as connection:
+    # Off on SQLite while tables are rebuilt; the pragma has no effect within a transaction, so it goes past SQLAlchemy.
+    driver = connection.connection.dbapi_connection if connection.dialect.name == "sqlite" else None
+    if driver is not None:
+        driver.execute("pragma foreign_keys=off")
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
@@ -13,5 +17,9 @@ with context.config.attributes["engine"].connect() as connection:
         render_as_batch=True,
         transactional_ddl=True,
     )
-    with context.begin_transaction():
-        context.run_migrations()
+    try:
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        if driver is not None:
+            driver.execute("pragma foreign_keys=on")

@@ -36,7 +36,7 @@ CATALOGUE = views.CatalogueView(optimizers=[], schedules=[], methods=[], workloa
 HEALTH = views.Health(status="ok", service="tuner", version="0.1.0")
 DEVICE = sync.DeviceInfo(device="cpu", width=2)
 REGISTRATION = sync.Registration(session="s" * 16, name="box", devices=[DEVICE], workloads=[])
-REGISTERED = sync.Registered(worker=4, lease_s=15.0)
+REGISTERED = sync.Registered(worker=4, lease_s=15.0, database="d")
 REQUEST = sync.SyncRequest(session="s" * 16, seq=1, wait_s=10)
 REPLY = sync.SyncReply(lease_s=15.0, next_sync_s=1.0)
 

@@ -39,7 +39,7 @@ class FakeWorker:
             "session": self.session,
             "seq": self.seq,
             "capacity": [{"device": "cpu", "stack": stack, "free": free}],
-            "held": [{"trial": t, "attempt": a} for t, a in self.held],
+            "held": [{"trial": t, "attempt": a, "token": held["token"]} for (t, a), held in self.held.items()],
             **more,
         }
 
@@ -71,7 +71,8 @@ class FakeWorker:
         """Finish one trial."""
         key = assignment["trial"], assignment["attempt"]
         self.held.pop(key)
-        word = {"trial": key[0], "attempt": key[1], "outcome": "finished", "value": value, "step": 1, "examples": 16}
+        word = {"trial": key[0], "attempt": key[1], "token": assignment["token"], "outcome": "finished"}
+        word |= {"value": value, "step": 1, "examples": 16}
         return self.sync(free=0, finished=[{**word, **more}])
 
 

@@ -19,7 +19,7 @@ def grant(session: Session, trial_id: int, worker: int, *, device: str = "cpu", 
     trial = trials.by_ids(session, ids=[trial_id])[trial_id]
     begun = replace(trial, state=TrialState.RUNNING, attempt=trial.attempt + 1, started_at=NOW)
     trials.start(session, trials=[begun])
-    new = AttemptRecord(trial_id, begun.attempt, worker, device, NOW, NOW, resumed_from)
+    new = AttemptRecord(trial_id, begun.attempt, worker, device, NOW, NOW, "token", resumed_from)
     attempts.begin(session, attempts=[new])
 
 

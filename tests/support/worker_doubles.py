@@ -25,6 +25,7 @@ def assignment(trial: int, attempt: int = 1, **changes: Any) -> Assignment:
     values: dict[str, Any] = {
         "trial": trial,
         "attempt": attempt,
+        "token": f"token-{trial}-{attempt}",
         "device": "cpu",
         "stack": "digits",
         "study": "s",
@@ -53,6 +54,7 @@ class FakeServer:
         self.registrations: list[Registration] = []
         self.reports: dict[tuple[int, int, int], Report] = {}
         self.finishes: list[Finish] = []
+        self.database = "one"
         self.fault: TunerError | None = None
         """Raised instead of taking a request in."""
         self.mute: TunerError | None = None
@@ -69,7 +71,7 @@ class FakeServer:
             if self.fault is not None:
                 raise self.fault
             self.registrations.append(registration)
-            return Registered(worker=len(self.registrations), lease_s=30)
+            return Registered(worker=len(self.registrations), lease_s=30, database=self.database)
 
     def sync(self, worker: int, request: SyncRequest) -> SyncReply:
         with self.lock:
@@ -101,6 +103,7 @@ class FakeDevice(DeviceProcess):
         self.starts = 0
         self.closed = False
         self.dead_at_birth = False
+        self.killed: str | None = None
         self._listener: Listener | None = None
 
     def keep_running(self, listen: Listener) -> None:
@@ -121,6 +124,9 @@ class FakeDevice(DeviceProcess):
     def say(self, message: Json) -> None:
         assert self._listener is not None
         self._listener(self, message)
+
+    def kill(self, why: str) -> None:
+        self.killed = why
 
     def die(self, status: int) -> None:
         listener, self._listener = self._listener, None

@@ -4,7 +4,7 @@ It is level-triggered: each side states what *is*, so lost, repeated and reorder
 request is its whole state; the reply is the whole wanted state.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -48,6 +48,7 @@ class Registered(Message):
 
     worker: int
     lease_s: float
+    database: str = Field(description="random, one per database: a worker that meets another one starts clean")
 
 
 class Capacity(Message):
@@ -61,11 +62,15 @@ class Capacity(Message):
     )
 
 
+Token = Annotated[str, Field(max_length=64, description="random, one per attempt: no database repeats it")]
+
+
 class Held(Message):
-    """An attempt that the worker is running."""
+    """An attempt that the worker is running. What else the request says of it counts only with the right token."""
 
     trial: Count
     attempt: Number
+    token: Token
 
 
 class NoiseRow(Message):
@@ -138,6 +143,7 @@ class Finish(Message):
 
     trial: Count
     attempt: Number
+    token: Token
     outcome: Outcome
     infeasible: Literal["diverged", "oom", "batch_exceeds_budget"] | None = None
     value: float | None = Field(default=None, description="null: the server reads it from the reports")
@@ -168,6 +174,7 @@ class Assignment(Message):
 
     trial: Count
     attempt: Number
+    token: Token
     device: str
     stack: str = Field(description="trials with the same key share a stack")
     study: str

@@ -36,7 +36,7 @@ class DiskWorker(FakeWorker):
 
     def hand_back(self, held: dict[str, Any]) -> None:
         self.held.pop((held["trial"], held["attempt"]))
-        word = {"trial": held["trial"], "attempt": held["attempt"], "outcome": "drained"}
+        word = {"trial": held["trial"], "attempt": held["attempt"], "token": held["token"], "outcome": "drained"}
         self.sync(free=0, finished=[word])
 
 

@@ -48,7 +48,7 @@ class StoringWorker(FakeWorker):
 
     def hand_back(self, held: dict[str, Any], outcome: str = "drained") -> None:
         self.held.pop((held["trial"], held["attempt"]))
-        word = {"trial": held["trial"], "attempt": held["attempt"], "outcome": outcome}
+        word = {"trial": held["trial"], "attempt": held["attempt"], "token": held["token"], "outcome": outcome}
         self.sync(free=0, finished=[word])
 
     def retake(self, trial: int) -> dict[str, Any]:

@@ -49,13 +49,14 @@ def busy_worker(client: TestClient, count: int, name: str) -> FakeWorker:
 def everything(worker: FakeWorker) -> SyncRequest:
     """A request that reports and finishes all that the worker holds, by value, by curve and by failure."""
     held = list(worker.held.values())
-    worker.held.clear()
     worker.seq += 1
     rows = [report(one, step, valid_loss=1.0 / step) for one in held for step in (1, 2, 3)]
-    words = [{"trial": one["trial"], "attempt": one["attempt"], "step": 3, "examples": 48} for one in held]
+    named = [{name: one[name] for name in ("trial", "attempt", "token")} for one in held]
+    words = [{**one, "step": 3, "examples": 48} for one in named]
     for number, word in enumerate(words):
         word |= {"outcome": "error", "error": "boom"} if number % 4 == 3 else {"outcome": "finished"}
         word["value"] = 0.5 if number % 2 else None
+    worker.held.clear()
     return SyncRequest.model_validate(worker.body(free=0, reports=rows, finished=words))
 
 
@@ -77,7 +78,10 @@ def test_granting_does_not_cost_statements_per_trial(client: TestClient, server:
     for count in (4, 40):
         name = f"of-{count}"
         worker = busy_worker(client, count, name)
-        back = [{"trial": trial, "attempt": attempt, "outcome": "drained"} for trial, attempt in worker.held]
+        back = [
+            {"trial": one["trial"], "attempt": one["attempt"], "token": one["token"], "outcome": "drained"}
+            for one in worker.held.values()
+        ]
         worker.held.clear()
         worker.sync(free=0, finished=back)
         worker.seq += 1

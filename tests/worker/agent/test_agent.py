@@ -234,3 +234,47 @@ def test_what_an_attempt_runs_is_told_once(server: FakeServer, device: FakeDevic
         eventually(lambda: server.requests[-1].capacity[0].declines == ["abcdef"])
     (started,) = {(s.trial, s.attempt, str(s.program)) for request in server.requests for s in request.started}
     assert started == (1, 1, str({"device": "cpu", "width": 2}))
+
+
+def test_a_worker_that_meets_another_database_starts_clean(server: FakeServer, device: FakeDevice) -> None:
+    with RunningAgent(server, device) as running:
+        server.lease(assignment(1))
+        eventually(lambda: device.assigned() == [(1, 1)])
+        first = running.agent.session
+        with server.lock:  # it comes back with an empty database
+            server.fault, server.database = NotFound("no worker 1 with this session; register again"), "two"
+            server.leases.clear()
+        eventually(lambda: running.agent.worker is None)
+        with server.lock:
+            server.fault = None
+            count = len(server.requests)
+        eventually(lambda: device.killed)
+        device.die(-9)
+        server.lease(assignment(1, token="of the new one"))
+        eventually(lambda: device.assigned() == [(1, 1), (1, 1)])
+        assert running.agent.session != first
+        with server.lock:
+            assert not any(held.token == "token-1-1" for request in server.requests[count:] for held in request.held)
+        device.end(1)
+        eventually(lambda: [finish.token for finish in server.finishes] == ["of the new one"])
+
+
+def test_the_same_numbers_with_another_token_make_it_start_clean(server: FakeServer, device: FakeDevice) -> None:
+    """A restored backup grants the same trial again, perhaps with another configuration."""
+    with RunningAgent(server, device):
+        server.lease(assignment(1))
+        eventually(lambda: device.assigned() == [(1, 1)])
+        with server.lock:
+            server.stubborn = True
+            server.leases = {(1, 1): assignment(1, token="another")}
+        eventually(lambda: device.killed)
+        with server.lock:
+            server.stubborn, server.leases = False, {}
+        device.die(-9)
+        server.lease(assignment(1, attempt=2))
+        eventually(lambda: device.assigned() == [(1, 1), (1, 2)])
+        device.end(1, attempt=2)
+        eventually(lambda: server.outcomes().get((1, 2)) == "finished")
+        assert {f.outcome for f in server.finishes if f.attempt == 1} <= {"displaced"}, (
+            "nothing of the old work is told"
+        )

@@ -21,7 +21,7 @@ import tuner
 from tuner.errors import NotAllowed, NotFound, TunerError
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.worker.agent.child import DeviceProcess
-from tuner.worker.agent.holdings import Holdings
+from tuner.worker.agent.holdings import AnotherDatabase, Holdings
 from tuner.worker.agent.outbox import Parcel
 from tuner.worker.agent.watchdog import Watchdog
 from tuner.worker.channel import Json
@@ -96,6 +96,8 @@ class Agent:
         self._not_before = 0.0
         self._backoff_s = FIRST_BACKOFF_S
         self._seq = 0
+        self._database: str | None = None
+        """The server's database, as it named itself when this session registered."""
         self._call: Call | None = None
         self._status = 0
 
@@ -178,7 +180,10 @@ class Agent:
     def _exchange(self, call: Call) -> None:
         try:
             if self.worker is None:
-                self.worker = self._server.register(self._registration()).worker
+                registered = self._server.register(self._registration())
+                if self._database not in (None, registered.database):
+                    raise AnotherDatabase("the server has another database than before")
+                self.worker, self._database = registered.worker, registered.database
             call.reply = self._server.sync(self.worker, call.request)
         except TunerError as error:
             call.error = error
@@ -201,6 +206,8 @@ class Agent:
         elif isinstance(call.error, NotAllowed):
             log.error("the server refused this worker: %s", call.error, extra={"action": "sync"})
             self._status, self._stopping = 2, True
+        elif isinstance(call.error, AnotherDatabase):
+            self._start_clean(call.error)
         else:
             if isinstance(call.error, NotFound):
                 self.worker = None  # another server, or one that forgot us: register again
@@ -213,11 +220,22 @@ class Agent:
         self._backoff_s = FIRST_BACKOFF_S
         more = self.holdings.answered(call.parcel, call.request, time.monotonic() - call.begun_s)
         self.holdings.kept(call.parcel.checkpointed)
-        freed = self.holdings.obey(reply)
+        try:
+            freed = self.holdings.obey(reply)
+        except AnotherDatabase as error:
+            self._start_clean(error)
+            return
         # Slots freed by a stop, and what did not fit into this request, are reported at once.
         self._urgent = self._urgent or freed or more
         pause_s = EMPTY_PAUSE_S if self.holdings.idle else reply.next_sync_s
         self._next_at = time.monotonic() + pause_s
+
+    def _start_clean(self, error: AnotherDatabase) -> None:
+        """Become a new worker: what is held here belongs to a database that is gone."""
+        log.error("%s: what this worker holds is dropped", error, extra={"action": "start_clean"})
+        self.holdings.start_clean("was ended since its work belongs to another database")
+        self.session, self.worker, self._database, self._seq = secrets.token_hex(16), None, None, 0
+        self._urgent = True
 
     def _say_farewell(self) -> None:
         """Return everything to the server: one last sync per parcel, until the time is up."""

@@ -4,6 +4,7 @@ Invariant: an attempt is held once, from its assignment until its final message 
 never comes back, whatever a late or repeated reply says.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from tuner.worker.agent.child import DeviceProcess
 from tuner.worker.agent.outbox import Key, Outbox
 from tuner.worker.channel import Json
 
+MOST_LEFT = 10_000
+"""Attempts that have left and are remembered."""
 MOST_ERROR_TEXT = 20_000
 """Characters of a traceback that are sent: its end, which names the cause."""
 
@@ -22,6 +25,7 @@ class Attempt:
     """One attempt on a device. `started` tells it from those that wait for a slot."""
 
     device: DeviceProcess
+    token: str
     started: bool = False
     step: int = 0
     examples: int = 0
@@ -39,18 +43,29 @@ class Attempts:
         self._outbox = outbox
         self._freed = freed
         self._held: dict[Key, Attempt] = {}
-        self._left: set[Key] = set()
+        self._left: OrderedDict[Key, str] = OrderedDict()
+        """Tokens of the latest that have left."""
 
     def __len__(self) -> int:
         return len(self._held)
 
+    def tokens(self) -> dict[Key, str]:
+        """Return the token of each attempt that is held."""
+        return {key: attempt.token for key, attempt in self._held.items()}
+
     def keys(self) -> list[Key]:
-        """Name the attempts."""
+        """Return the attempts' keys."""
         return list(self._held)
 
-    def known(self, key: Key) -> bool:
-        """Whether an attempt is or was held here."""
-        return key in self._held or key in self._left
+    def token(self, key: Key) -> str | None:
+        """Return the token of an attempt that is held here, or was not long ago."""
+        held = self._held.get(key)
+        return self._left.get(key) if held is None else held.token
+
+    def clear(self) -> None:
+        """Forget everything, without a word to the server."""
+        self._held.clear()
+        self._left.clear()
 
     def device(self, key: Key) -> DeviceProcess | None:
         """Return the device that holds an attempt, None where none does."""
@@ -64,16 +79,16 @@ class Attempts:
         """Count the attempts of a device that are in a slot or wait for one."""
         return sum(a.device.device == device and not a.left for a in self._held.values())
 
-    def take(self, key: Key, device: DeviceProcess, *, reproducible: bool) -> None:
+    def take(self, key: Key, token: str, device: DeviceProcess, *, reproducible: bool) -> None:
         """Hold a new attempt."""
-        self._held[key] = Attempt(device, reproducible=reproducible)
+        self._held[key] = Attempt(device, token, reproducible=reproducible)
 
     def drop(self, key: Key) -> DeviceProcess | None:
         """Drop an attempt without a final message; return the device that held it."""
         attempt = self._held.pop(key, None)
         if attempt is None:
             return None
-        self._left.add(key)
+        self._note_left(key, attempt.token)
         self._freed(attempt.device)
         return attempt.device
 
@@ -133,16 +148,19 @@ class Attempts:
         key: Key,
         outcome: Any,
         *,
+        token: str = "",
         infeasible: Any = None,
         error: str | None = None,
         weights: Weights | None = None,
     ) -> None:
-        """Queue the final message on an attempt, which need not have been held."""
+        """Queue the final message on an attempt; one that was not held brings its token."""
         attempt = self._held.pop(key, None)
-        self._left.add(key)
+        token = attempt.token if attempt else token
+        self._note_left(key, token)
         finish = Finish(
             trial=key[0],
             attempt=key[1],
+            token=token,
             outcome=outcome,
             infeasible=infeasible,
             step=attempt.step if attempt else 0,
@@ -152,6 +170,12 @@ class Attempts:
             weights=weights,
         )
         self._outbox.finish(finish)
+
+    def _note_left(self, key: Key, token: str) -> None:
+        """Remember an attempt that has left, as long as a late reply may name it."""
+        self._left[key] = token
+        while len(self._left) > MOST_LEFT:
+            self._left.popitem(last=False)
 
 
 def plain(text: str) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from tuner.errors import TunerError
 from tuner.store import SHARED
 from tuner.wire.sync import (
     Assignment,
@@ -52,6 +53,10 @@ class Board:
         self.ready, self.description = True, hello["description"]
         self.checkpoints, self.scope = hello.get("checkpoints", False), hello.get("scope", SHARED)
         self.workloads = [WorkloadInfo(**item) for item in hello["workloads"]]
+
+
+class AnotherDatabase(TunerError):
+    """The server speaks of other work than this worker holds: its database was replaced or restored."""
 
 
 class Holdings:
@@ -105,8 +110,10 @@ class Holdings:
         """Name the attempts whose final message is not among those `told` in the same request."""
         with self.lock:
             saying = {(finish.trial, finish.attempt) for finish in told}
-            keys = [*self._attempts.keys(), *(key for key in self.outbox.unsaid() if key not in saying)]
-            return [Held(trial=trial, attempt=attempt) for trial, attempt in keys]
+            tokens = self._attempts.tokens() | self.outbox.unsaid()
+            return [
+                Held(trial=key[0], attempt=key[1], token=token) for key, token in tokens.items() if key not in saying
+            ]
 
     def capacity(self) -> list[Capacity]:
         """Return each device's capacity: free slots and a few assignments ahead, so that no slot waits for a sync."""
@@ -136,19 +143,27 @@ class Holdings:
         return any(dropped)
 
     def take(self, assignment: Assignment) -> None:
-        """Start an assignment, unless it is or was held here."""
-        key = assignment.trial, assignment.attempt
+        """Start an assignment, unless it is or was held here.
+
+        Raises:
+            AnotherDatabase: the same numbers were another attempt's.
+        """
+        key, token = (assignment.trial, assignment.attempt), assignment.token
         with self.lock:
-            if self._attempts.known(key):
+            known = self._attempts.token(key)
+            if known is not None and known != token:
+                raise AnotherDatabase(f"trial {key[0]}, attempt {key[1]} of the server is not the one known here")
+            if known is not None:
                 return
             if self._draining:
-                self._attempts.leave(key, "drained")
+                self._attempts.leave(key, "drained", token=token)
                 return
             device = next((d for d in self.devices if d.device == assignment.device), None)
             if device is None or not self._boards[device.device].ready:
-                self._attempts.leave(key, "displaced", error=f"device {assignment.device} is not running")
+                why = f"device {assignment.device} is not running"
+                self._attempts.leave(key, "displaced", token=token, error=why)
                 return
-            self._attempts.take(key, device, reproducible=assignment.reproducible)
+            self._attempts.take(key, token, device, reproducible=assignment.reproducible)
             device.send({"assign": assignment.model_dump(mode="python")})
 
     def kept(self, told: Sequence[Checkpointed]) -> None:
@@ -204,6 +219,16 @@ class Holdings:
                 board.stack = message.get("stack", board.stack)
                 board.width = message.get("width", board.width)
             return "stack" not in message
+
+    def start_clean(self, why: str) -> None:
+        """Forget all that is held and unsent, and start every device process anew."""
+        with self.lock:
+            self._attempts.clear()
+            self.outbox.clear()
+            for device in self.devices:
+                # Not ready until the next process says so: nothing is assigned to the one that is being ended.
+                self._boards[device.device] = Board(device.width, self._boards[device.device].ahead)
+                device.kill(why)
 
     def drain(self) -> None:
         """Return every attempt to the server, including any still to arrive."""

@@ -61,9 +61,14 @@ class Outbox:
         """Add a checkpoint."""
         self._checkpointed[checkpointed.path] = checkpointed
 
-    def unsaid(self) -> list[Key]:
-        """Attempts whose final message is waiting here."""
-        return list(self._finished)
+    def clear(self) -> None:
+        """Forget everything."""
+        for waiting in (self._reports, self._finished, self._restarted, self._checkpointed, self._started):
+            waiting.clear()
+
+    def unsaid(self) -> dict[Key, str]:
+        """Attempts whose final message is waiting here, with their tokens."""
+        return {key: finish.token for key, finish in self._finished.items()}
 
     def parcel(self) -> Parcel:
         """Return the content of the next request; nothing is removed."""

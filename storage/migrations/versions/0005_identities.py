@@ -1,0 +1,53 @@
+"""ids are never used twice; databases and attempts have random tokens."""
+
+import re
+import secrets
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = '0005'
+down_revision = '0003'
+
+REBUILT = ('studies', 'trials', 'workers')
+
+
+def upgrade() -> None:
+    op.create_table('identity',
+    sa.Column('id', sa.Integer(), autoincrement=False, nullable=False),
+    sa.Column('token', sa.String(length=64), nullable=False),
+    sa.CheckConstraint('id = 1', name=op.f('ck_identity_one_row')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_identity'))
+    )
+    op.execute(sa.text("insert into identity (id, token) values (1, :token)").bindparams(token=secrets.token_hex(16)))
+    op.add_column('attempts', sa.Column('token', sa.String(length=64), nullable=False, server_default=''))
+    if op.get_bind().dialect.name == 'sqlite':
+        for table in REBUILT:
+            _count_ids_up(table)
+
+
+def _count_ids_up(table: str) -> None:
+    """Build a table anew with AUTOINCREMENT, in the order that SQLite's manual gives for changes of a schema.
+
+    The caller has switched foreign keys off: dropping the old table must not delete what refers to it.
+    """
+    connection = op.get_bind()
+    assert connection.exec_driver_sql('pragma foreign_keys').scalar() == 0
+    (made,) = connection.exec_driver_sql(f"select sql from sqlite_master where type = 'table' and name = '{table}'").one()
+    rest = connection.exec_driver_sql(
+        f"select sql from sqlite_master where type = 'index' and tbl_name = '{table}' and sql is not null"
+    ).scalars().all()
+    lines = [line for line in made.splitlines() if f'pk_{table}' not in line]
+    text = re.sub(r',\s*\)$', '\n)', '\n'.join(lines)).replace('id INTEGER NOT NULL', 'id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL', 1)
+    assert 'AUTOINCREMENT' in text, made
+    connection.exec_driver_sql(text.replace(table, f'new_{table}', 1))
+    connection.exec_driver_sql(f'insert into new_{table} select * from {table}')
+    connection.exec_driver_sql(f'drop table {table}')
+    connection.exec_driver_sql(f'alter table new_{table} rename to {table}')
+    for statement in rest:
+        connection.exec_driver_sql(statement)
+
+
+def downgrade() -> None:
+    op.drop_column('attempts', 'token')
+    op.drop_table('identity')
