@@ -19,8 +19,6 @@ from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.wire.views import Page, WorkerView
 
 router = APIRouter(prefix="/workers", tags=["workers"])
-REFILL_WAIT_S = 0.3
-"""A worker that just freed a slot waits this long for the trial that takes its place to be proposed."""
 
 
 @router.post("")
@@ -56,7 +54,7 @@ async def sync(server: Srv, worker: Count, request: SyncRequest) -> SyncReply:
     server.metrics.syncs.inc()
     server.metrics.reports.inc(len(request.reports))
     newer = server.waiting.take(request.session)
-    wait_s = max(request.wait_s, REFILL_WAIT_S if request.finished else 0.0)
+    wait_s = max(request.wait_s, server.waits.refill_s if request.finished else 0.0)
     until, again = time.monotonic() + wait_s, False
     try:
         while True:

@@ -43,9 +43,7 @@ def completed(server: LiveServer, study: str) -> bool:
     return bool(server.get(f"/studies/{study}")["state"] == "completed")
 
 
-def test_a_killed_workers_trials_resume_without_a_trace(
-    live_server: Callable[..., LiveServer], tmp_path: Path
-) -> None:
+def test_a_killed_workers_trials_resume_without_a_trace(live_server: Callable[..., LiveServer], tmp_path: Path) -> None:
     pace = Pace(tmp_path)
     settings = {"TUNER_LEASE_S": "2", "TUNER_CHECKPOINT_EVERY_S": "0.2", "TUNER_WIDTH": "2"}
     server = live_server(**settings, **pace.environment)

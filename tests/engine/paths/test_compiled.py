@@ -15,8 +15,7 @@ from tuner.engine import Stack, update
 from tuner.workloads import Task, load
 
 WIDTH = 5
-"""Whoever compiles `digits-mlp` or `small_task` in a test does so for this width and micro-batches of 4: the programs on
-the disk are then shared."""
+"""Whoever compiles `digits-mlp` or `small_task` takes this width and micro-batches of 4: what is there is shared."""
 CROWDS = {"odd": NEIGHBOURS, "digits": [NEIGHBOURS[i] for i in (0, 1, 2, 5)]}
 CASES = [*(("odd", name) for name in WATCHED), ("digits", "adamw"), ("digits", "muon")]
 
