@@ -16,6 +16,7 @@ from api.routes import metrics as metrics_route
 from api.security import Gate
 from api.settings import Settings
 from api.state import build_server
+from api.waits import Waits
 from storage.database import Database
 from storage.migrate import upgrade
 from tuner.errors import TunerError
@@ -40,14 +41,14 @@ def open_database(settings: Settings) -> Database:
     return database
 
 
-def create_app(settings: Settings, database: Database) -> FastAPI:
+def create_app(settings: Settings, database: Database, waits: Waits | None = None) -> FastAPI:
     """Build the app; the app closes the database at shutdown."""
     streams: list[object] = []
     metrics = Metrics(database, lease_s=settings.lease_s, event_streams=lambda: len(streams))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        server = build_server(settings, database, metrics)
+        server = build_server(settings, database, metrics, waits or Waits())
         app.state.server, app.state.streams = server, streams
         server.hub.bind(asyncio.get_running_loop())
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS

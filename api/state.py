@@ -15,6 +15,7 @@ from api.plans import Plans
 from api.settings import Settings
 from api.sync.expiry import Expiry
 from api.sync.syncs import Syncs
+from api.waits import Waits
 from storage.database import Database
 from tuner.store import Store, open_store
 
@@ -24,6 +25,7 @@ class Server:
     """The components of one server process."""
 
     settings: Settings
+    waits: Waits
     database: Database
     store: Store
     retention: Retention
@@ -37,7 +39,7 @@ class Server:
     metrics: Metrics
 
 
-def build_server(settings: Settings, database: Database, metrics: Metrics) -> Server:
+def build_server(settings: Settings, database: Database, metrics: Metrics, waits: Waits) -> Server:
     """Wire the control plane together."""
     hub, plans = Hub(), Plans()
     asker = Asker(lambda method, seconds: metrics.ask.labels(method).observe(seconds))
@@ -46,6 +48,7 @@ def build_server(settings: Settings, database: Database, metrics: Metrics) -> Se
     expiry = Expiry(database, plans, hub, settings.lease_s)
     return Server(
         settings=settings,
+        waits=waits,
         database=database,
         store=store,
         retention=retention,
@@ -55,7 +58,7 @@ def build_server(settings: Settings, database: Database, metrics: Metrics) -> Se
         asker=asker,
         syncs=Syncs(database, plans, settings.lease_s),
         commands=Commands(database, plans, hub, retention),
-        conductor=Conductor(database, plans, hub, asker, expiry, retention),
+        conductor=Conductor(database, plans, hub, asker, expiry, retention, waits.tick_s),
         metrics=metrics,
     )
 

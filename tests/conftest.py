@@ -10,23 +10,31 @@ from typing import Any
 import hypothesis
 import pytest
 from fastapi.testclient import TestClient
+from placement import COMPILED, ByGroup, group
 
 from api.app import create_app, open_database
 from api.settings import Settings
+from api.waits import Waits
 
 # Test processes share few cores, and so do the servers and workers that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
-SLOW_FIRST = ("acceptance", "worker", "browser", "engine", "laws")
-"""Folders whose files take longest begin first, so that no process is left with a long file at the end."""
+SLOW_FIRST = (COMPILED, "acceptance", "worker", "browser", "engine", "laws")
+"""What takes longest begins first, so that no process is left with a long file at the end: by group or folder."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order by folder; within a folder as collected."""
+    """Order by group and folder; within one as collected."""
     ranks = {name: rank for rank, name in enumerate(SLOW_FIRST)}
-    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
+    last = len(ranks)
+    items.sort(key=lambda item: ranks.get(group(item.nodeid), ranks.get(item.path.parent.name, last)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Give a process whole groups of tests."""
+    return ByGroup(config, log)
 
 
 def pytest_collection_finish() -> None:
@@ -52,8 +60,9 @@ def serve_app(tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
     def start(**changes: Any) -> TestClient:
         while running:
             running.pop().__exit__(None, None, None)
+        waits = changes.pop("waits", Waits(tick_s=0.05))
         settings = Settings(data_dir=tmp_path / "data", **changes)
-        client = TestClient(create_app(settings, open_database(settings)), base_url="http://127.0.0.1:8700")
+        client = TestClient(create_app(settings, open_database(settings), waits), base_url="http://127.0.0.1:8700")
         client.__enter__()
         running.append(client)
         return client

@@ -1,7 +1,7 @@
 """The conductor: drives every study that has work, until it is over.
 
 Each round it expires lost leases, fills the queue and closes studies that are done. A round is triggered by any change
-and at least every `TICK_S`; it reads first and opens a write transaction only when there is something to write.
+and at least every `tick_s` seconds; it reads first and opens a write transaction only when there is something to write.
 """
 
 import asyncio
@@ -24,7 +24,6 @@ from tuner.errors import NotFound
 from tuner.study.states import StudyState, TrialState
 
 log = logging.getLogger(__name__)
-TICK_S = 0.5
 STORAGE_PAUSE_S = 2.0
 """Pause after the database could not be written."""
 
@@ -43,7 +42,14 @@ class Conductor:
     """Runs as one task on the server's event loop; its database work happens in a thread."""
 
     def __init__(
-        self, database: Database, plans: Plans, hub: Hub, asker: Asker, expiry: Expires, retention: Retention
+        self,
+        database: Database,
+        plans: Plans,
+        hub: Hub,
+        asker: Asker,
+        expiry: Expires,
+        retention: Retention,
+        tick_s: float,
     ) -> None:
         self._database = database
         self._plans = plans
@@ -51,12 +57,13 @@ class Conductor:
         self._asker = asker
         self._expiry = expiry
         self._retention = retention
+        self._tick_s = tick_s
 
     async def run(self) -> None:
         """Run rounds until the server closes."""
         while not self._hub.closing.is_set():
             ticket = self._hub.changes.ticket()
-            pause_s = TICK_S
+            pause_s = self._tick_s
             try:
                 await asyncio.to_thread(self.round)
             except DatabaseUnusable as error:

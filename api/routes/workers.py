@@ -22,8 +22,6 @@ from tuner.wire.views import Page, WorkerView
 
 router = APIRouter(prefix="/workers", tags=["workers"])
 REPORTED = ("started", "restarted", "reports", "checkpointed", "finished")
-REFILL_WAIT_S = 0.3
-"""A worker that just freed a slot waits this long for the trial that takes its place to be proposed."""
 
 
 @router.post("")
@@ -62,7 +60,7 @@ async def sync(server: Srv, worker: Count, request: SyncRequest) -> SyncReply:
     newer = server.waiting.take(request.session)
     # What is reported is stored once; further looks are for work alone.
     rest = request.model_copy(update={name: [] for name in REPORTED})
-    until = time.monotonic() + max(request.wait_s, REFILL_WAIT_S if request.finished else 0.0)
+    until = time.monotonic() + max(request.wait_s, server.waits.refill_s if request.finished else 0.0)
     try:
         ticket = server.hub.work.ticket()
         reply = await asyncio.to_thread(_done, server, server.syncs.apply, worker, request)

@@ -41,6 +41,7 @@ class LiveServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self._flags = flags
         self._environment = environment
+        self._client = httpx2.Client(base_url=self.url)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -62,7 +63,7 @@ class LiveServer:
         assert self.process is not None
         assert self.process.poll() is None, (self.data_dir / "serve.log").read_text()
         try:
-            return httpx2.get(f"{self.url}/healthz", timeout=5).status_code == 200
+            return self._client.get("/healthz", timeout=5).status_code == 200
         except httpx2.HTTPError:
             return False
 
@@ -71,7 +72,7 @@ class LiveServer:
 
         def answer() -> Any:
             try:
-                return httpx2.get(f"{self.url}/api/v1{path}", timeout=10)
+                return self._client.get(f"/api/v1{path}", timeout=10)
             except httpx2.HTTPError:
                 return None
 
@@ -81,7 +82,7 @@ class LiveServer:
 
     def submit(self, document: dict[str, Any]) -> None:
         """Submit a study."""
-        answer = httpx2.post(f"{self.url}/api/v1/studies", json=document, timeout=30)
+        answer = self._client.post("/api/v1/studies", json=document, timeout=30)
         assert answer.status_code == 201, answer.text
 
     def await_worker(self) -> None:
@@ -107,6 +108,7 @@ class LiveServer:
 
     def stop(self) -> None:
         """End it in order."""
+        self._client.close()
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:

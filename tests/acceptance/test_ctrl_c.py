@@ -17,11 +17,18 @@ from live_server import LiveServer, free_port, wait_for
 
 @contextmanager
 def running_demo(port: int, data_dir: Path, log_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run `tuner demo` as a terminal would, in a session of its own."""
+    """Run `tuner demo` as a terminal would, in a session of its own.
+
+    A shell that runs the tests in the background has them ignore SIGINT, and a child would inherit that.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNER_")}
     command = [sys.executable, "-P", "-m", "tuner", "demo", "--port", str(port), "--data-dir", str(data_dir)]
-    with open(log_path, "wb") as log:
-        demo = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with open(log_path, "wb") as log:
+            demo = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, ours)
     try:
         yield demo
     finally:

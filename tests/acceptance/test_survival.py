@@ -48,7 +48,7 @@ def test_a_killed_worker_and_a_killed_server_only_delay_the_demo(
     live_server: Callable[..., LiveServer], tmp_path: Path
 ) -> None:
     pace = Pace(tmp_path)
-    server = live_server(TUNER_LEASE_S="3", **pace.environment)
+    server = live_server(TUNER_LEASE_S="2", **pace.environment)
     server.await_worker()
     server.submit(DOCUMENT)
     wait_for(lambda: in_the_middle(server, 1), "the first trials to be under way")

@@ -14,7 +14,7 @@ from tuner.schedules import multiplier
 from tuner.study.catalogue import BUILT_IN_METRICS
 from tuner.workloads import Task, load
 
-EXAMPLES = 6000
+EXAMPLES = 3000
 
 
 def plain_loop(task: Task, params: dict[str, Any], seed: int) -> float:

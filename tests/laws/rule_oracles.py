@@ -54,7 +54,7 @@ TOLERANCE: dict[str, float] = _joined("TOLERANCE")
 """Relative and absolute, where not 1e-12."""
 
 STEPS: dict[str, int] = _joined("STEPS")
-"""Where not 200."""
+"""Where not 80."""
 
 ZERO_AT_LR_0: dict[str, set[str]] = _joined("ZERO_AT_LR_0")
 """Rule -> beginnings of the names of state that stays 0 as long as lr is 0."""

@@ -24,8 +24,8 @@ from tuner.optimizers.roles import infer_roles
 from tuner.workloads import Task
 
 MICRO_BATCH = 4
-STEPS = {"digits-autoencoder": 50, "digits-cnn": 30, "mlp-images": 40, "resnet-images": 10, "text-gpt": 20}
-ALL_STEPS = 200
+STEPS = {"digits-autoencoder": 30, "digits-cnn": 20, "mlp-images": 25, "resnet-images": 6, "text-gpt": 12}
+ALL_STEPS = 80
 """Where a step is cheap, which is everywhere else."""
 SEARCHES = 10
 """A line search takes eight times a step's work, so it makes fewer."""

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
+from engine_cases import small_task
 from rule_oracles import ROLES, Quadratic, configurations, gathering
 
 from tuner.engine import Row, Stack, TrialSpec
 from tuner.optimizers import Stacked, build, catalogue
 from tuner.optimizers.catalogue import rule_class
 from tuner.optimizers.treatment import DECAY_ROLES
-from tuner.workloads import load
 
 RULES = list(catalogue())
 CLIPPED = [name for name in RULES if catalogue()[name].hyperparameter("clip_norm")]
@@ -148,7 +148,6 @@ def test_the_torch_optimizer_clips_and_decays_by_role():
 @pytest.mark.parametrize("path", ["eager", "compiled"])
 def test_treated_trials_share_a_stack_with_others(path):
     """Each alone gives the very bits that it gives beside the others."""
-    task = load("digits-mlp", {})
     kinds = [
         {},
         {"clip_norm": 0.5},
@@ -156,7 +155,8 @@ def test_treated_trials_share_a_stack_with_others(path):
         {"moment_warmup": 3, "clip_value": 0.01},
     ]
 
-    stack = Stack(task, width=4, micro_batch=8, path=path)
+    stack = Stack(small_task(), width=5, micro_batch=4, path=path)
+    assert stack.path == path
 
     def losses(chosen):
         for key in chosen:

@@ -40,7 +40,7 @@ def run(stack, problem, steps, first=0):
 
 
 def length(name):
-    return STEPS.get(name, 200)
+    return STEPS.get(name, 80)
 
 
 def assert_as_the_oracle(name, actual, expected):

@@ -27,7 +27,6 @@ def measured(task: Task, steps: int) -> Estimate:
     ("params", "noise_scale"),
     [
         ({"dimensions": 50, "noise": 1.0}, 101.0),
-        ({"dimensions": 50, "noise": 0.0}, 51.0),
         ({"dimensions": 20, "noise": 0.5, "decay": 1.0}, None),
     ],
 )
@@ -43,7 +42,7 @@ def test_noise_scale_of_linear_regression(params: dict[str, float], noise_scale:
     assert estimate.grad_sq == pytest.approx(exact.grad_sq, rel=0.12)
 
 
-@pytest.mark.parametrize(("noise", "start"), [(1.0, 1.0), (3.0, 0.5)])
+@pytest.mark.parametrize(("noise", "start"), [(3.0, 0.5)])
 def test_noise_scale_of_the_noisy_quadratic(noise: float, start: float) -> None:
     task = workloads.load("noisy-quadratic", {"noise": noise, "start": start, "dimensions": 30, "examples": 65536})
     estimate = measured(task, 250)

@@ -12,6 +12,7 @@ from fake_worker import FakeWorker, report
 from fastapi.testclient import TestClient
 from study_documents import study_document
 
+from api.waits import Waits
 from tuner.study.program import fingerprint
 
 WIDE = {"device": "cpu", "width": 8, "path": "eager"}
@@ -140,10 +141,10 @@ def train(client: TestClient, *workers: EngineWorker) -> list[dict[str, Any]]:
 
 
 def test_two_workers_of_different_widths_run_one_program_and_a_second_run_gives_the_same_bits(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
+    serve_app: Callable[..., TestClient],
 ) -> None:
     """The fixed width 3 declines; the free one takes over width 2. Without `reproducible` both widths are used."""
-    monkeypatch.setattr("api.routes.workers.REFILL_WAIT_S", 0.0)
+    client = serve_app(waits=Waits(refill_s=0.0))
     size = {**SMALL, "run_cap": 8, "parallel": 8}
     submit(client, **size)
     one, other = EngineWorker(client, "one", 2), EngineWorker(client, "other", 3)

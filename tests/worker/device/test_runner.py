@@ -8,6 +8,7 @@ import torch
 from worker_doubles import assignment
 
 from tuner.engine import Stack
+from tuner.optimizers import catalogue
 from tuner.probe.choice import Cell, Choice, cpu, key, store
 from tuner.worker.channel import Json
 from tuner.worker.device import stack_choice
@@ -149,6 +150,7 @@ def test_the_switch_to_the_compiled_program_never_happens_inside_a_trial(monkeyp
 
         def __init__(self, wanted: Json) -> None:
             assert (wanted["workload"], wanted["width"], wanted["threads"]) == ("digits-mlp", 2, 1)
+            assert wanted["optimizers"] == list(catalogue())
 
         def result(self) -> bool | None:
             Slow.polls += 1
@@ -182,7 +184,7 @@ def test_the_switch_to_the_compiled_program_never_happens_inside_a_trial(monkeyp
 
 def test_a_second_process_compiles() -> None:
     wanted = {"workload": "digits-mlp", "workload_params": {}, "micro_batch": 4, "width": 5}
-    warming = Warming(wanted | {"device": "cpu", "threads": 1, "workloads": []})
+    warming = Warming(wanted | {"optimizers": ["adamw", "muon"], "device": "cpu", "threads": 1, "workloads": []})
     assert warming.result() is None
     warming._process.wait()
     assert warming.result() is True

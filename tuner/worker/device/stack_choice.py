@@ -15,6 +15,7 @@ import torch
 
 from tuner import workloads
 from tuner.engine import Stack
+from tuner.optimizers.catalogue import catalogue
 from tuner.probe.bench import place_of
 from tuner.probe.choice import DEFAULT_WIDTH, key, stored
 from tuner.study.program import Program
@@ -121,6 +122,7 @@ class StackChoice:
         self.close()
         self._asked = programs
         wanted = {name: head[name] for name in ("workload", "workload_params", "micro_batch")} | {"width": self.width}
+        wanted["optimizers"] = list(catalogue())  # any may come next
         place = {"device": self._device, "threads": torch.get_num_threads(), "workloads": self._sources}
         self._warming = Warming(wanted | place)
         return "auto"

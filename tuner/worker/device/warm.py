@@ -1,7 +1,8 @@
 """Compile a stack's programs into the shared cache, in a separate process, so that no running trial has to wait.
 
     python -P -m tuner.worker.device.warm '{"workload": "digits-mlp", "workload_params": {}, "micro_batch": 8,
-                                            "width": 64, "device": "cpu", "threads": 1, "workloads": []}'
+                                            "width": 64, "optimizers": ["adamw", "muon"], "device": "cpu",
+                                            "threads": 1, "workloads": []}'
 
 Exit status 0 means that the programs are compiled: building the same stack elsewhere then takes seconds. The cache is
 Inductor's (TORCHINDUCTOR_CACHE_DIR), which both processes share.
@@ -17,7 +18,6 @@ import torch
 
 from tuner import workloads
 from tuner.engine import Stack, TrialSpec
-from tuner.optimizers.catalogue import catalogue
 from tuner.worker.channel import Json
 from tuner.worker.device.device import import_workloads
 from tuner.worker.device.warming import COMPILED, NOT_COMPILED
@@ -36,7 +36,7 @@ def main() -> int:
     stack = Stack(task, width=width, micro_batch=size, device=wanted["device"], path="compiled")
     if stack.path != "compiled":
         return NOT_COMPILED
-    for name in catalogue():
+    for name in wanted["optimizers"]:
         slot = stack.admit(TrialSpec(name, {"optimizer": name, "batch_size": size}, 0, 10 * size))
         stack.tick()
         if slot is not None and stack.slot_of(name) == slot:

@@ -1,0 +1,13 @@
+"""How long the server waits where it could also look again. Wired in, not a setting: no user has to choose."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Seconds."""
+
+    tick_s: float = 0.5
+    """The conductor goes round at least this often."""
+    refill_s: float = 0.3
+    """A worker that just freed a slot waits this long for the trial that takes its place to be proposed."""

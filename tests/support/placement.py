@@ -1,0 +1,26 @@
+"""Which tests run one after the other in one process: those of a file, and the files that compile the same programs."""
+
+from xdist.scheduler.loadfile import LoadFileScheduling
+
+COMPILED = "compiled"
+FILES_THAT_COMPILE = (
+    "tests/engine/paths/test_compiled.py",
+    "tests/engine/paths/test_compiled_extras.py",
+    "tests/engine/test_stack_equals_solo.py",
+    "tests/worker/device/test_runner.py",
+    "tests/laws/test_treatments.py",
+)
+"""The compiler is loaded once for them, and what one of them has compiled lies on the disk for the next."""
+
+
+def group(nodeid: str) -> str:
+    """Return the group of a test: its file, or `COMPILED`."""
+    file = nodeid.split("::", 1)[0]
+    return COMPILED if file in FILES_THAT_COMPILE else file
+
+
+class ByGroup(LoadFileScheduling):
+    """`--dist loadfile`, by group."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid)
