@@ -40,6 +40,14 @@ async def wait(ticket: asyncio.Event, timeout_s: float) -> bool:
     return True
 
 
+async def first(timeout_s: float, *events: asyncio.Event) -> None:
+    """Wait until one of the events is set, or the time is up."""
+    waits = [asyncio.ensure_future(wait(event, timeout_s)) for event in events]
+    _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+
+
 class Waiting:
     """The sync that waits for work in each worker session; a newer one makes the older return empty."""
 

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from api.conductor.asker import Asker
 from api.conductor.commands import Commands
 from api.conductor.conductor import Conductor
+from api.conductor.proposing import Proposing
 from api.conductor.retention import Retention
 from api.hub import Hub, Waiting
 from api.metrics import Metrics
@@ -42,7 +43,8 @@ class Server:
 def build_server(settings: Settings, database: Database, metrics: Metrics, waits: Waits) -> Server:
     """Wire the control plane together."""
     hub, plans = Hub(), Plans()
-    asker = Asker(lambda method, seconds: metrics.ask.labels(method).observe(seconds))
+    asker = Asker(waits.sampler_s, lambda method, seconds: metrics.ask.labels(method).observe(seconds))
+    proposing = Proposing(database, plans, hub, asker)
     store = open_store(settings.store_root)
     retention = Retention(database, plans, store)
     expiry = Expiry(database, plans, hub, settings.lease_s)
@@ -58,7 +60,7 @@ def build_server(settings: Settings, database: Database, metrics: Metrics, waits
         asker=asker,
         syncs=Syncs(database, plans, settings.lease_s),
         commands=Commands(database, plans, hub, retention),
-        conductor=Conductor(database, plans, hub, asker, expiry, retention, waits.tick_s),
+        conductor=Conductor(database, plans, hub, proposing, expiry, retention, waits),
         metrics=metrics,
     )
 

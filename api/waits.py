@@ -8,6 +8,8 @@ class Waits:
     """Seconds."""
 
     tick_s: float = 0.5
-    """The conductor goes round at least this often."""
+    """Each task of the conductor runs at least this often."""
+    sampler_s: float = 60.0
+    """A sampler process that has not answered after so long is killed."""
     refill_s: float = 0.3
     """A worker that just freed a slot waits this long for the trial that takes its place to be proposed."""

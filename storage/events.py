@@ -38,7 +38,7 @@ class EventRecord:
 
 def append(session: Session, *, changes: Sequence[Change], now: datetime) -> None:
     """Record changes in order."""
-    for study_id in dict.fromkeys(change.study_id for change in changes):
+    for study_id in sorted({change.study_id for change in changes}):  # every transaction locks in this order
         own = [change for change in changes if change.study_id == study_id]
         last = session.execute(
             update(t.Study)

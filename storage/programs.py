@@ -54,7 +54,7 @@ def on_trial(session: Session, *, worker_id: int, device: str, declines: Collect
         t.Study.state == StudyState.RUNNING, t.Study.document["reproducible"].as_boolean().is_(True)
     )
     if session.get_bind().dialect.name == "postgresql":
-        query = query.with_for_update()
+        query = query.order_by(t.Study.id).with_for_update()
     limits: dict[int, int] = {}
     for study_id, program in session.execute(query).all():
         if program is not None and fingerprint(program) in declines:

@@ -13,7 +13,7 @@ from storage import tables as t
 from storage.bulk import update_each
 from storage.studies import StudyRecord
 from tuner.errors import NotFound
-from tuner.study.states import TERMINAL, TrialState
+from tuner.study.states import TERMINAL, StudyState, TrialState
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ def queued(
         .join(t.Study, t.Study.id == t.Trial.study_id)
         .where(
             t.Trial.state == TrialState.QUEUED,
+            t.Study.state == StudyState.RUNNING,
             t.Study.document["workload"]["name"].as_string().in_(list(workloads)),
         )
         .order_by(t.Study.id, t.Trial.number)

@@ -1,8 +1,13 @@
-"""The server's end of the sampler process: one request, one answer, started again when it dies."""
+"""The server's end of the sampler process: one request, one answer.
+
+A process that dies is started again. One that does not answer within a deadline (it hangs, or was stopped) is killed.
+"""
 
 import contextlib
 import json
 import logging
+import os
+import select
 import subprocess
 import sys
 import threading
@@ -14,6 +19,8 @@ from tuner.search.request import AskRequest, to_json
 from tuner.study.hyperparameter import Scalar
 
 log = logging.getLogger(__name__)
+CHUNK = 65536
+"""Bytes written or read at a time."""
 
 
 class SamplerFailed(TunerError):
@@ -23,23 +30,30 @@ class SamplerFailed(TunerError):
 class Asker:
     """Asks the sampler process for configurations. Thread-safe; one request at a time."""
 
-    def __init__(self, timed: Callable[[str, float], None] = lambda method, seconds: None) -> None:
+    def __init__(
+        self,
+        deadline_s: float,
+        timed: Callable[[str, float], None] = lambda method, seconds: None,
+        command: tuple[str, ...] = (sys.executable, "-P", "-m", "tuner.search.process"),
+    ) -> None:
         """`timed` is called for each answer with the method and the seconds it took, without the wait for the lock."""
+        self._deadline_s = deadline_s
         self._timed = timed
+        self._command = command
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
     def ask(self, request: AskRequest) -> list[dict[str, Scalar]]:
         """Return one configuration per index of the request.
 
         Raises:
-            SamplerFailed: the sampler raised, or its process died twice.
+            SamplerFailed: the sampler raised, its process died twice, or it did not answer within the deadline.
         """
-        line = json.dumps(to_json(request)) + "\n"
+        line = (json.dumps(to_json(request)) + "\n").encode()
         with self._lock:
             begun = time.perf_counter()
-            answer = self._exchange(line) or self._exchange(line)
+            answer = self._exchange(line, request) or self._exchange(line, request)
             self._timed(request.method, time.perf_counter() - begun)
         if not answer:
             raise SamplerFailed(f"the sampler process died while asked for a configuration of {request.family}")
@@ -49,37 +63,71 @@ class Asker:
         configurations: list[dict[str, Scalar]] = data["configurations"]
         return configurations
 
-    def _exchange(self, line: str) -> str:
+    def _exchange(self, line: bytes, request: AskRequest) -> bytes:
         """Send a line and read one; empty when the process is gone."""
+        process = self._running()
+        assert process.stdin is not None and process.stdout is not None
+        source, target = process.stdout.fileno(), process.stdin.fileno()
+        until, answer, left = time.monotonic() + self._deadline_s, b"", memoryview(line)
+        while not answer.endswith(b"\n"):
+            patience_s = until - time.monotonic()
+            readable, writable, _ = select.select([source], [target] if left else [], [], max(0.0, patience_s))
+            if not readable and not writable:
+                self._end()
+                raise SamplerFailed(
+                    f"the sampler process did not answer within {self._deadline_s:g} s "
+                    f"when asked for a configuration of {request.family}, and was ended"
+                )
+            try:
+                if writable:
+                    left = left[os.write(target, left[:CHUNK]) :]
+                if readable:
+                    said = os.read(source, CHUNK)
+                    answer += said
+                    if not said:
+                        self._end()
+                        return b""
+            except OSError:
+                self._end()
+                return b""
+        return answer
+
+    def _running(self) -> "subprocess.Popen[bytes]":
         if self._closed:
             raise SamplerFailed("the server is shutting down")
         if self._process is None or self._process.poll() is not None:
+            self._end()
             log.info("starting the sampler process", extra={"action": "sampler_start"})
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tuner.search.process"],
+                self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                text=True,
+                bufsize=0,
                 start_new_session=True,  # Ctrl-C is the server's; this process ends when its input closes
             )
+            assert self._process.stdin is not None
+            os.set_blocking(self._process.stdin.fileno(), False)
             if self._closed:  # closed while it was starting
                 self._process.kill()
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
-        except OSError:
-            return ""
-        return self._process.stdout.readline()
+        return self._process
+
+    def _end(self) -> None:
+        """Kill the process, if there is one, and let go of its pipes."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
 
     def close(self) -> None:
         """End the process. A request that is under way fails."""
         self._closed = True
-        if self._process is not None:
-            self._process.kill()
-        with self._lock:
-            process, self._process = self._process, None
+        process = self._process
         if process is not None:
             process.kill()
-            with contextlib.suppress(BrokenPipeError):
-                process.communicate()
+        with self._lock:
+            self._end()

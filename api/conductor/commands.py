@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from api.conductor.closing import close
 from api.conductor.retention import Retention
 from api.hub import Hub
 from api.plans import Plans, stack_key
@@ -70,12 +71,8 @@ class Commands:
             study = studies.get(session, key)
             if study.state == StudyState.STOPPED:
                 return study
-            changes = [Change(study.id, "study.stopped")]
-            for number in trials.cancel_queued(session, study_id=study.id, why=why, now=now):
-                changes.append(Change(study.id, f"trial.{TrialState.CANCELLED}", number, {"reason": why}))
-            trials.order_stop(session, study_id=study.id, why=why)
-            studies.set_state(
-                session, study_id=study.id, old=study.state, new=StudyState.STOPPED, reason="stopped by a user", now=now
+            changes = close(
+                session, study=study, state=StudyState.STOPPED, reason="stopped by a user", why=why, now=now
             )
             events.append(session, changes=changes, now=now)
             stopped = studies.get(session, study.id)

@@ -1,31 +1,31 @@
 """The conductor: drives every study that has work, until it is over.
 
-Each round it expires lost leases, fills the queue and closes studies that are done. A round is triggered by any change
-and at least every `tick_s` seconds; it reads first and opens a write transaction only when there is something to write.
+Four tasks, each in a thread of its own: leases expire, studies that are done are closed, the queue is filled, the store
+is tidied. A slow sampler or object store therefore delays neither expiry nor another study's end. Every task reads
+first and opens a write transaction only when there is something to write.
 """
 
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
-from api.conductor import proposals
-from api.conductor.asker import Asker, SamplerFailed
-from api.conductor.proposals import Outrun
+from api.conductor.closing import close
+from api.conductor.proposing import Proposing
 from api.conductor.retention import Retention
-from api.hub import Hub, wait
+from api.conductor.tasks import Task
+from api.conductor.troubles import Troubles
+from api.hub import Hub
 from api.plans import Plan, Plans
+from api.waits import Waits
 from storage import events, studies, trials
-from storage.database import Database, DatabaseUnusable
-from storage.events import Change
+from storage.database import Database
 from storage.studies import StudyRecord
 from storage.trials import TrialRecord
-from tuner.errors import NotFound
-from tuner.study.states import StudyState, TrialState
+from tuner.study.states import StudyState
 
 log = logging.getLogger(__name__)
-STORAGE_PAUSE_S = 2.0
-"""Pause after the database could not be written."""
 
 
 class Expires(Protocol):
@@ -39,89 +39,74 @@ class Expires(Protocol):
 
 
 class Conductor:
-    """Runs as one task on the server's event loop; its database work happens in a thread."""
+    """Runs as one task on the server's event loop; its database work happens in threads."""
 
     def __init__(
         self,
         database: Database,
         plans: Plans,
         hub: Hub,
-        asker: Asker,
+        proposing: Proposing,
         expiry: Expires,
         retention: Retention,
-        tick_s: float,
+        waits: Waits,
     ) -> None:
         self._database = database
         self._plans = plans
         self._hub = hub
-        self._asker = asker
+        self._proposing = proposing
         self._expiry = expiry
-        self._retention = retention
-        self._tick_s = tick_s
+        self._closing = Troubles()
+        self._asking = Troubles()
+        every_s, bell = waits.tick_s, hub.changes
+        self.tasks = [
+            # No sync was stored either while the database could not be used, so no lease may expire for it.
+            Task("expiry", self._expire, every_s, failed=expiry.interrupt),
+            Task("studies", self._close_finished, every_s, bell=bell),
+            Task("proposals", self._propose, every_s, bell=bell),
+            Task("retention", lambda: retention.tick(time.monotonic()), every_s),
+        ]
+
+    def trouble(self, study_id: int) -> str | None:
+        """Return what keeps the server from driving a study, None if nothing does."""
+        return self._asking.text(study_id) or self._closing.text(study_id)
 
     async def run(self) -> None:
-        """Run rounds until the server closes."""
-        while not self._hub.closing.is_set():
-            ticket = self._hub.changes.ticket()
-            pause_s = self._tick_s
-            try:
-                await asyncio.to_thread(self.round)
-            except DatabaseUnusable as error:
-                # A full disk: no sync was stored either, so no lease may expire for it.
-                log.error("%s", error, extra={"action": "storage"})
-                self._expiry.interrupt()
-                ticket, pause_s = asyncio.Event(), STORAGE_PAUSE_S
-            await wait(ticket, pause_s)
+        """Run all tasks until the server closes."""
+        await asyncio.gather(*(task.run(self._hub.closing) for task in self.tasks))
 
-    def round(self) -> None:
-        """Run one round over all studies with work."""
+    def _expire(self) -> None:
+        self._expiry.round(self._ids())
+
+    def _close_finished(self) -> None:
+        self._closing.each(self._ids(), self._tend)
+
+    def _propose(self) -> None:
+        self._asking.each(self._ids(), self._unless_closing(self._proposing.fill))
+
+    def _ids(self) -> list[int]:
         with self._database.read() as session:
-            study_ids = studies.ids_with_work(session)
-        self._expiry.round(study_ids)
-        for study_id in study_ids:
-            try:
-                self._tend(study_id)
-            except (NotFound, Outrun):
-                continue  # deleted, or changed by another request: the next round reads it again
-            except SamplerFailed as error:
-                if not self._hub.closing.is_set():
-                    self._fail(study_id, str(error))
-        self._retention.tick(time.monotonic())
+            return studies.ids_with_work(session)
+
+    def _unless_closing(self, act: Callable[[int], None]) -> Callable[[int], None]:
+        def guarded(study_id: int) -> None:
+            if not self._hub.closing.is_set():
+                act(study_id)
+
+        return guarded
 
     def _tend(self, study_id: int) -> None:
         with self._database.read() as session:
             study = studies.get(session, study_id)
             plan = self._plans.of(study)
             best = trials.best(session, study_id=study_id, minimize=plan.minimize)
-            numbers = proposals.wanted_numbers(session, study=study)
             in_flight = trials.count_in_flight(session, study_id=study_id)
-            adaptive = numbers and plan.spec.method == "tpe"
-            known = trials.of_study(session, study_id=study_id) if adaptive else []
         if study.state != StudyState.RUNNING:
             return
         if self._target_reached(plan, best):
-            self._complete(study, f"the target {plan.spec.metric.target:g} was reached", stop_running=True)
-        elif numbers:
-            self._propose(study, plan, numbers, known, in_flight)
+            self._complete(study, f"the target {plan.spec.metric.target:g} was reached")
         elif in_flight == 0 and study.trials_created >= study.run_cap:
-            self._complete(study, None, stop_running=False)
-
-    def _propose(
-        self, study: StudyRecord, plan: Plan, numbers: range, known: list[TrialRecord], in_flight: int
-    ) -> None:
-        wanted = proposals.requests(plan, numbers=numbers, known=known)
-        answers = {family: self._asker.ask(request) for family, request in wanted.items()}
-        with self._database.write() as session:
-            proposals.store(
-                session,
-                study=study,
-                plan=plan,
-                numbers=numbers,
-                answers=answers,
-                asked_after=study.trials_created - in_flight,
-                now=self._database.now(session),
-            )
-        self._hub.ring()
+            self._complete(study, None)
 
     def _target_reached(self, plan: Plan, best: TrialRecord | None) -> bool:
         metric = plan.spec.metric
@@ -129,31 +114,17 @@ class Conductor:
             return False
         return best.value <= metric.target if plan.minimize else best.value >= metric.target
 
-    def _complete(self, study: StudyRecord, reason: str | None, *, stop_running: bool) -> None:
+    def _complete(self, study: StudyRecord, reason: str | None) -> None:
         with self._database.write() as session:
             now = self._database.now(session)
-            changes: list[Change] = []
-            if stop_running and reason is not None:
-                for number in trials.cancel_queued(session, study_id=study.id, why=reason, now=now):
-                    changes.append(Change(study.id, f"trial.{TrialState.CANCELLED}", number, {"reason": reason}))
-                trials.order_stop(session, study_id=study.id, why=reason)
-            studies.set_state(
-                session, study_id=study.id, old=study.state, new=StudyState.COMPLETED, reason=reason, now=now
+            changes = close(
+                session,
+                study=study,
+                state=StudyState.COMPLETED,
+                reason=reason,
+                why=reason or "study completed",
+                now=now,
             )
-            changes.append(Change(study.id, "study.completed", None, {"reason": reason}))
             events.append(session, changes=changes, now=now)
         log.info("study completed", extra={"action": "study_completed", "study": study.name})
-        self._hub.ring()
-
-    def _fail(self, study_id: int, reason: str) -> None:
-        log.error("study failed: %s", reason, extra={"action": "study_failed", "study": study_id})
-        with self._database.write() as session:
-            now = self._database.now(session)
-            study = studies.get(session, study_id)
-            if study.state != StudyState.RUNNING:
-                return
-            studies.set_state(
-                session, study_id=study_id, old=study.state, new=StudyState.FAILED, reason=reason, now=now
-            )
-            events.append(session, changes=[Change(study_id, "study.failed", None, {"reason": reason})], now=now)
         self._hub.ring()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from fastapi import APIRouter
 
-from api.hub import wait
+from api.hub import first
 from api.state import Server, Srv
 from api.sync.syncs import Outcome
 from api.views import worker_view
@@ -69,7 +69,7 @@ async def sync(server: Srv, worker: Count, request: SyncRequest) -> SyncReply:
             leaves = left <= 0 or server.hub.closing.is_set() or newer.is_set()
             if reply.assign or reply.stop or leaves:
                 return reply
-            await _first(ticket, newer, left)
+            await first(left, ticket, newer)
             ticket = server.hub.work.ticket()
             reply = await asyncio.to_thread(_done, server, server.syncs.look, worker, rest)
     finally:
@@ -86,11 +86,3 @@ def _done(server: Server, does: Callable[[int, SyncRequest], Outcome], worker: i
     if any(change.kind == "trial.requeued" for change in outcome.changes):
         server.hub.work.ring()
     return outcome.reply
-
-
-async def _first(ticket: asyncio.Event, newer: asyncio.Event, timeout_s: float) -> None:
-    """Wait for work or for a newer sync of the session, whichever comes first."""
-    waits = [asyncio.ensure_future(wait(event, timeout_s)) for event in (ticket, newer)]
-    _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()

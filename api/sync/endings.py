@@ -16,7 +16,7 @@ from storage import checkpoints, programs, reports
 from storage.events import Change
 from storage.reports import ReportRow
 from tuner.search.ranking import value_of_curve
-from tuner.study.states import TrialState
+from tuner.study.states import StudyState, TrialState
 
 CHARGED = ("lost", "crashed", "error")
 
@@ -102,6 +102,8 @@ def _give_back(ending: Ending, step: int, now: datetime) -> Change:
     trial = lease.trial
     if trial.stop_why is not None:
         return _end(ending, TrialState.CANCELLED, trial.stop_why, now=now)
+    if lease.study.state != StudyState.RUNNING:
+        return _end(ending, TrialState.CANCELLED, f"the study is {lease.study.state}", now=now)
     if ending.exhausted:
         reason = f"{outcome} {trial.charged + 1} times; retry.max is {lease.plan.spec.retry.max}"
         return _end(ending, TrialState.FAILED, reason, now=now)

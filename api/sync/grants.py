@@ -49,7 +49,9 @@ class Grants:
         if device is None or free <= 0:
             return [], []
         bound_to = underway[0].study.stack if underway else None  # an idle device that was granted trials already
-        chosen = list(self._choose(capacity, device, free, capacity.stack or bound_to))
+        # What a device without leases announces is a stack that has run empty, or whose trials were all stopped.
+        stack = capacity.stack or bound_to if own else None
+        chosen = list(self._choose(capacity, device, free, stack))
         new = [self._lease(capacity.device, trial, study, start) for trial, study, start in chosen]
         self._store(new)
         changes: list[Change] = []

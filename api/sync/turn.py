@@ -109,7 +109,7 @@ class Turn:
 
     def _start(self) -> None:
         """Note the programs of attempts that began; the first of a reproducible study pins it."""
-        for word in self._request.started:
+        for word in sorted(self._request.started, key=lambda word: word.trial):  # studies are locked in order
             lease = self._lease(word.trial, word.attempt)
             if lease is None:
                 continue

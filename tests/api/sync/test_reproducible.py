@@ -144,7 +144,7 @@ def test_two_workers_of_different_widths_run_one_program_and_a_second_run_gives_
     serve_app: Callable[..., TestClient],
 ) -> None:
     """The fixed width 3 declines; the free one takes over width 2. Without `reproducible` both widths are used."""
-    client = serve_app(waits=Waits(refill_s=0.0))
+    client = serve_app(waits=Waits(refill_s=0.0), lease_s=300.0)
     size = {**SMALL, "run_cap": 8, "parallel": 8}
     submit(client, **size)
     one, other = EngineWorker(client, "one", 2), EngineWorker(client, "other", 3)

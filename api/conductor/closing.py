@@ -1,0 +1,26 @@
+"""Ending a study: what is queued is cancelled, and what runs is told to stop."""
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from storage import studies, trials
+from storage.events import Change
+from storage.studies import StudyRecord
+from tuner.study.states import StudyState, TrialState
+
+
+def close(
+    session: Session, *, study: StudyRecord, state: StudyState, reason: str | None, why: str, now: datetime
+) -> list[Change]:
+    """Move a study to its end; `why` is what its trials are told. Trials are locked before their study.
+
+    Raises:
+        InvalidTransition: the study cannot end like this, or ended meanwhile.
+    """
+    changes = [Change(study.id, f"study.{state}", None, {"reason": reason})]
+    for number in trials.cancel_queued(session, study_id=study.id, why=why, now=now):
+        changes.append(Change(study.id, f"trial.{TrialState.CANCELLED}", number, {"reason": why}))
+    trials.order_stop(session, study_id=study.id, why=why)
+    studies.set_state(session, study_id=study.id, old=study.state, new=state, reason=reason, now=now)
+    return changes

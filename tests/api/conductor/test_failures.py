@@ -1,0 +1,191 @@
+"""What fails stays where it happens: one study's trouble, a slow sampler, a database that is away for a while."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from fake_worker import FakeWorker
+from fastapi.testclient import TestClient
+from study_documents import study_document
+
+from api.conductor import conductor, proposals, troubles
+from api.conductor.asker import SamplerFailed
+from storage.database import Database, DatabaseUnusable
+from tuner.search.request import AskRequest
+
+
+def submit(client: TestClient, name: str, **changes: Any) -> int:
+    answer = client.post("/api/v1/studies", json=study_document(name=name, **changes))
+    assert answer.status_code == 201, answer.text
+    return int(answer.json()["id"])
+
+
+def study(client: TestClient, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = client.get(f"/api/v1/studies/{name}").json()
+    return found
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until, "the condition did not hold in time"
+        time.sleep(0.01)
+
+
+def finish_all(client: TestClient, name: str) -> None:
+    worker = FakeWorker(client, session=f"session-of-{name}-0000")
+    for held in worker.take(4):
+        assert held["study"] == name
+        worker.finish(held)
+
+
+@pytest.fixture
+def server(client: TestClient) -> Any:
+    return client.app.state.server  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(troubles, "FIRST_REST_S", 0.01)
+    monkeypatch.setattr(troubles, "LONGEST_REST_S", 0.02)
+
+
+def test_one_studys_trouble_touches_no_other_and_is_said(
+    client: TestClient, server: Any, monkeypatch: pytest.MonkeyPatch, short_rests: None
+) -> None:
+    """Whatever the conductor's own code raises about a study; it is tried again until it works."""
+    real = proposals.requests
+    broken = threading.Event()
+    broken.set()
+
+    def requests(plan: Any, **given: Any) -> Any:
+        if broken.is_set() and plan.spec.name == "odd":
+            raise ZeroDivisionError("the odd study")
+        return real(plan, **given)
+
+    monkeypatch.setattr(proposals, "requests", requests)
+    odd = submit(client, "odd")
+    submit(client, "even")
+    finish_all(client, "even")
+    eventually(lambda: study(client, "even")["state"] == "completed")
+    eventually(lambda: server.conductor.trouble(odd) == "ZeroDivisionError: the odd study")
+    assert study(client, "odd")["state"] == "running"
+    broken.clear()
+    finish_all(client, "odd")
+    eventually(lambda: study(client, "odd")["state"] == "completed")
+    assert server.conductor.trouble(odd) is None
+
+
+def test_a_study_fails_only_when_the_sampler_fails_on_one_request_again_and_again(
+    client: TestClient, server: Any, monkeypatch: pytest.MonkeyPatch, short_rests: None
+) -> None:
+    failures = 2
+    real = server.asker.ask
+
+    def ask(request: AskRequest) -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise SamplerFailed("the sampler hangs")
+        return real(request)
+
+    monkeypatch.setattr(server.asker, "ask", ask)
+    submit(client, "twice")
+    finish_all(client, "twice")
+    eventually(lambda: study(client, "twice")["state"] == "completed")
+    failures = 10**9
+    submit(client, "always", run_cap=8)
+    eventually(lambda: study(client, "always")["state"] == "failed")
+    assert study(client, "always")["reason"] == "the sampler hangs (3 times)"
+
+
+def test_a_failed_study_leases_nothing_more_and_its_running_trials_are_stopped(
+    client: TestClient, server: Any, monkeypatch: pytest.MonkeyPatch, short_rests: None
+) -> None:
+    submit(client, "half", run_cap=8)
+    worker = FakeWorker(client)
+    held = worker.take(2)
+
+    def ask(request: AskRequest) -> Any:
+        raise SamplerFailed("no more")
+
+    monkeypatch.setattr(server.asker, "ask", ask)
+    first = worker.finish(held[0])  # leaves room for a proposal
+    eventually(lambda: study(client, "half")["state"] == "failed")
+    reply = worker.sync(free=4)
+    told = [(stop.trial, stop.why) for stop in (*first.stop, *reply.stop)]
+    assert told == [(held[1]["trial"], "study failed")] and not reply.assign
+    worker.sync(free=4)
+    assert study(client, "half")["counts"] == {"completed": 1, "cancelled": 3}
+
+
+def test_a_slow_sampler_delays_neither_the_end_of_another_study_nor_expiry(
+    serve_app: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve_app(lease_s=1.0)
+    server = client.app.state.server  # type: ignore[attr-defined]
+    submit(client, "quick")
+    worker = FakeWorker(client)
+    held = worker.take(4)
+    asked, answer, real = threading.Event(), threading.Event(), server.asker.ask
+
+    def ask(request: AskRequest) -> Any:
+        asked.set()
+        assert answer.wait(30)
+        return real(request)
+
+    monkeypatch.setattr(server.asker, "ask", ask)
+    submit(client, "slow")
+    assert asked.wait(10)
+    for one in held[:3]:
+        worker.finish(one)
+    # The last lease expires while the sampler is silent; nobody syncs for it.
+    eventually(lambda: study(client, "quick")["counts"] == {"completed": 3, "queued": 1})
+    other = FakeWorker(client, session="session-of-the-other")
+    other.finish(*other.take(1))
+    eventually(lambda: study(client, "quick")["state"] == "completed")
+    answer.set()
+
+
+@contextmanager
+def away(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The database cannot be used, neither for reading nor for writing."""
+
+    @contextmanager
+    def unusable() -> Iterator[None]:
+        raise DatabaseUnusable("the database x cannot be used: it is away")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "read", unusable)
+        patch.setattr(database, "write", unusable)
+        yield
+
+
+def test_the_server_outlives_its_database(client: TestClient, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit(client, "small")
+    worker = FakeWorker(client)
+    held = worker.take(4)
+    with away(server.database, monkeypatch):
+        for method, path in (("GET", "/studies"), ("GET", "/studies/small"), ("POST", f"/workers/{worker.id}/sync")):
+            answer = client.request(method, f"/api/v1{path}", json=worker.body(free=0) if method == "POST" else None)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+            assert answer.json()["detail"] == "the database x cannot be used: it is away"
+        eventually(lambda: server.conductor.tasks[1].failures > 0)
+    for one in held:
+        worker.finish(one)
+    eventually(lambda: study(client, "small")["state"] == "completed")
+
+
+def test_tasks_go_on_after_any_error(client: TestClient, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tending,) = [task for task in server.conductor.tasks if task.name == "studies"]
+    with monkeypatch.context() as patch:
+        patch.setattr(conductor.studies, "ids_with_work", lambda _: 1 / 0)
+        eventually(lambda: tending.failures > 0)
+    submit(client, "small")
+    finish_all(client, "small")
+    eventually(lambda: study(client, "small")["state"] == "completed")
+    assert tending.failures == 0
