@@ -1,8 +1,9 @@
-"""Powers and other transcendental functions of per-trial vectors, the same bits wherever a trial stands in its batch.
+"""Powers and other transcendental functions of per-trial vectors, with bits independent of a trial's position in its
+batch.
 
-torch.pow runs one code in a kernel's vector body and another in its scalar tail; they differ in the last bit, so a
-trial's bias correction would depend on its position. Reductions have tails too, and other functions may on some
-processors. Whole blocks have none.
+torch.pow runs different code in a kernel's vector body and in its scalar tail; they differ in the last bit, so a
+trial's bias correction would depend on its position. Reductions have tails too, and other functions may on some CPUs.
+Whole blocks have no tail.
 """
 
 from collections.abc import Callable
