@@ -61,9 +61,11 @@ def grade_text(evidence: Evidence, prior: Prior, confidence: float) -> str:
     """Explain the grade of the evidence."""
     factor = two_digits(10 ** prior.half_width(confidence))
     soft = (
-        "For language models that factor is known to be large, so only a lower bound is given."
+        "For language models the critical batch size is known to be far above the noise scale, so only a lower bound "
+        "is given."
         if prior.one_sided
-        else f"Their ratio varied by a factor of {factor} in either direction over {prior.tasks} published tasks."
+        else f"The ratio of critical batch size to noise scale varied by a factor of {factor} in either direction over "
+        f"{prior.tasks} published tasks."
     )
     fit = evidence.temperature
     if fit is None:
@@ -78,7 +80,7 @@ def grade_text(evidence: Evidence, prior: Prior, confidence: float) -> str:
     elif fit.slope_low <= 0:
         found = ", which is indistinguishable from no dependence"
     return (
-        f"Grade C: the noise is read at the tuned learning rate from a line through {fit.trials} trials, as "
+        f"Grade C: the noise is read at the tuned learning rate from a line through {fit.trials} trials, fitted as "
         f"proportional to 1 / (lr / batch size)^s with s = {slope}{found}. {soft}"
     )
 
