@@ -16,7 +16,7 @@ _BLOCK = 64
 
 
 def whole_blocks(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-    """Return an elementwise function of float64 [T] or [k, T] tensors, worked out on whole blocks.
+    """Return an elementwise function of float64 [T] or [k, T] tensors, computed on whole blocks.
 
     The arguments are padded with ones, so `function` must be defined there; each is float64 with the same T.
     """

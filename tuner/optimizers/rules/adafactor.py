@@ -14,10 +14,10 @@ RMS(p) is taken before the decay. The last two dims of each trial's parameter ar
 convolution [o, i, h, w] has o · i pairs of factors.
 
 State per parameter of two or more dims [..., m, k]: row_var r [..., m] and col_var c [..., k]; of others: variance v of
-the parameter's shape; zeros at the start. Departures: as torch, not as the paper, lr is a cap and not a factor of 1/√t;
-the decay comes before the step and is multiplied by lr; no first moment. eps1 = 0 means the machine epsilon of the
-parameters' type (torch's None). Used with: lr about 1e-2: steps are relative, so it is the fraction of the parameter's
-size that one step may change.
+the parameter's shape; zeros at the start.
+Departures: as torch, not as the paper, lr is a cap and not a factor of 1/√t; the decay comes before the step and is
+multiplied by lr; no first moment. eps1 = 0 means the machine epsilon of the parameters' type (torch's None).
+Used with: lr about 1e-2: steps are relative, so it is the fraction of the parameter's size that one step may change.
 """
 
 from collections.abc import Mapping

@@ -10,8 +10,8 @@ torch.optim.Adagrad.
 
 State per parameter: state_sum s, of the parameter's shape, initial_accumulator_value at the start (kept as zeros until
 the first step).
-Departures: eps is outside the root, as in torch (optax: inside); a learning rate that decays with lr_decay is
-torch's, not the paper's.
+Departures: eps is outside the root, as in torch (optax: inside); a learning rate that decays with lr_decay is torch's,
+not the paper's.
 Used with: lr about 0.01 to 0.1; on a constant gradient the t-th step is lr / sqrt(t).
 """
 

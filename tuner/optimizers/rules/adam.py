@@ -13,8 +13,9 @@ algorithm 1; conventions of torch.optim.Adam.
 
 State per parameter: exp_avg m and exp_avg_sq v, of the parameter's shape, zeros at the start.
 Departures: weight decay, which the paper does not have, is coupled (an L2 penalty: it enters both moments), as in
-torch. AMSGrad and AdamW are separate rules. Used with: lr about 1e-3. Inside the root, eps keeps a floor of sqrt(eps)
-under the denominator: 1e-5 there damps gradients below 3e-3, where 1e-8 outside damps those below 1e-8.
+torch. AMSGrad and AdamW are separate rules.
+Used with: lr about 1e-3. Inside the root, eps keeps a floor of sqrt(eps) under the denominator: 1e-5 there damps
+gradients below 3e-3, where 1e-8 outside damps those below 1e-8.
 """
 
 from collections.abc import Mapping

@@ -11,9 +11,8 @@ https://openreview.net/forum?id=ryQu7f-RZ, algorithm 2; conventions of torch.opt
 
 State per parameter: exp_avg m, exp_avg_sq v and max_exp_avg_sq w, of the parameter's shape, zeros at the start.
 Departures: as in torch, both moments are bias-corrected, the second after the maximum is taken (optax corrects before
-it); the paper corrects neither and has no eps. Used with: Adam's learning rates, or somewhat larger ones.
-weight_decay_mode "decoupled" is torch's
-AdamW(amsgrad=True).
+it); the paper corrects neither and has no eps.
+Used with: Adam's learning rates, or somewhat larger ones. weight_decay_mode "decoupled" is torch's AdamW(amsgrad=True).
 """
 
 from collections.abc import Mapping

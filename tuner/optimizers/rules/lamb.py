@@ -13,8 +13,8 @@ either. Norms are taken per trial and tensor.
 
 State per parameter: exp_avg m and exp_avg_sq v, of the parameter's shape, zeros at the start.
 Departures: φ, the paper's bound on |p|, is the identity; no built-in clipping (several libraries first scale gradients
-to a global norm of 1: use clip_norm for that). Used with: lr 1e-3 to 1e-2, growing with the square root of the batch
-size, with a warm-up.
+to a global norm of 1: use clip_norm for that).
+Used with: lr 1e-3 to 1e-2, growing with the square root of the batch size, with a warm-up.
 """
 
 from collections.abc import Mapping

@@ -13,8 +13,8 @@ vectors have no weight decay either.
 State per parameter: momentum_buffer b, of the parameter's shape, zeros at the start.
 Departures: the ratio uses the gradient including its decay, where the paper divides by |g| + weight_decay · |p| (equal
 without decay). lr is applied outside the momentum, as in torch's SGD and unlike the paper: equal at constant lr, but a
-change of lr takes effect at once. Used with: lr 0.1 to 10, growing with the batch size, with a warm-up; excluded
-vectors step with lr itself.
+change of lr takes effect at once.
+Used with: lr 0.1 to 10, growing with the batch size, with a warm-up; excluded vectors step with lr itself.
 """
 
 from collections.abc import Mapping

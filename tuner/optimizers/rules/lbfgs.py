@@ -13,10 +13,10 @@ examples (torch's max_iter, 1 here); it ends early, as torch's does, where |g|_�
 or the loss's change is within tolerance_change, or when the evaluations are used up (torch's max_eval).
 
 State per trial: steps s and changes y [history, P] as ring buffers, inverse_products 1 / y's [history]; pairs (the
-number stored), scale γ; previous_gradient and previous_step [P]; done (iterations). Zeros at the start. Departures: a
-search that finds no better point drops all pairs and restarts with steepest descent; the default history is 10 (Liu and
-Nocedal: 3 to 7; torch: 100) and the default step is searched for. Used with: full batches, lr 1. `fixed` needs lr well
-below 1 except on quadratics.
+number stored), scale γ; previous_gradient and previous_step [P]; done (iterations). Zeros at the start.
+Departures: a search that finds no better point drops all pairs and restarts with steepest descent; the default history
+is 10 (Liu and Nocedal: 3 to 7; torch: 100) and the default step is searched for.
+Used with: full batches, lr 1. `fixed` needs lr well below 1 except on quadratics.
 """
 
 from collections.abc import Mapping

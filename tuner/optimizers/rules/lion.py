@@ -9,7 +9,8 @@ algorithm 2.
 
 State per parameter: exp_avg m, of the parameter's shape, zeros at the start.
 Departures: none; the sign of 0 is 0. Every element moves by lr regardless of the gradient's size, so scaling the
-gradients changes nothing. Used with: lr 3-10 times smaller than AdamW's and weight_decay as many times larger.
+gradients changes nothing.
+Used with: lr 3-10 times smaller than AdamW's and weight_decay as many times larger.
 """
 
 from collections.abc import Mapping

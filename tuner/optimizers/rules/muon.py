@@ -21,8 +21,10 @@ State per parameter: matrix, convolution: momentum_buffer b; others: exp_avg, ex
 zeros at the start.
 Departures: Newton-Schulz runs in the parameters' own type unless `precision` is bfloat16. The scale uses the flattened
 shape of a convolution (several libraries use the first two dims, so that steps are up to hundreds of times too long or
-too short). Coefficient sets: see newton_schulz.py; `custom` uses ns_a, ns_b, ns_c. Used with: lr from one or two times
-AdamW's (Wen et al. 2025) to ten times (the author's 0.02); sensitive to lr, insensitive to eps and beta1.
+too short).
+Coefficient sets: see newton_schulz.py; `custom` uses ns_a, ns_b, ns_c.
+Used with: lr from one or two times AdamW's (Wen et al. 2025) to ten times (the author's 0.02); sensitive to lr,
+insensitive to eps and beta1.
 """
 
 import math

@@ -12,8 +12,8 @@ algorithm 2 with the warm-up of Sutskever et al. 2013; conventions of torch.opti
 
 State per parameter: exp_avg m and exp_avg_sq v, of the parameter's shape, zeros at the start.
 Departures: as torch, m is averaged with beta1, not with mu. M is computed in closed form (`momentum_product`), so that
-it depends only on the step. weight_decay_mode "decoupled" is torch's decoupled_weight_decay. Used with: Adam's learning
-rates. AlgoPerf's NAdamW has no warm-up of mu: see nadamw.py.
+it depends only on the step. weight_decay_mode "decoupled" is torch's decoupled_weight_decay.
+Used with: Adam's learning rates. AlgoPerf's NAdamW has no warm-up of mu: see nadamw.py.
 """
 
 import math

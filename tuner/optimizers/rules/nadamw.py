@@ -11,8 +11,8 @@ https://arxiv.org/abs/2306.07179, the NAdamW baseline; after Dozat 2016, https:/
 
 State per parameter: exp_avg m and exp_avg_sq v, of the parameter's shape, zeros at the start.
 Departures: none from AlgoPerf. Two algorithms share the name: torch's NAdam warms up its momentum (nadam.py), and
-optax.nadamw bias-corrects m and g in n with different step counts. Used with: AdamW's learning rates and decay, and a
-larger beta1.
+optax.nadamw bias-corrects m and g in n with different step counts.
+Used with: AdamW's learning rates and decay, and a larger beta1.
 """
 
 from collections.abc import Mapping

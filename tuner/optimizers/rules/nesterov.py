@@ -9,8 +9,9 @@ learning", ICML, https://proceedings.mlr.press/v28/sutskever13.html, as torch.op
     p ← p - lr · (g + momentum · b)
 
 State per parameter: momentum_buffer b, of the parameter's shape, zeros at the start.
-Departures: p is the paper's lookahead point, so the gradient is taken at p itself. momentum 0 is legal (torch
-rejects it) and is plain SGD. Used with: the learning rates of heavy-ball momentum.
+Departures: p is the paper's lookahead point, so the gradient is taken at p itself. momentum 0 is legal (torch rejects
+it) and is plain SGD.
+Used with: the learning rates of heavy-ball momentum.
 """
 
 from torch import Tensor

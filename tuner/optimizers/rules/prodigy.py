@@ -16,7 +16,8 @@ State per parameter, of its shape: exp_avg m, exp_avg_sq v and s, zeros at the s
 Per trial: d and d_max, both d0 at the start, and d_numerator n. d never falls.
 Departures: with beta1 = 0 the step uses the d that weighted its gradient, not d⁺. p0 and s contain every element (no
 slice_p). In a torch optimizer with several parameter groups each group is treated as its own trial, with its own d,
-where the package shares one; pass all parameters as one group to have one d. Used with: lr 1; tune d_coef instead.
+where the package shares one; pass all parameters as one group to have one d.
+Used with: lr 1; tune d_coef instead.
 """
 
 from collections.abc import Mapping
@@ -115,7 +116,7 @@ class Prodigy(Rule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """Adam's two moments, whatever the role; the other two copies are in pools, only for trials of this rule."""
+        """Adam's two moments, for every role; the other two copies are in pools, only for trials of this rule."""
         return ("exp_avg", "exp_avg_sq")
 
     def pools(self, shapes: Shapes) -> dict[str, dict[str, tuple[int, ...]]]:

@@ -21,8 +21,8 @@ Embeddings and vectors: AdamW with lr · fallback_lr_ratio.
 State per parameter: exp_avg m, of its shape; left Q_L [m, m], right Q_R [k, k]. Others: exp_avg, exp_avg_sq. Zeros at
 the start; Q starts as the identity.
 Departures: B_L and B_R are expectations over the noise, which other implementations draw in every step; nothing is
-random here. Both factors are rescaled to the same largest element after each fit, which changes no step. Used with: a
-third of AdamW's learning rate and three to ten times its weight decay.
+random here. Both factors are rescaled to the same largest element after each fit, which changes no step.
+Used with: a third of AdamW's learning rate and three to ten times its weight decay.
 """
 
 import math

@@ -14,8 +14,8 @@ https://arxiv.org/abs/1308.0850, equations (38)-(45); conventions of torch.optim
 State per parameter: square_avg s, momentum_buffer b and, if centered, grad_avg a, of the parameter's shape, zeros at
 the start.
 Departures: the averages are not bias-corrected, so the first step is lr / sqrt(1 - alpha). Rounding may make s - a²
-negative, which torch turns into NaN; here it is treated as 0. Used with: AdamW's learning rates or smaller ones;
-momentum multiplies steps by up to 1 / (1 - momentum).
+negative, which torch turns into NaN; here it is treated as 0.
+Used with: AdamW's learning rates or smaller ones; momentum multiplies steps by up to 1 / (1 - momentum).
 """
 
 from collections.abc import Mapping

@@ -11,7 +11,8 @@ State per parameter: z, the parameter itself at the start, and exp_avg_sq v, zer
 trial: lr_max and weight_sum. The trained parameters are y; the result is x (`evaluation_params`; `eval()` and `train()`
 of `build`'s optimizers).
 Departures: as in the package, unlike the paper, the second moment's bias correction is separate from lr. The schedule
-should be constant; running statistics of batch normalisation belong to y. Used with: lr 1 to 10 times AdamW's.
+should be constant; running statistics of batch normalisation belong to y.
+Used with: lr 1 to 10 times AdamW's.
 """
 
 from collections.abc import Mapping

@@ -16,8 +16,8 @@ If constrained, no parameter leaves its ball: this is weight decay of 1, coupled
 
 State per parameter: momentum_buffer b, of the parameter's shape, zeros at the start.
 Departures: momentum is the fraction kept, as in all our rules; the authors' is 1 minus that. Newton-Schulz runs in the
-parameters' own type, not in bfloat16. The initial weights are the model's own. Used with: lr 2⁻¹² at radius 50 (lr ·
-radius is about Muon's lr), no warm-up.
+parameters' own type, not in bfloat16. The initial weights are the model's own.
+Used with: lr 2⁻¹² at radius 50 (lr · radius is about Muon's lr), no warm-up.
 """
 
 import math

@@ -18,10 +18,10 @@ vectors: the same without Q, that is, Adam.
 
 State per parameter: exp_avg m (in the basis) and exp_avg_sq v, of its shape; left L, left_basis Q_L [m, m]; right R,
 right_basis Q_R [k, k]; zeros at the start.
-Departures: as the authors' code, not as the paper, eps is added to √v before its bias correction (so it counts
-1 / sqrt(1 - beta2^s) times as much), and the decay comes after the step. The initial basis comes from factors with a
-small ramp on the diagonal, because otherwise rounding would determine most of it. Used with: lr 4e-3 to 8e-3 where
-AdamW takes the same (Wen et al. 2025); sensitive to refresh.
+Departures: as the authors' code, not as the paper, eps is added to √v before its bias correction (so it counts 1 /
+sqrt(1 - beta2^s) times as much), and the decay comes after the step. The initial basis comes from factors with a small
+ramp on the diagonal, because otherwise rounding would determine most of it.
+Used with: lr 4e-3 to 8e-3 where AdamW takes the same (Wen et al. 2025); sensitive to refresh.
 """
 
 from collections.abc import Mapping
