@@ -1,6 +1,6 @@
 """Both sides of `stacking.py` in one process: a plain PyTorch loop per trial, and stacks. One thread.
 
-A process answers (method, arguments) over a pipe with (result, CPU seconds that it took).
+A process replies to (method, arguments) over a pipe with (result, CPU seconds used).
 """
 
 import itertools
@@ -33,7 +33,7 @@ TURNS, MANY_TURNS = 9, 45
 
 @dataclass(frozen=True)
 class Case:
-    """One workload as it is measured. `widths` are the ones that the probe compares; `steps` are per trial."""
+    """One measured workload. `widths` are those that the probe compares; `steps` is per trial."""
 
     workload: str
     batch: int
@@ -45,7 +45,7 @@ class Case:
 
 
 class Side:
-    """What a process can do for one case."""
+    """The operations of a process for one case."""
 
     def __init__(self, case: Case, path: str | None = None, width: int = 0) -> None:
         """Without `path` the probe chooses path and width."""
@@ -66,13 +66,13 @@ class Side:
         self.loop([{"lr": 1e-4, "weight_decay": 0.01}], 3)
 
     def chosen(self) -> tuple[str, int, list[tuple[str, int, float]]]:
-        """Return path, width, and what the probe measured: (path, width, seconds per tick)."""
+        """Return path, width, and the probe's measurements: (path, width, seconds per tick)."""
         return self.stack.path, self.stack.width, self.cells
 
     def stacked(
         self, configs: list[Config], steps: int, stack: Stack | None = None, seeds: list[int] | None = None
     ) -> list[float]:
-        """Train all in a stack whose slots are refilled; return their validation losses."""
+        """Train all trials in a stack whose slots are refilled; return their validation losses."""
         seeds = seeds or list(range(len(configs)))
         stack, values, waiting = stack or self.stack, [0.0] * len(configs), list(enumerate(configs))
         while waiting or stack.busy:
@@ -86,7 +86,7 @@ class Side:
         return values
 
     def loop(self, configs: list[Config], steps: int) -> list[float]:
-        """Train one after another in a plain PyTorch loop; return their validation losses."""
+        """Train the trials one after another in a plain PyTorch loop; return their validation losses."""
         return [self._plain(key, config, steps) for key, config in enumerate(configs)]
 
     def _plain(self, seed: int, config: Config, steps: int) -> float:
@@ -107,9 +107,9 @@ class Side:
             return float(self.task.loss(output, *targets))
 
     def differences(self) -> tuple[float, float]:
-        """Return by how much, relatively, a trial's validation loss differs in a crowd, and from the loop's.
+        """Return the relative difference of a trial's validation loss in a full stack, and that to the loop's.
 
-        Neighbours come and go around it, the first one overflows, and it stands in another slot.
+        In the full stack neighbours come and go, the first one overflows, and the trial is in another slot.
         """
         watched = {"lr": 1e-3, "weight_decay": 0.01}
         (alone,), (loop,) = self.stacked([watched], 5), self.loop([watched], 5)
@@ -118,14 +118,14 @@ class Side:
         return abs(beside[len(crowd)] - alone) / abs(alone), abs(loop - alone) / abs(alone)
 
     def width_one(self, steps: int) -> list[float]:
-        """Return the plain loop's time over that of a compiled stack of one slot, for each turn."""
+        """Return the plain loop's time divided by that of a compiled stack of one slot, for each round."""
         narrow, config = self._new_stack("compiled", 1), [{"lr": 1e-3, "weight_decay": 0.01}]
         sides = (lambda: self.loop(config, steps)), (lambda: self.stacked(config, steps, narrow))
         plain, ours = _turns(*sides)
         return [one / other for one, other in zip(plain, ours, strict=True)]
 
     def noise_cost(self) -> list[float]:
-        """Return the share of a tick that the norms cost, for each turn: the program with them, and without."""
+        """Return the norms' share of a tick, for each round: the program with norms against that without."""
         stack = self._full()
         sums, counts = torch.zeros_like(stack._params), stack._updates.counts
         data, slots = stack._feed.sample(), stack._slots.busy()
@@ -142,7 +142,7 @@ class Side:
         return [(one - other) / tick for one, other in zip(with_norms, without, strict=True)]
 
     def evaluation_ticks(self) -> list[float]:
-        """Return what evaluating all slots of a full stack costs, in ticks, for each turn."""
+        """Return the cost of evaluating all slots of a full stack, in ticks, for each round."""
         stack = self._full()
         slots = list(range(stack.width))
         ticks, evaluations = _turns(lambda: [stack.tick() for _ in range(10)], lambda: stack.evaluate(slots))
@@ -182,7 +182,7 @@ def _cpu_s(action: Callable[[], Any]) -> float:
 
 
 def _turns(*actions: Callable[[], Any], repeats: int = 1, turns: int = TURNS) -> list[list[float]]:
-    """Return each action's CPU seconds per call, turn by turn, so that other load meets all of them alike."""
+    """Return each action's CPU seconds per call, interleaved in rounds, so that other load affects all alike."""
     found: list[list[float]] = [[] for _ in actions]
     for turn, (place, action) in itertools.product(range(-1, turns), enumerate(actions)):
         took = _cpu_s(lambda action=action: [action() for _ in range(repeats)]) / repeats  # type: ignore[misc]
@@ -192,7 +192,7 @@ def _turns(*actions: Callable[[], Any], repeats: int = 1, turns: int = TURNS) ->
 
 
 def serve(pipe: Connection, case: Case, path: str | None, width: int) -> None:
-    """Answer requests until None comes."""
+    """Serve requests until None arrives."""
     side = Side(case, path, width)
     pipe.send(side.chosen())
     while (request := pipe.recv()) is not None:
@@ -205,7 +205,7 @@ def serve(pipe: Connection, case: Case, path: str | None, width: int) -> None:
 
 
 def write_images(folder: Path) -> None:
-    """Write made-up images in the format of CIFAR-10's binary version: 500 to train on, 100 to validate on."""
+    """Write synthetic images in the format of CIFAR-10's binary version: 500 for training, 100 for validation."""
     generator = np.random.Generator(np.random.PCG64(0))
     for name in (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"):
         records = generator.integers(0, 256, (100, 3073), dtype=np.uint8)
@@ -214,7 +214,7 @@ def write_images(folder: Path) -> None:
 
 
 def write_digits(folder: Path) -> None:
-    """Write made-up images in MNIST's format: 1,000 to train on, 200 to validate on."""
+    """Write synthetic images in MNIST's format: 1,000 for training, 200 for validation."""
     generator = np.random.Generator(np.random.PCG64(0))
     for part, count in (("train", 1000), ("t10k", 200)):
         images = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)

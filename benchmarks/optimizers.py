@@ -1,11 +1,11 @@
-"""One step of our optimizers against the fastest public ones, side by side: time ratios with their spread.
+"""One step of our optimizers compared with the fastest public ones: time ratios with their spread.
 
     python benchmarks/optimizers.py [--quick] [--device cuda] [--threads N]
 
 Peers: torch.optim (fused where it has a fused kernel) and pytorch_optimizer. Both sides step the same shapes with the
-same gradients in turns in one process, so that other load meets both; start-up (state, compiling) is excluded. Matrix
-optimizers use the same number of Newton-Schulz steps, in bfloat16, and the same refresh period on both sides. The
-stack's figure is the masked pass over 64 slots against one flat fused step of as many elements. Prints one table,
+same gradients alternately in one process, so that other load affects both; start-up (state, compiling) is excluded.
+Matrix optimizers use the same number of Newton-Schulz steps, in bfloat16, and the same refresh period on both sides.
+The stack's figure is the masked pass over 64 slots against one flat fused step of as many elements. Prints one table,
 writes results/optimizers.json, and ends with a line per promised figure.
 """
 
@@ -34,7 +34,7 @@ SLOTS = 64
 
 
 class Race:
-    """Pairs of steps that are timed in turns."""
+    """Steps of several sides, timed alternately."""
 
     def __init__(self, device: str, turns: int) -> None:
         self.device = device
@@ -42,7 +42,7 @@ class Race:
         self.rows: dict[str, dict[str, list[float]]] = {}
 
     def run(self, name: str, ours: Step, peers: dict[str, Step], steps: int) -> float:
-        """Time all sides, `steps` at a time; return our median time over that of the fastest peer, turn by turn."""
+        """Time all sides, `steps` at a time; return the median of our time divided by the fastest peer's."""
         sides = {"ours": ours, **peers}
         for step in sides.values():
             for _ in range(max(2, steps)):
@@ -79,7 +79,7 @@ def transformer(layers: int, width: int, device: str) -> nn.Module:
 
 
 def matrices(sizes: list[tuple[int, int]], device: str) -> nn.Module:
-    """Return a model of plain matrices with gradients, for optimizers that take nothing else."""
+    """Return a model of plain matrices with gradients, for optimizers that only take matrices."""
     torch.manual_seed(0)
     model = nn.ParameterList([nn.Parameter(0.02 * torch.randn(size)) for size in sizes]).to(device)
     return graded(model)
@@ -205,7 +205,7 @@ def stacked(race: Race, device: str, steps: int) -> dict[str, float]:
 
 
 def floor_ms(device: str) -> float:
-    """Return what reading 4 and writing 3 numbers for each of 25.2 M parameters takes at the rate of a copy."""
+    """Return the time to read 4 and write 3 numbers for each of 25.2 M parameters at the rate of a copy."""
     source = torch.rand(25_219_072, device=device)
     target = torch.empty_like(source)
     times = []

@@ -1,16 +1,16 @@
-"""Stacked trials against separate processes: trial-steps per second, on one workload or on every built-in one.
+"""Stacked trials compared with separate processes: trial-steps per second, on one or all built-in workloads.
 
     python benchmarks/stacking.py [--quick] [--workload NAME ... | --all] [--device cuda] [--clock cpu]
 
-Peer: Optuna hands the configurations to persistent worker processes, each a plain PyTorch loop with
-torch.optim.AdamW(fused=True). Ours: Optuna hands the same configurations to stacks in persistent processes, with the
+Peer: Optuna passes the configurations to persistent worker processes, each a plain PyTorch loop with
+torch.optim.AdamW(fused=True). Ours: Optuna passes the same configurations to stacks in persistent processes, with the
 path and width that the probe chooses, a loop over slots included. Both sides: float32, one thread per process, the same
 model, data, order, number of examples and final evaluation; the best over the number of processes counts; start-up
-(imports, compiling, probing) is excluded. Both run in the same processes, in turns, so that other load meets both.
+(imports, compiling, probing) is excluded. Both run alternately in the same processes, so that other load affects both.
 
-`--clock cpu` counts the processes' CPU time, not the time on the wall: for a machine that others use too. First of
-all a trial is trained alone and in a crowd, which must give the same bits, and by the plain loop. Prints a table per
-workload, writes results/stacking.json (results/stacking-NAME.json for others than digits-mlp), and ends with a line per
+`--clock cpu` counts the processes' CPU time instead of wall time, for a shared machine. First a trial is trained alone
+and in a full stack, which must give the same bits, and by the plain loop. Prints a table per workload, writes
+results/stacking.json (results/stacking-NAME.json for workloads other than digits-mlp), and ends with a line per
 promised figure.
 """
 
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the probe measures memory with the profiler, which talks
+os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the probe measures memory with the profiler, which prints to stderr
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import optuna
@@ -50,7 +50,7 @@ CASES = (
 )
 PROCESSES = {"cpu": (1, 2), "cuda": (1, 4, 8, 16, 32)}
 LEAST = {"cpu": {"digits-mlp": 8.0}, "cuda": {"digits-mlp": 30.0, "digits-cnn": 30.0, "text-gpt": 10.0}}
-"""Ratios promised; 0.95 elsewhere."""
+"""Promised ratios; 0.95 for all others."""
 NOISE_BOUND = {"digits-cnn": 0.03, "text-gpt": 0.03}
 GPU_WIDTHS, GPU_TRIALS = (16, 64, 256), 512
 SPACE = {
@@ -58,7 +58,7 @@ SPACE = {
     "weight_decay": optuna.distributions.FloatDistribution(5e-3, 1.0, log=True),
 }
 Bar = tuple[str, list[float], str, float | None]
-"""Name, one value per turn, sign, bound; without a bound it is only reported."""
+"""Name, one value per turn, sign, bound; without a bound the value is only reported."""
 
 
 class Measurement:
@@ -80,7 +80,7 @@ class Measurement:
         return found
 
     def rates(self) -> dict[str, list[float]]:
-        """Return trial-steps per second of each side and number of processes, for each turn."""
+        """Return trial-steps per second for each side and number of processes, for each round."""
         found: dict[str, list[float]] = {}
         for _ in range(self.turns):
             for count in PROCESSES[self.case.device]:
@@ -91,7 +91,7 @@ class Measurement:
         return found
 
     def _rate(self, count: int, method: str, chunk: int) -> float:
-        """Let Optuna hand out the configurations, `chunk` at a time, to so many processes."""
+        """Let Optuna pass the configurations, `chunk` at a time, to this many processes."""
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         begin, left, running, spent = time.perf_counter(), self.case.trials, {}, [0.0] * count
 
@@ -123,7 +123,7 @@ class Measurement:
         return self.pipes[0].recv()[0]
 
     def close(self) -> None:
-        """End the processes."""
+        """Stop the processes."""
         for pipe in self.pipes:
             pipe.send(None)
 
@@ -160,7 +160,7 @@ def measure(case: Case, clock: str, quick: bool) -> tuple[dict[str, Any], list[B
 
 
 def floor(tick_s: float, flops_per_s: float, bytes_per_s: float) -> dict[str, float]:
-    """Return what a tick of digits-mlp needs at least, by count (docs/engine.md), beside what it took; print it."""
+    """Return and print the floor of a digits-mlp tick, by operation count (docs/engine.md), and its measured time."""
     flops, size = 23.0e6, 11.5e6
     found = {
         "tick_us": 1e6 * tick_s,
@@ -173,7 +173,7 @@ def floor(tick_s: float, flops_per_s: float, bytes_per_s: float) -> dict[str, fl
 
 
 def chosen_cases(arguments: argparse.Namespace, folder: Path) -> list[Case]:
-    """Return the cases that the command line asks for; made-up images lie in `folder`."""
+    """Return the cases selected on the command line; synthetic images are in `folder`."""
     names = [case.workload for case in CASES] if arguments.all else arguments.workload or ["digits-mlp"]
     cases = [case for case in CASES if case.workload in names]
     for name, write in (("mlp-images", write_digits), ("resnet-images", write_images)):

@@ -58,7 +58,7 @@ def test_grade_d_from_one_trial() -> None:
     assert advice.fastest is None and any("step time" in note for note in advice.notes)
     assert "learning rates" in advice.next_experiment
     assert advice.temperature is None and advice.dataset_limit is None
-    assert "varied by 8.2 either way over 5" in advice.grade_text
+    assert "varied by a factor of 8.2 in either direction over 5" in advice.grade_text
     assert "trial 7 (sgd, lr 0.1, batch 64)" in advice.headline
     assert any(note.startswith("Only one learning rate") for note in advice.notes)
 
@@ -116,7 +116,7 @@ def test_a_slope_that_cannot_be_told_from_none_is_said() -> None:
     ]
     flat[1] = replace(flat[1], value=0.1)
     advice = advise(flat)
-    assert advice.grade == "C" and "cannot be told from no dependence" in advice.grade_text
+    assert advice.grade == "C" and "indistinguishable from no dependence" in advice.grade_text
 
 
 def test_trials_without_an_upper_bound_are_counted() -> None:
@@ -167,9 +167,9 @@ def test_ranges_stop_at_a_quarter_of_the_training_set() -> None:
     check_everywhere(advice)
     assert advice.dataset_limit == 256
     assert advice.balanced[1] == 256 and advice.interval[1] > 256
-    assert any("at most 256 examples; the ranges above are cut there" in note for note in advice.notes)
+    assert any("at most 256 examples; the ranges above are capped there" in note for note in advice.notes)
     whole = advise([measured(dataset_size=10**9)])
-    assert any("not advised" in note and "cut" not in note for note in whole.notes)
+    assert any("quarter of the training set" in note and "capped" not in note for note in whole.notes)
 
 
 def test_a_batch_above_a_quarter_of_the_training_set_is_no_evidence() -> None:

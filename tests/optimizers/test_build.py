@@ -211,7 +211,7 @@ def twice():
         (InvalidInput, "a matrix needs two dims", lambda: build("muon", [("b", one(2))], roles={"b": "matrix"})),
         (
             InvalidInput,
-            "roles.c: no such parameter; there are b",
+            "roles.c: no such parameter; known are b",
             lambda: build("muon", [("b", one(2))], roles={"c": "head"}),
         ),
         (ValueError, "empty parameter list", lambda: build("sgd", [])),

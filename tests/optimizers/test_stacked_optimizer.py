@@ -69,12 +69,12 @@ def test_a_state_dict_is_a_copy():
         ("lr is nan", lambda: Stacked("sgd", params(), {"lr": torch.tensor([0.1, torch.nan, 0.1])})),
         ("momentum: sgd has no such", lambda: Stacked("sgd", params(), {"momentum": 0.9})),
         ("momentum: sgd has no such", lambda: Stacked("sgd", params(), {"momentum": torch.ones(3)})),
-        ("roles.b: 'bias' is no role", lambda: Stacked("sgd", params(), {}, roles={"b": "bias"})),
+        ("roles.b: 'bias' is not a role", lambda: Stacked("sgd", params(), {}, roles={"b": "bias"})),
         ("grads.b: missing", lambda: Stacked("sgd", params(), {}).step({"w": torch.ones(3, 2, 2)})),
         ("grads.c: no such", lambda: Stacked("sgd", params(), {}).step({**params(), "c": torch.ones(3)})),
         ("grads.b: its shape is \\(3,\\)", lambda: Stacked("sgd", params(), {}).step({**params(), "b": torch.ones(3)})),
         (
-            "the state is of 'sgd', this is 'adamw'",
+            "the state belongs to 'sgd', this is 'adamw'",
             lambda: Stacked("adamw", params(), {}).load_state_dict(Stacked("sgd", params(), {}).state_dict()),
         ),
         (

@@ -72,7 +72,7 @@ class RuleGroup:
         self.scalars[slot, : len(steps)].copy_(columns)
 
     def buffer_names(self, parameter: str) -> tuple[str, ...]:
-        """Name the state tensors of a parameter, in the order of the slabs."""
+        """Return the names of a parameter's state tensors, in the order of the slabs."""
         return self.rule.own_buffers(self.rule.roles[parameter])
 
 

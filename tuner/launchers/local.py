@@ -79,8 +79,8 @@ class LocalWorkers:
     """The workers of this machine.
 
     `url`, `token`: the server they work for. `width`: slots of each stack. `log_dir`: where each writes its log.
-    `workloads`: modules or files that register workloads. `threads`: per device process. `flags`: further options of
-    `tuner worker`.
+    `workloads`: modules or files that register workloads. `threads`: per device process.
+    `flags`: additional options of `tuner worker`.
     """
 
     def __init__(

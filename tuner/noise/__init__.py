@@ -1,9 +1,9 @@
-"""How noisy gradients are, and which batch size follows from it. Pure functions on numbers.
+"""How noisy gradients are, and which batch size that implies. Pure functions on numbers.
 
 `NoiseScale` and `Meter` measure tr Sigma / |G|^2, `critical_from_run` predicts a critical batch size from one run,
 `fit_tradeoff` fits one to runs at several batch sizes, and `advise` turns trials into a recommendation with its
-uncertainty. Noise scale and critical batch size are two quantities, and names here always say which is meant. Only
-numpy is needed (and torch inside `Meter`).
+uncertainty. Noise scale and critical batch size are different quantities, and names here always state which is meant.
+Only numpy is needed (and torch inside `Meter`).
 """
 
 from tuner.noise.advice import Advice, advise

@@ -4,8 +4,8 @@ Grades here: D, the noise of one trial; C, the noise corrected to the tuned lear
 three; none, not enough data. (Higher grades need trials at several tuned batch sizes: `fit_tradeoff`.)
 
 Invariants: a batch size is always a range, in powers of two; nothing above a quarter of the training set is advised;
-the learning rate that goes with another batch is a range too. Everything is a plain number, tuple or string, so it can
-be written as JSON once infinite and NaN floats are spelled out.
+the learning rate for another batch size is a range too. All fields are plain numbers, tuples or strings, so they can be
+written as JSON once infinite and NaN floats are encoded by name.
 """
 
 import math
@@ -25,10 +25,10 @@ from tuner.noise.temperature import TemperatureFit
 
 Grade = Literal["C", "D"]
 Range = tuple[float, float]
-"""Two powers of two in examples, low <= high; high is infinite when nothing bounds it."""
+"""Two powers of two in examples, low <= high; high is infinite if there is no upper bound."""
 
 CHEAP = 0.1
-"""At this multiple of the critical batch a run spends 10 % more examples than the fewest."""
+"""At this multiple of the critical batch a run needs 10 % more examples than the minimum."""
 TABLE_ROWS = 16
 
 
@@ -36,13 +36,13 @@ TABLE_ROWS = 16
 class Advice:
     """A recommendation with its uncertainty. Without enough data `grade` is None, and so is every number.
 
-    interval: of the critical batch size, at `confidence`; critical_batch: its centre, None when there is no upper end;
-    cheapest: at most 10 % more examples than the fewest; balanced: the critical batch; fastest: least time on the
-    hardware whose step time was given, else None; regret: an upper bound on the fraction of time lost on fixed hardware
-    by being wrong about the critical batch within the interval; lr: the learning rate at other batch sizes; trial,
-    batch_size: what it rests on; noise_scale: that trial's, over its run; predicted: the trade-off that its noise alone
-    predicts; temperature: the line of grade C; dataset_limit: largest batch advised; next_experiment: what would narrow
-    the interval most.
+    interval: of the critical batch size, at `confidence`; critical_batch: its centre, None if there is no upper end;
+    cheapest: at most 10 % more examples than the minimum; balanced: the critical batch; fastest: least time on the
+    hardware whose step time was given, or else None; regret: an upper bound on the fraction of time lost on fixed
+    hardware if the critical batch lies elsewhere within the interval; lr: the learning rate at other batch sizes;
+    trial, batch_size: the trial used as evidence; noise_scale: that trial's, over its run; predicted: the trade-off
+    that its noise alone predicts; temperature: the line of grade C; dataset_limit: largest batch size recommended;
+    next_experiment: what would narrow the interval most.
     """
 
     grade: Grade | None
@@ -79,16 +79,16 @@ def advise(
 ) -> Advice:
     """Advise a batch size for one optimizer family: the named one, or that of the best completed trial.
 
-    `kind` chooses the prior of critical batch / noise scale (`tuner.noise.prior`), `goal` which end of the trials'
-    values is best, `throughput` enables `fastest`, `batch_norm` says that gradients depend on the micro-batch.
-    Raises InvalidInput for an unknown kind or goal and for a confidence outside (0, 1).
+    `kind` chooses the prior of critical batch / noise scale (`tuner.noise.prior`), `goal` whether low or high values
+    are better, `throughput` enables `fastest`, `batch_norm` means that gradients depend on the micro-batch. Raises
+    InvalidInput for an unknown kind or goal and for a confidence outside (0, 1).
     """
     _check(kind, goal, confidence)
     family = family or best_family(measurements, goal)
     mine = [m for m in measurements if m.family == family]
     evidence = gather(mine, goal, confidence) if mine else None
     if evidence is None:
-        text = "No grade: there is not enough data to advise on, and a number without an interval would mislead."
+        text = "No grade: there is not enough data for advice, and a number without an interval would be misleading."
         again = wording.nothing_to_do_but_measure()
         return Advice(None, wording.not_enough(mine, family), text, again, (wording.NOT_CLAIMED,), family, confidence)
     return _advice(evidence, kind, throughput, batch_norm, confidence)
@@ -160,12 +160,12 @@ def _power_of_two(value: float, limit: int | None = None) -> float:
 
 
 def _fastest(critical: float, half_batch: float) -> float:
-    """Minimise steps_min (B + critical) (B + half_batch) / B over B; an overhead of zero makes any batch too large."""
+    """Minimise steps_min (B + critical) (B + half_batch) / B over B; with zero overhead any batch is too large."""
     return math.sqrt(critical * half_batch) if half_batch > 0 else 0.0
 
 
 def _regret(critical: float | None, low: float, high: float) -> float | None:
-    """Bound the time lost at the fastest batch for a critical batch that is wrong by f: (sqrt f + 1/sqrt f - 2) / 4."""
+    """Bound the time lost at the fastest batch if the critical batch is off by f: (sqrt f + 1/sqrt f - 2) / 4."""
     if critical is None or low <= 0 or high == math.inf:
         return None
     root = math.sqrt(max(high / critical, critical / low))

@@ -1,4 +1,4 @@
-"""The critical batch size that one run's noise predicts, and the steps it would have taken at another batch size.
+"""The critical batch size predicted from one run's noise, and the steps the run would have taken at another batch size.
 
 If a step at batch B makes 1 / (1 + noise_scale / B) of a full-batch step's progress, then a run of n steps did the work
 of steps_min full-batch steps, and the same work at batch B' takes
@@ -10,13 +10,14 @@ with steps_min = sum of 1 / (1 + noise_t / B) and examples_min = sum of noise_t 
 
     1 / (1 + noise_t / B) = Q / (Q + S / B)
 
-and Q + S / B is the squared norm of the batch gradient itself, never near zero. So every window of the run counts, even
-one where Q is negative or the noise scale alone has no upper bound; no window is dropped or clamped, which would select
-for signal. As examples_min = B (n - steps_min), everything follows from the fraction F = steps_min / n, and the
-interval of F, which the delta method gives from the windows' covariances, maps one to one to the critical batch's.
+and Q + S / B is the squared norm of the batch gradient itself, which is never near zero. So every window of the run
+counts, even one where Q is negative or the noise scale alone has no upper bound; no window is dropped or clamped, which
+would bias the selection towards signal. As examples_min = B (n - steps_min), everything follows from the fraction F =
+steps_min / n, and the interval of F, which the delta method gives from the windows' covariances, maps one to one to the
+critical batch's.
 
 This is a prediction from the Euclidean noise of the gradient alone. A measured critical batch comes from runs at
-several batch sizes (`tuner.noise.tradeoff`); the two differ by a factor that the noise cannot see.
+several batch sizes (`tuner.noise.tradeoff`); the two differ by a factor that the noise does not show.
 """
 
 import math
@@ -34,18 +35,18 @@ from tuner.noise.sums import NoiseSums
 
 MOST_WINDOWS = 20
 STEPS_PER_WINDOW = 8
-"""Windows are as fine as this allows. In simulated runs of 64 steps over which |G|^2 fell a hundredfold, 16 followed
-the drift too coarsely (48 % coverage where noise was weak) and 4 made Q / (Q + S/B) too noisy (noise of low rank); with
-8, intervals covered in at least 92 % of the runs in every case tried."""
+"""Fewest steps per window. In simulated runs of 64 steps over which |G|^2 fell a hundredfold, 16 followed the
+drift too coarsely (48 % coverage where noise was weak) and 4 made Q / (Q + S/B) too noisy (low-rank noise); with 8,
+intervals covered the true value in at least 92 % of the runs in every case tried."""
 
 
 @dataclass(frozen=True)
 class CriticalBatch:
-    """What a run of `steps` steps at `batch_size` examples says of other batch sizes.
+    """Prediction for other batch sizes from a run of `steps` steps at `batch_size` examples.
 
-    steps_min: steps at an infinite batch, not above zero when no progress could be told from noise; examples_min:
-    examples at a vanishing one; critical_batch: their quotient in examples, then infinite; low, high: its interval at
-    `confidence`; high is infinite when `bounded` is False.
+    steps_min: steps at an infinite batch, not above zero if progress could not be distinguished from noise;
+    examples_min: examples at a vanishing batch; critical_batch: their quotient in examples, infinite in that case; low,
+    high: its interval at `confidence`; high is infinite when `bounded` is False.
     """
 
     batch_size: int
@@ -68,7 +69,7 @@ def critical_from_run(
 ) -> CriticalBatch | None:
     """Predict the critical batch from the rows of one run at a constant batch size; None below three steps.
 
-    Raises InvalidInput when batch_size is not positive, confidence not in (0, 1), or dataset_size below two.
+    Raises InvalidInput if batch_size is not positive, confidence is not in (0, 1), or dataset_size is below two.
     """
     faults = []
     if not (math.isfinite(batch_size) and batch_size > 0):
@@ -90,7 +91,7 @@ def critical_from_run(
         for f in (fraction.value + t * fraction.error, fraction.value, fraction.value - t * fraction.error)
     )
     if low == math.inf:
-        # No progress at all, and certainly so: that cannot be. One freak step rules its window, and bounds nothing.
+        # A run cannot certainly make no progress: here one outlier step dominates its window, which gives no bound.
         low = 0.0
     steps_min = steps * fraction.value
     return CriticalBatch(
@@ -113,7 +114,7 @@ class _Fraction(NamedTuple):
 
 
 def _progress(strata: Strata, batch_size: float) -> _Fraction | None:
-    """Return what fraction of full-batch progress the run's steps made; None if a window's gradients all vanished."""
+    """Return the fraction of full-batch progress made by the run's steps; None if a window's gradients all vanished."""
     starts = _windows(strata.n)
     size = np.diff(np.append(starts, len(strata.n)))
 
@@ -126,7 +127,7 @@ def _progress(strata: Strata, batch_size: float) -> _Fraction | None:
         return None
     q_big = v_qq + v_sq / batch_size
     big_big = v_qq + 2 * v_sq / batch_size + v_ss / batch_size**2
-    # The second-order bias of a ratio of means, estimated and taken off.
+    # The second-order bias of a ratio of means, estimated and subtracted.
     fraction = q / big + q_big / big**2 - q * big_big / big**3
     by_s = np.repeat(-n * q / batch_size / big**2, size)
     by_q = np.repeat(n * s / batch_size / big**2, size)
@@ -140,7 +141,7 @@ def _progress(strata: Strata, batch_size: float) -> _Fraction | None:
 
 
 def _windows(steps: Array) -> NDArray[np.int64]:
-    """Return where each window starts: neighbouring strata, about equally many steps in each."""
+    """Return where each window starts: neighbouring strata, with about equally many steps per window."""
     total = float(steps.sum())
     count = max(1, min(MOST_WINDOWS, int(total / STEPS_PER_WINDOW)))
     index = ((np.cumsum(steps) - steps / 2) / total * count).astype(np.int64)

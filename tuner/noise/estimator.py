@@ -1,11 +1,11 @@
 """The gradient noise scale tr Sigma / |G|^2 with its interval, from sums over optimizer steps.
 
-The noise scale is the batch size, in examples, at which the noise of a batch gradient is as strong as the gradient
+The noise scale is the batch size, in examples, at which the noise in a batch gradient is as large as the gradient
 itself (McCandlish et al. 2018, arXiv 1812.06162, "simple" noise scale). It is not the critical batch size, which is a
 property of training runs (`tuner.noise.critical`).
 
-Invariants: a ratio of sums, never a mean of ratios; nothing is clamped; an interval without an upper end says so;
-fewer than three steps give no number at all.
+Invariants: a ratio of sums, never a mean of ratios; nothing is clamped; an interval without an upper end is marked as
+such; fewer than three steps give no number at all.
 """
 
 import math
@@ -22,18 +22,18 @@ FEWEST_STEPS = 3
 ROWS_KEPT = 256
 HEAVY_BLOCKS, HEAVY_SHARE = 20, 0.3
 WANTED_PRECISION = math.log(1.2)
-"""Half-width of the interval of log(noise scale) that counts as known: plus or minus 20 %."""
+"""Half-width of an interval of log(noise scale) that counts as precise: plus or minus 20 %."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A noise scale in examples, with what it came from.
+    """A noise scale in examples, with the data behind it.
 
-    value: ratio of sums; infinite when the mean of Q is not positive, NaN with fewer than three steps. low, high: the
-    Fieller interval; without an upper end (`bounded` False) high is infinite, low is a one-sided bound, and value is
-    not to be quoted alone. trace, grad_sq: mean tr Sigma and |G|^2 per step (grad_sq may be negative). steps: how many
-    were measured. effective_rank: (tr Sigma)^2 / tr(Sigma^2), NaN when the number of micro-batches is unknown; a trend
-    and heavy tails make it too small. steps_for_20_percent: steps at which the interval would be about +-20 %.
+    value: ratio of sums; infinite if the mean of Q is not positive, NaN with fewer than three steps. low, high: the
+    Fieller interval; without an upper end (`bounded` False) high is infinite, low is a one-sided bound, and value must
+    not be quoted alone. trace, grad_sq: mean tr Sigma and |G|^2 per step (grad_sq may be negative). steps: the number
+    of steps measured. effective_rank: (tr Sigma)^2 / tr(Sigma^2), NaN if the number of micro-batches is unknown; a
+    trend or heavy tails make it too small. steps_for_20_percent: steps for which the interval would be about +-20 %.
     heavy_tailed: one of 20 blocks holds more than 30 % of the trace, so the variance estimate itself is in doubt.
     """
 
@@ -51,11 +51,11 @@ class Estimate:
 
     @property
     def enough(self) -> bool:
-        """Whether there was enough data to say anything."""
+        """Whether there was enough data for an estimate."""
         return not math.isnan(self.value)
 
     def describe(self) -> str:
-        """Say the noise scale in words, never a number without its interval."""
+        """Describe the noise scale in words, never giving a number without its interval."""
         level = f"{self.confidence:.0%}"
         if not self.enough:
             return f"not enough data ({self.steps} steps measured)"
@@ -65,9 +65,9 @@ class Estimate:
 
 
 class NoiseScale:
-    """Collects steps and estimates. Memory is bounded: beyond 512 rows, neighbouring ones are joined.
+    """Collects steps and estimates. Memory is bounded: beyond 512 rows, neighbouring rows are merged.
 
-    `confidence` in (0, 1); `dataset_size`: number of training examples when batches are drawn without replacement.
+    `confidence` in (0, 1); `dataset_size`: number of training examples if batches are drawn without replacement.
     """
 
     def __init__(self, confidence: float = 0.95, dataset_size: float | None = None) -> None:
@@ -95,7 +95,7 @@ class NoiseScale:
 
     @property
     def rows(self) -> tuple[NoiseSums, ...]:
-        """What was collected, in order."""
+        """The collected rows, in order."""
         return tuple(self._rows)
 
     def estimate(self) -> Estimate:
@@ -112,8 +112,8 @@ def estimate_from_rows(
 ) -> Estimate:
     """Estimate the noise scale from rows in the order of training, each the sums over some steps.
 
-    `count` is K, the micro-batches per step, and only needed for the effective rank (where K varied: one plus the
-    harmonic mean of K - 1). Raises InvalidInput when confidence, dataset_size or count is out of range.
+    `count` is K, the micro-batches per step, and only needed for the effective rank (if K varied: one plus the harmonic
+    mean of K - 1). Raises InvalidInput if confidence, dataset_size or count is out of range.
     """
     _check_confidence(confidence)
     if count is not None and not count > 1:
@@ -126,7 +126,7 @@ def estimate_from_rows(
 
 
 def two_digits(value: float) -> str:
-    """Write a positive number with two significant digits: 0.12, 5.1, 340, 12,000."""
+    """Format a positive number with two significant digits: 0.12, 5.1, 340, 12,000."""
     if not math.isfinite(value):
         return "infinity"
     rounded = float(f"{value:.2g}")

@@ -1,8 +1,8 @@
-"""Which trial the advice rests on, and the interval of the critical batch size that follows from it.
+"""The trial on which the advice is based, and the resulting interval of the critical batch size.
 
-Invariants: the noise scale is quoted at the tuned learning rate only, that is from the best completed trial of one
-optimizer family, never averaged over trials; below three report rows a trial says nothing; the uncertainty of the noise
-and of the factor between noise scale and critical batch are both in the interval.
+Invariants: the noise scale is quoted only at the tuned learning rate, that is, from the best completed trial of one
+optimizer family, never averaged over trials; a trial with fewer than three report rows is not used; the interval
+includes both the uncertainty of the noise and that of the factor between noise scale and critical batch.
 """
 
 import math
@@ -20,17 +20,17 @@ Goal = Literal["minimize", "maximize"]
 
 FEWEST_ROWS = 3
 MOST_TRIALS = 256
-"""Trials in the temperature line; of more, an evenly spread subset in order of temperature is taken."""
+"""Most trials in the temperature line; of more, an evenly spaced subset in order of temperature is used."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The tuned trial and what its noise says.
+    """The tuned trial and the conclusions from its noise.
 
-    noise_scale: over the whole run, so ruled by where gradients are large; predicted: the critical batch that the noise
-    alone predicts; temperature: the line through the family's trials, None when there are too few learning rates or the
-    best one is at the edge of those tried; learning_rates: how many were tried; edge: whether the best is at the edge;
-    left_out: trials whose noise had no upper bound; overtaken: whether a better trial had too little noise data.
+    noise_scale: over the whole run, so dominated by steps with large gradients; predicted: the critical batch that the
+    noise alone predicts; temperature: the line through the family's trials, None if there are too few learning rates or
+    the best one is at the edge of those tried; learning_rates: the number tried; edge: whether the best is at the
+    edge; left_out: trials whose noise had no upper bound; overtaken: whether a better trial had too little noise data.
     """
 
     trial: Measurement
@@ -44,7 +44,7 @@ class Evidence:
 
     @property
     def base(self) -> tuple[float, float, float]:
-        """Noise-predicted critical batch: low, value, high."""
+        """Critical batch predicted from the noise: low, value, high."""
         if self.temperature is not None:
             return self.temperature.low, self.temperature.value, self.temperature.high
         return self.predicted.low, self.predicted.critical_batch, self.predicted.high
@@ -58,7 +58,7 @@ class Evidence:
         half = prior.half_width(confidence)
         if not math.isfinite(high):
             return None, low * 10 ** (prior.mean - half), math.inf
-        if value <= 0:  # the noise is below what could be measured
+        if value <= 0:  # the noise is too small to be measured
             return None, 0.0, math.inf if prior.one_sided else high * 10 ** (prior.mean + half)
         below = math.hypot(math.log10(value / low), half) if low > 0 else math.inf
         above = math.inf if prior.one_sided else math.hypot(math.log10(high / value), half)
@@ -73,9 +73,9 @@ def best_family(measurements: Sequence[Measurement], goal: Goal) -> str | None:
 
 
 def gather(measurements: Sequence[Measurement], goal: Goal, confidence: float) -> Evidence | None:
-    """Weigh the trials of one family; None when no completed trial measured enough.
+    """Evaluate the trials of one family; None if no completed trial measured enough.
 
-    Trials above a quarter of the training set are no evidence: there, batches hardly differ from each other.
+    Trials with batches above a quarter of the training set are not used: such batches hardly differ from each other.
     """
     ranked = _ranked(measurements, goal)
     for trial in ranked:
@@ -117,7 +117,7 @@ def _predicted(trial: Measurement, confidence: float) -> CriticalBatch | None:
 def _temperature(
     ranked: Sequence[Measurement], tuned: Measurement, confidence: float
 ) -> tuple[TemperatureFit | None, int]:
-    """Fit the line through all trials with a bounded noise scale; also count those left out for having none."""
+    """Fit the line through all trials with a bounded noise scale; count those without."""
     spread = sorted(ranked, key=lambda m: m.temperature)
     chosen = [spread[i] for i in range(0, len(spread), -(-len(spread) // MOST_TRIALS))]
     measured = [(trial, p) for trial in chosen if (p := _predicted(trial, confidence)) is not None]

@@ -1,8 +1,8 @@
 """Fieller's confidence set for a ratio of two means, which may have no upper end.
 
-The set of r with (s - r q)^2 <= t^2 (v_ss - 2 r v_sq + r^2 v_qq) holds the true ratio with the wanted confidence
-whatever the size of q (Fieller 1954, "Some problems in interval estimation"). When q is not significantly positive,
-the data cannot tell the ratio from infinity; then only a lower bound exists, and that is what is said. Nothing is
+The set of r with (s - r q)^2 <= t^2 (v_ss - 2 r v_sq + r^2 v_qq) contains the true ratio with the requested confidence
+for any size of q (Fieller 1954, "Some problems in interval estimation"). If q is not significantly positive, the data
+cannot distinguish the ratio from infinity; then there is only a lower bound, and the result states that. Nothing is
 clamped to make a ratio finite.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Interval(NamedTuple):
-    """Ends of a confidence set within [0, inf]. `bounded` is False when it reaches to infinity."""
+    """Ends of a confidence set within [0, inf]. `bounded` is False if it extends to infinity."""
 
     low: float
     high: float
@@ -19,17 +19,17 @@ class Interval(NamedTuple):
 
 
 def fieller(s: float, q: float, v_ss: float, v_sq: float, v_qq: float, t: float) -> Interval:
-    """Return the confidence set of E s / E q, both of which are known to be >= 0.
+    """Return the confidence set of E s / E q, where both expectations are known to be >= 0.
 
     `v_...` is the covariance of the two means, `t` >= 0 the two-sided quantile. Without an upper end, `low` is a
-    one-sided bound at confidence (1 + c) / 2 for a two-sided c, so that it joins the bounded case without a jump.
+    one-sided bound at confidence (1 + c) / 2 for a two-sided c, so that it is continuous with the bounded case.
     """
     a = q * q - t * t * v_qq
     if a > 0 and q > 0:
         h = s * q - t * t * v_sq
         root = math.sqrt(max(h * h - a * (s * s - t * t * v_ss), 0.0))
         return Interval(max((h - root) / a, 0.0), max((h + root) / a, 0.0), True)
-    # E q cannot be negative, so a mean below zero says no more than a mean of zero does.
+    # E q cannot be negative, so a negative mean carries no more information than a mean of zero.
     return Interval(_lower_bound(s, max(q, 0.0), v_ss, v_sq, v_qq, t), math.inf, False)
 
 

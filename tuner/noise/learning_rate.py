@@ -1,4 +1,4 @@
-"""What happens to the learning rate when the batch size changes: an interval, never one number.
+"""How to change the learning rate with the batch size: an interval, never a single number.
 
     lr' = lr * gain^alpha,     gain = (1 + critical / B) / (1 + critical / B')
 
@@ -29,7 +29,7 @@ ADAPTIVE = frozenset("adafactor adagrad adam adamw ademamix amsgrad lamb lion na
 class LearningRate:
     """The learning rate at another batch size. `table` holds (batch size, low, high), batch sizes in examples.
 
-    lr was tuned at batch_size; critical_low, critical_high: interval of the critical batch that the gain uses.
+    lr was tuned at batch_size; critical_low, critical_high: interval of the critical batch used for the gain.
     """
 
     lr: float
@@ -49,13 +49,13 @@ class LearningRate:
 
 
 def scaling_of(family: str) -> Scaling:
-    """Say which rule an optimizer family follows; a name that is not known gets the widest interval."""
+    """Return which rule an optimizer family follows; an unknown name gets the widest interval."""
     name = family.lower().replace("-", "_")
     return "sgd" if name in SGD_LIKE else "adaptive" if name in ADAPTIVE else "other"
 
 
 def gain(old: float, new: float, critical: float) -> float:
-    """Return (1 + critical / old) / (1 + critical / new); its limit new / old where critical is infinite."""
+    """Return (1 + critical / old) / (1 + critical / new); its limit new / old if critical is infinite."""
     if critical == float("inf"):
         return new / old
     return (1 + critical / old) / (1 + critical / new)

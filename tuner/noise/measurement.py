@@ -1,4 +1,4 @@
-"""What advice is made from: one `Measurement` per trial and, optionally, the machine's `Throughput`."""
+"""The input of the advice: one `Measurement` per trial and, optionally, the machine's `Throughput`."""
 
 import math
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from tuner.noise.sums import NoiseSums
 
 @dataclass(frozen=True)
 class Measurement:
-    """One trial. Raises InvalidInput, naming every fault.
+    """One trial. Raises InvalidInput with every fault.
 
     batch_size: B in examples per optimizer step, constant over the trial; lr: its peak learning rate; family: the
-    optimizer's name; value: the metric it ended with, None or non-finite when there is none; completed: whether it ran
-    to its end; rows: noise sums in the order of training; micro_batch: b in examples; dataset_size: training examples,
-    None when batches are not drawn from a finite set; number: the trial's number in its study.
+    optimizer's name; value: its final metric, None or non-finite if there is none; completed: whether it ran to its
+    end; rows: noise sums in the order of training; micro_batch: b in examples; dataset_size: training examples, None if
+    batches are not drawn from a finite set; number: the trial's number in its study.
     """
 
     batch_size: int
@@ -48,12 +48,12 @@ class Measurement:
 
     @property
     def ranked(self) -> bool:
-        """Whether it can be compared with others."""
+        """Whether it can be compared with other trials."""
         return self.completed and self.value is not None and math.isfinite(self.value)
 
     @property
     def largest_batch(self) -> float:
-        """Largest batch at which sampling without replacement still leaves most of the noise: a quarter of the set."""
+        """Largest batch that keeps most of the noise when sampling without replacement: a quarter of the set."""
         return math.inf if self.dataset_size is None else self.dataset_size / 4
 
 

@@ -9,10 +9,10 @@
         optimizer.step(); optimizer.zero_grad()
     print(meter.estimate().describe())
 
-`.grad` holds the sum accumulated so far in the step, as usual; the increment of each micro-batch is found by
-differencing, which costs one more copy of the gradients. Keep gradients in float32: in bfloat16 the increments drown in
-the sum. All micro-batches of a step are at the same parameters, and clipping, unscaling or weight decay that writes
-into `.grad` comes after `step`.
+`.grad` holds the sum accumulated so far in the step, as usual; the increment of each micro-batch is computed as a
+difference, which costs one more copy of the gradients. Keep gradients in float32: in bfloat16 the increments are lost
+in rounding. All micro-batches of a step must use the same parameters, and clipping, unscaling or weight decay that
+writes into `.grad` must come after `step`.
 
 torch is imported on first use, so that the estimators work without it.
 """
@@ -36,7 +36,7 @@ class Meter:
     micro_batch: examples per micro-batch, every loss being a *mean* over them; divided: whether each loss was divided
     by the number of micro-batches before backward, so that `.grad` ends as the mean gradient (True) or as the sum
     (False); confidence and dataset_size as in `NoiseScale`. `skipped` counts steps with non-finite gradients,
-    which are left out whole (an overflow under mixed precision).
+    which are left out entirely (an overflow under mixed precision).
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Meter:
         self._squared: Tensor | None = None
 
     def micro(self, parameters: Iterable[Tensor]) -> None:
-        """Take note of one micro-batch, right after its backward. The same parameters in the same order each time.
+        """Record one micro-batch, right after its backward; pass the same parameters in the same order each time.
 
         Parameters without a gradient count as zero. Nothing is read back from the device here.
         """
@@ -69,14 +69,14 @@ class Meter:
                 increment = grad if before is None else grad - before
                 part = torch.linalg.vector_norm(increment) ** 2
                 squared = part if squared is None else squared + part.to(squared.device)
-                # clone even where .float() copied already: .grad itself must not be held, backward adds to it in place
+                # always clone: .grad itself must not be kept, since backward adds to it in place
                 self._before[index] = grad.clone() if before is None else before.copy_(grad)
         self._count += 1
         if squared is not None:
             self._squared = squared if self._squared is None else self._squared + squared
 
     def step(self) -> None:
-        """Close the optimizer step, before the optimizer's own. Raises InvalidInput below two micro-batches."""
+        """Close the step, before the optimizer's own step. Raises InvalidInput with fewer than two micro-batches."""
         import torch
 
         count, before, squared = self._count, self._before, self._squared
@@ -85,7 +85,7 @@ class Meter:
             raise InvalidInput([Fault("micro", f"was called {count} times in this step; allowed is 2 or more")])
         total = 0.0 if squared is None else float(squared)
         accumulated = sum(float(torch.linalg.vector_norm(grad)) ** 2 for grad in before.values())
-        # x_k = K * increment when losses were divided by K, else the increment itself.
+        # x_k = K * increment if losses were divided by K, or else the increment itself.
         small = count * total if self.divided else total / count
         big = accumulated if self.divided else accumulated / count**2
         if math.isfinite(small) and math.isfinite(big):

@@ -1,12 +1,12 @@
-"""How far the critical batch size lies from the noise scale, before anything about this study is known.
+"""The ratio of critical batch size to noise scale that is assumed before anything about this study is known.
 
-log10(critical batch / noise scale) per kind of workload, from the tasks for which both were published in table 1 of
-McCandlish et al. 2018 (arXiv 1812.06162): mean, standard deviation and number of tasks. The interval is Student's
-prediction interval for one more task, t * sd * sqrt(1 + 1/n): a factor 8 either way for discriminative workloads, a
-factor 180 for any other.
+log10(critical batch / noise scale) per kind of workload, from the tasks with both values in table 1 of McCandlish et
+al. 2018 (arXiv 1812.06162): mean, standard deviation and number of tasks. The interval is Student's prediction interval
+for one more task, t * sd * sqrt(1 + 1/n): a factor of 8 in either direction for discriminative workloads, a factor of
+180 for any other.
 
 Language models trained with Adam are known to have critical batches far above the noise scale (Merrill et al. 2025,
-arXiv 2505.23971, report orders of magnitude). Shifting the mean up tenfold and giving a lower bound only is our own
+arXiv 2505.23971, report orders of magnitude). Shifting the mean up tenfold and giving only a lower bound is our own
 judgement.
 """
 
@@ -17,7 +17,8 @@ from typing import Literal
 from tuner.noise.student import two_sided
 
 Kind = Literal["discriminative", "language", "unknown"]
-"""Discriminative: classification and regression. Unknown: all else, generative and reinforcement learning included."""
+"""Discriminative: classification and regression. Unknown: everything else, including generative models and
+reinforcement learning."""
 
 
 @dataclass(frozen=True)

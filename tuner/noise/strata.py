@@ -1,14 +1,14 @@
-"""How uncertain sums of S and Q are, without mistaking the trend of training for noise.
+"""The uncertainty of sums of S and Q, without mistaking the trend of training for noise.
 
-The estimand is the sum of tr Sigma and of |G|^2 along the run that happened. Given the parameters at a step, the errors
+The estimands are the sums of tr Sigma and of |G|^2 along the actual run. Given the parameters at a step, the errors
 of S and Q there do not depend on earlier steps, so the variance of a sum is the sum of the steps' variances; the trend
-of tr Sigma and |G|^2, which can span decades, is no error at all. Rows are therefore compared with their neighbours
-only (von Neumann, Kent, Bellinson & Hart 1941, "The mean square successive difference"): a stratum is a pair of
-neighbouring rows and its covariance comes from their difference. What trend remains inside a stratum makes intervals
-wider, never narrower. Correlation inside a row, e.g. from an unusual order of the data, is allowed for.
+of tr Sigma and |G|^2, which can span decades, is not an error. Rows are therefore compared only with their neighbours
+(von Neumann, Kent, Bellinson & Hart 1941, "The mean square successive difference"): a stratum is a pair of neighbouring
+rows and its covariance comes from their difference. Any trend left inside a stratum makes intervals wider, never
+narrower. Correlation inside a row, e.g. from an unusual data order, is accounted for.
 
-With fewer than `ENOUGH_ROWS` rows there are too few pairs, and a row's own second moments are used: those take the
-steps inside a row as uncorrelated.
+With fewer than `ENOUGH_ROWS` rows there are too few pairs, and a row's own second moments are used, which assume that
+the steps inside a row are uncorrelated.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from tuner.errors import Fault, InvalidInput
 from tuner.noise.sums import NoiseSums
 
 ENOUGH_ROWS = 16
-"""From here on there are at least eight pairs, and a variance with eight degrees of freedom is usable."""
+"""From this number on there are at least eight pairs; a variance with eight degrees of freedom is usable."""
 
 Array = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ class Strata:
     """P neighbourhoods of a run in order. Arrays are [P]; squared-gradient quantities are divided by `scale`.
 
     n, s, q: steps and sums of S and Q, Q corrected for the finite training set; v_ss, v_sq, v_qq: estimated covariance
-    of those sums; dof: degrees of freedom of that estimate; blocks: rows that it came from.
+    of those sums; dof: degrees of freedom of that estimate; blocks: the number of rows used.
     """
 
     n: Array
@@ -46,11 +46,11 @@ class Strata:
 
 
 def stratify(rows: Sequence[NoiseSums], dataset_size: float | None = None) -> Strata | None:
-    """Pair neighbouring rows; None when there are fewer than two steps.
+    """Pair neighbouring rows; None if there are fewer than two steps.
 
     `dataset_size` is N, the number of training examples. Sampling B of N without replacement gives
     E |mean|^2 = |G_N|^2 + tr Sigma (1/B - 1/N), with G_N the gradient over the whole set and Sigma its covariance with
-    the N - 1 convention. The micro-batches obey the same formula with b for B, so 1/N cancels in S, which stays
+    the N - 1 convention. The micro-batches follow the same formula with b for B, so 1/N cancels in S, which stays
     unbiased; Q = |mean|^2 - S/B has E Q = |G_N|^2 - tr Sigma / N, and Q + S/N is unbiased.
     """
     check_dataset_size(dataset_size)
@@ -66,7 +66,7 @@ def stratify(rows: Sequence[NoiseSums], dataset_size: float | None = None) -> St
 
 
 def pool(rows: Sequence[NoiseSums], blocks: int) -> list[NoiseSums]:
-    """Join neighbouring rows into at most `blocks` blocks of about equally many steps."""
+    """Merge neighbouring rows into at most `blocks` blocks of about equally many steps."""
     steps = sum(row.n for row in rows)
     pooled: dict[int, NoiseSums] = {}
     done = 0
@@ -87,8 +87,8 @@ def check_dataset_size(dataset_size: float | None) -> None:
 def effective_dof(variances: Array, dof: Array) -> int:
     """Degrees of freedom of a sum of variance estimates (Satterthwaite 1946).
 
-    A squared estimate with d degrees of freedom is too large by 1 + 2/d on average; without dividing by that, many
-    estimates of one degree each would count for a third of what they are worth.
+    A squared estimate with d degrees of freedom is too large by a factor 1 + 2/d on average; without dividing by it,
+    many estimates of one degree each would get a third of their proper weight.
     """
     fourth = float((variances**2 / (1 + 2 / dof) / dof).sum())
     most = int(dof.sum())
@@ -104,11 +104,11 @@ def _correct(table: Array, inverse_size: float) -> None:
 
 
 def _from_pairs(table: Array, scale: float) -> Strata:
-    """Strata of two neighbouring rows; the last takes a third one when the number of rows is odd."""
+    """Strata of two neighbouring rows; the last one has three if the number of rows is odd."""
     starts = np.arange(0, len(table) - 1, 2)
     size = np.diff(np.append(starts, len(table)))
     n, s, q = (np.add.reduceat(table[:, i], starts) for i in range(3))
-    # What a row's sum deviates from its share of the stratum's, rows of unequal length included.
+    # The deviation of a row's sum from its share of the stratum's sum, also for rows of unequal length.
     from_s = table[:, 1] - table[:, 0] * np.repeat(s / n, size)
     from_q = table[:, 2] - table[:, 0] * np.repeat(q / n, size)
     bessel = size / (size - 1)

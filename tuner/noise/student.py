@@ -1,7 +1,7 @@
-"""Quantiles of Student's t for whole degrees of freedom, from the standard library alone.
+"""Quantiles of Student's t for integer degrees of freedom, using only the standard library.
 
-The distribution function has a finite trigonometric series for whole degrees of freedom (Abramowitz & Stegun, Handbook
-of Mathematical Functions, 26.7.3 and 26.7.4), so no incomplete beta function is needed.
+The distribution function has a finite trigonometric series for integer degrees of freedom (Abramowitz & Stegun,
+Handbook of Mathematical Functions, 26.7.3 and 26.7.4), so no incomplete beta function is needed.
 """
 
 import math
@@ -9,14 +9,14 @@ from functools import cache
 from statistics import NormalDist
 
 NEARLY_NORMAL = 2_000
-"""From here on the first-order Cornish-Fisher term leaves a relative error below 1e-6."""
+"""From this number on the first-order Cornish-Fisher term has a relative error below 1e-6."""
 
 
 @cache
 def t_quantile(probability: float, dof: int) -> float:
     """Return t with P(T <= t) = probability, for probability in [0.5, 1) and dof >= 1."""
     if not 0.5 <= probability < 1 or dof < 1:
-        raise ValueError(f"probability {probability!r} must lie in [0.5, 1) and dof {dof!r} must be at least 1")
+        raise ValueError(f"probability {probability!r} must be in [0.5, 1) and dof {dof!r} must be at least 1")
     normal = NormalDist().inv_cdf(probability)
     if dof >= NEARLY_NORMAL:
         return normal + (normal**3 + normal) / (4 * dof)

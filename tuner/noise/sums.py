@@ -1,4 +1,4 @@
-"""What one optimizer step says of the gradient noise, and sums of it over many steps.
+"""The gradient-noise statistics of one optimizer step, and their sums over many steps.
 
 A step that accumulated K micro-batch gradients x_1..x_K, each the mean over b examples, gives two unbiased numbers
 (McCandlish, Kaplan, Amodei et al. 2018, arXiv 1812.06162, appendix A.1), with B = K b, small = mean of |x_k|^2 and
@@ -8,7 +8,7 @@ big = |mean of x_k|^2:
     Q = (B big - b small) / (B - b)        E Q = |G|^2      (squared norm of the true gradient)
 
 Invariants: only sums are kept, never ratios, because a mean of ratios is biased and can even have the wrong sign; S
-and Q are stored as they are (Q may be negative, and clamping it would bias |G|^2 upwards); the finite-set correction
+and Q are stored unchanged (Q may be negative, and clamping it would bias |G|^2 upwards); the finite-set correction
 belongs to the estimator, so that stored rows stay valid when the size of the training set becomes known later.
 """
 
@@ -21,7 +21,7 @@ from tuner.errors import Fault, InvalidInput
 
 @dataclass(frozen=True)
 class NoiseSums:
-    """Sums over n optimizer steps: S, Q, S^2, Q^2 and S Q. Adding two of them joins their steps."""
+    """Sums over n optimizer steps: S, Q, S^2, Q^2 and S Q. Adding two of them combines their steps."""
 
     n: int = 0
     s: float = 0.0
@@ -61,7 +61,7 @@ class NoiseSums:
 
         `small` is the mean of |x_k|^2 over the micro-batch gradients, `big` is |mean of x_k|^2, both >= 0, in squared
         gradient units; `micro_batch` >= 1 is b in examples; `count` >= 2 is K. Every x_k is the gradient of a *mean*
-        over its examples, all at the same parameters. Raises InvalidInput, naming every fault.
+        over its examples, all at the same parameters. Raises InvalidInput with every fault.
         """
         faults = [
             Fault(name, f"is {value!r}; allowed is a finite number >= 0")
@@ -75,7 +75,7 @@ class NoiseSums:
         ]
         if faults:
             raise InvalidInput(faults)
-        small, big = float(small), float(big)  # numpy's or torch's scalars stop here
+        small, big = float(small), float(big)  # converts numpy and torch scalars
         batch = micro_batch * count
         s = (small - big) / (1 / micro_batch - 1 / batch)
         q = (count * big - small) / (count - 1)
@@ -83,5 +83,5 @@ class NoiseSums:
 
 
 def total(rows: Iterable[NoiseSums]) -> NoiseSums:
-    """Join the steps of all rows."""
+    """Combine the steps of all rows."""
     return sum(rows, NoiseSums())

@@ -1,7 +1,7 @@
 """How the measured noise scale depends on the learning rate, so that it can be quoted at the tuned one.
 
 Near equilibrium the noise scale is inversely proportional to the temperature lr / B (McCandlish et al. 2018,
-arXiv 1812.06162, appendix C), so every trial of a search measures another one. A straight line
+arXiv 1812.06162, appendix C), so every trial of a search measures a different one. A straight line
 
     log noise = m - s log(lr / B)
 
@@ -24,7 +24,7 @@ FEWEST_TEMPERATURES = 3
 
 @dataclass(frozen=True)
 class TemperatureFit:
-    """The line at one temperature. value, low, high in examples; slope is s with its interval; trials: how many."""
+    """The line at one temperature. value, low, high in examples; slope is s with its interval; trials: their number."""
 
     slope: float
     slope_low: float
@@ -67,5 +67,5 @@ def fit_temperature(
 
 
 def _exp(x: float) -> float:
-    """Exponential that runs to infinity instead of failing: with one degree of freedom t is 12.7."""
+    """Exponential that returns infinity instead of failing: with one degree of freedom t is 12.7."""
     return math.exp(x) if x < 700 else math.inf

@@ -2,12 +2,13 @@
 
     steps(B) = steps_min + examples_min / B = steps_min (1 + critical_batch / B)
 
-(McCandlish et al. 2018, arXiv 1812.06162, eq. 5), by least squares in log steps, because step counts err by factors.
-For a given critical batch the best log steps_min is a mean, so one unknown is left; its interval is where the sum of
-squares stays below the F-quantile (profile likelihood), and it may reach zero or infinity: data without a floor cannot
-bound the critical batch from above.
+(McCandlish et al. 2018, arXiv 1812.06162, eq. 5), by least squares in log steps, because errors of step counts are
+multiplicative. For a given critical batch the best log steps_min is a mean, so one unknown is left; its interval is
+where the sum of squares stays below the F-quantile (profile likelihood), and it may reach zero or infinity: data
+without a floor cannot bound the critical batch from above.
 
-Each point should be the best over its own learning rates: too few at large batches bias the critical batch down.
+Each point should be the best over its own learning rates: trying too few at large batches biases the critical batch
+down.
 """
 
 import math
@@ -21,10 +22,10 @@ from tuner.noise.strata import Array
 from tuner.noise.student import two_sided
 
 DECADES_BEYOND = 4
-"""How far outside the measured batch sizes a critical batch is looked for."""
+"""How far outside the measured batch sizes a critical batch is searched for."""
 GRID = 600
 SPAN = 2.0
-"""Steps and examples must each vary by this factor, or the data lie on one asymptote only."""
+"""Steps and examples must each vary by this factor, or the data lie on only one asymptote."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _check(batch_sizes: Sequence[float], steps: Sequence[float], confidence: flo
 
 
 def _profile(batch: Array, log_steps: Array) -> Callable[[float], float]:
-    """Return the sum of squared log residuals as a function of log(critical batch), steps_min being at its best."""
+    """Return the sum of squared log residuals as a function of log(critical batch), with the best steps_min."""
 
     def profile(log_critical: float) -> float:
         residual = log_steps - np.logaddexp(0.0, log_critical - np.log(batch))
@@ -122,7 +123,7 @@ def _interval(
     points: int,
     confidence: float,
 ) -> tuple[float, float]:
-    """Return the critical batches beyond which the fit is significantly worse; 0 and infinity where it never is."""
+    """Return the critical batches beyond which the fit is significantly worse; 0 and infinity if it never is."""
     if points < 3:
         return 0.0, math.inf
     limit = least * (1 + two_sided(confidence, points - 2) ** 2 / (points - 2))
@@ -134,7 +135,7 @@ def _interval(
 
 
 def _crossing(profile: Callable[[float], float], outside: float, inside: float, limit: float) -> float:
-    """Bisect for where the profile crosses the limit. `inside` may be infinite: then the grid point itself is meant."""
+    """Bisect for the point where the profile crosses the limit; for infinite `inside`, return the grid point."""
     if not math.isfinite(inside):
         return float(outside)
     for _ in range(60):
@@ -149,7 +150,7 @@ def _crossing(profile: Callable[[float], float], outside: float, inside: float, 
 def _result(
     batch: Array, log_steps: Array, critical: float, low: float, high: float, residual: float, confidence: float
 ) -> Tradeoff:
-    if critical == math.inf:  # no floor in sight: steps are examples_min / B
+    if critical == math.inf:  # no floor visible: steps are examples_min / B
         steps_min, examples_min = 0.0, math.exp(float((log_steps + np.log(batch)).mean()))
     else:
         steps_min = math.exp(float((log_steps - np.log1p(critical / batch)).mean()))

@@ -1,4 +1,4 @@
-"""What the advice says in words: what a grade means, what is not claimed, which experiment would help most.
+"""The texts of the advice: the meaning of a grade, what is not claimed, which experiment would help most.
 
 Invariant: no sentence names a batch size without its interval.
 """
@@ -14,17 +14,17 @@ from tuner.noise.prior import Prior
 from tuner.noise.temperature import FEWEST_TEMPERATURES
 
 DEFINITION = (
-    "Critical batch size means examples_min / steps_min: a run there takes twice the fewest steps and twice the fewest "
-    "examples. The noise scale is another quantity, and other definitions of the critical batch differ up to fivefold."
+    "Critical batch size means examples_min / steps_min: a run with it takes twice the minimum steps and examples. "
+    "The noise scale is a different quantity, and other definitions of the critical batch differ up to fivefold."
 )
 UNIT = "All batch sizes are in examples per optimizer step."
 MOMENTUM = (
-    "The noise scale cannot see momentum or preconditioning (Adam and the like). In a solvable model they moved the "
+    "The noise scale does not reflect momentum or preconditioning (e.g. Adam). In a solvable model they moved the "
     "critical batch size up 17 to 118 times while the noise scale moved far less: treat the upper end as soft."
 )
 NOT_CLAIMED = (
     "Not claimed: that this batch size generalises best, that it carries over to another optimizer, learning rate or "
-    "schedule, or that a larger batch is faster where no step time was measured."
+    "schedule, or that a larger batch is faster if no step time was measured."
 )
 BATCH_NORM = (
     "The model uses batch normalisation: each example's gradient depends on its micro-batch, so the noise scale holds "
@@ -33,7 +33,7 @@ BATCH_NORM = (
 
 
 def headline(evidence: Evidence, critical: float | None, low: float, high: float, confidence: float, grade: str) -> str:
-    """Say the critical batch size in one sentence."""
+    """Describe the critical batch size in one sentence."""
     level = f"{confidence:.0%}"
     if high == math.inf:
         amount = f"at least {two_digits(low)} examples ({level}, no upper bound)"
@@ -45,7 +45,7 @@ def headline(evidence: Evidence, critical: float | None, low: float, high: float
 
 
 def not_enough(measurements: Sequence[Measurement], family: str | None) -> str:
-    """Say why there is no advice."""
+    """Explain why there is no advice."""
     of = f" of {family}" if family else ""
     if not any(m.ranked for m in measurements):
         return f"Not enough data: no trial{of} has completed with a finite value."
@@ -58,45 +58,47 @@ def not_enough(measurements: Sequence[Measurement], family: str | None) -> str:
 
 
 def grade_text(evidence: Evidence, prior: Prior, confidence: float) -> str:
-    """Say what the grade of the evidence means."""
+    """Explain the grade of the evidence."""
     factor = two_digits(10 ** prior.half_width(confidence))
     soft = (
-        "For language models that factor is known to be large, so only a lower bound is given."
+        "For language models the critical batch size is known to be far above the noise scale, so only a lower bound "
+        "is given."
         if prior.one_sided
-        else f"Between the two lies a factor that varied by {factor} either way over {prior.tasks} published tasks."
+        else f"The ratio of critical batch size to noise scale varied by a factor of {factor} in either direction over "
+        f"{prior.tasks} published tasks."
     )
     fit = evidence.temperature
     if fit is None:
         return (
             f"Grade D: the critical batch size is inferred from the gradient noise of one trial. {soft} "
-            "Good enough to choose a batch size on fixed hardware, too rough to buy hardware by."
+            "Good enough to choose a batch size on fixed hardware, too rough a basis for buying hardware."
         )
     slope = f"{fit.slope:.2f} ({fit.slope_low:.2f} to {fit.slope_high:.2f})"
     found = ""
     if fit.slope_high < 0:
-        found = ", against the theory's s of about 1, so something else than the learning rate moves the noise here"
+        found = ", against the theory's s of about 1, so something other than the learning rate affects the noise here"
     elif fit.slope_low <= 0:
-        found = ", which cannot be told from no dependence"
+        found = ", which is indistinguishable from no dependence"
     return (
-        f"Grade C: the noise is read at the tuned learning rate from a line through {fit.trials} trials, as "
+        f"Grade C: the noise is read at the tuned learning rate from a line through {fit.trials} trials, fitted as "
         f"proportional to 1 / (lr / batch size)^s with s = {slope}{found}. {soft}"
     )
 
 
 def notes(evidence: Evidence, *, timed: bool, batch_norm: bool, limit: int | None, cut: bool) -> tuple[str, ...]:
-    """Collect what a reader must know besides the ranges; the first four are always there."""
+    """Collect the notes a reader needs besides the ranges; the first four are always included."""
     found = [DEFINITION, UNIT, MOMENTUM, NOT_CLAIMED]
     if limit is not None:
-        ending = "; the ranges above are cut there." if cut else "."
-        found.append(f"Batches above a quarter of the training set are not advised: at most {limit} examples{ending}")
+        ending = "; the ranges above are capped there." if cut else "."
+        found.append(f"No batch above a quarter of the training set is recommended: at most {limit} examples{ending}")
     if not timed:
-        found.append("No step time was given, so nothing is said of the fastest batch size on this hardware.")
+        found.append("No step time was given, so there is no advice on the fastest batch size on this hardware.")
     if batch_norm:
         found.append(BATCH_NORM)
     if evidence.noise_scale.heavy_tailed:
         found.append("One twentieth of the run holds more than 30 % of the noise: the intervals may be too narrow.")
     if evidence.overtaken:
-        found.append(f"A better trial measured too little noise; this rests on {_name(evidence.trial)}.")
+        found.append(f"A better trial measured too little noise; this is based on {_name(evidence.trial)}.")
     if evidence.learning_rates == 1:
         found.append("Only one learning rate was tried, and the noise scale depends on it.")
     elif evidence.edge:
@@ -106,7 +108,7 @@ def notes(evidence: Evidence, *, timed: bool, batch_norm: bool, limit: int | Non
         found.append(f"Not in the line, because their noise had no upper bound: {trials}.")
     if scaling_of(evidence.trial.family) == "adaptive":
         found.append("Noise is measured on the plain gradient, not in the metric of the optimizer.")
-        found.append("When the batch changes by k, beta2 to the power k keeps its memory in examples; keep beta1.")
+        found.append("At k times the batch size, beta2 to the power k keeps its memory in examples; keep beta1.")
     return tuple(found)
 
 
@@ -118,14 +120,14 @@ def next_experiment(evidence: Evidence, prior: Prior, confidence: float, balance
         larger = two_digits(max(2.0 * trial.batch_size, 2.0 ** round(math.log2(max(predicted.low, 1)))))
         return (
             f"The noise has no upper bound yet. Repeat {_name(trial)} for longer, or at a larger batch (about {larger} "
-            "examples): near the noise scale, a step measures most."
+            "examples): a step near the noise scale is the most informative."
         )
     half = prior.half_width(confidence)
     if evidence.learning_rates < FEWEST_TEMPERATURES or evidence.edge:
         where = "on both sides of the best one" if evidence.edge and evidence.learning_rates > 1 else "a factor 3 apart"
         return (
             f"Try more learning rates with {trial.family} ({evidence.learning_rates} so far), {where}: at least "
-            f"{FEWEST_TEMPERATURES}, the best one not at the edge. The noise scale counts only where the rate is tuned."
+            f"{FEWEST_TEMPERATURES}, the best one not at the edge. The noise scale counts only at a tuned rate."
         )
     if low <= 0 or math.log10(high / low) / 2 > half:
         return (
@@ -143,7 +145,7 @@ def next_experiment(evidence: Evidence, prior: Prior, confidence: float, balance
 def nothing_to_do_but_measure() -> str:
     """Name the first experiment, when nothing has been measured."""
     return (
-        "Complete one trial whose batch is at least two, better four, micro-batches and at most a quarter of the "
+        "Complete one trial whose batch is at least two, preferably four, micro-batches and at most a quarter of the "
         f"training set, with {FEWEST_ROWS} or more report rows."
     )
 

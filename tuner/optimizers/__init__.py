@@ -1,7 +1,7 @@
 """Update rules on stacked trials, one per file, and the three ways to use them.
 
-The engine drives the rules of `rule_class(name)` itself; `Stacked` steps plain stacked tensors; `build` makes a
-torch.optim.Optimizer. `catalogue()` says what there is. Needs torch alone.
+The engine uses the rules of `rule_class(name)` directly; `Stacked` steps plain stacked tensors; `build` returns a
+torch.optim.Optimizer. `catalogue()` lists all optimizers. Needs only torch.
 """
 
 from tuner.optimizers.build import build

@@ -1,7 +1,7 @@
 """Any optimizer of the catalogue as a torch.optim.Optimizer, for a user's own training loop.
 
-The same update rule that trains the stacks, on stacks of one trial: views [1, ...] of the parameters, stepped in place.
-This file alone knows torch's Optimizer class.
+It uses the update rules of the stacks on stacks of one trial: views [1, ...] of the parameters, stepped in place. Only
+this file depends on torch's Optimizer class.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,12 +22,12 @@ from tuner.study.hyperparameter import Scalar
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 
 _NOT_HYPERPARAMETERS = frozenset(
-    # What torch and its learning-rate schedulers keep in a group beside the optimizer's own options.
+    # Entries that torch and its learning-rate schedulers keep in a group besides the optimizer's own options.
     {"params", "param_names", "roles", "initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum"}
 )
 
 _TRAINED = "trained"
-"""What is remembered of a parameter while it shows the average."""
+"""The saved value of a parameter while it shows the average."""
 
 
 def build(
@@ -40,18 +40,18 @@ def build(
 ) -> "RuleOptimizer":
     """Return optimizer `name` over `params`: groups, closures, state dicts and learning-rate schedulers as in torch.
 
-    Optimizers whose result is an average (schedule_free_...) want `eval()` before evaluating or saving the model and
-    `train()` before the next step; with all others both do nothing.
+    Optimizers whose result is an average (schedule_free_...) need `eval()` before evaluating or saving the model and
+    `train()` before the next step; for all others both do nothing.
 
     Args:
-        name: of the optimizer, see `tuner.optimizers.catalogue()`.
+        name: the optimizer's, see `tuner.optimizers.catalogue()`.
         params: a module (roles are inferred from its layers), named parameters, tensors, or dicts with "params" and
-            hyperparameters of their own. float32 or float64.
-        roles: name -> role for some or all named parameters; the others' follow from the module, else from their
+            their own hyperparameters. float32 or float64.
+        roles: name -> role for some or all named parameters; the others' follow from the module, or else from their
             shapes.
-        compiled: whether rules that update every element alone do it in one compiled pass over memory, as fast as
-            torch's fused kernels; compiling takes seconds, once. None: from 4 million elements on, where a C++ compiler
-            is at hand. Rounding differs in the last bit.
+        compiled: whether elementwise rules run as one compiled pass over memory, as fast as torch's fused kernels;
+            compiling takes seconds, once. None: from 4 million elements on, if a C++ compiler is available. Rounding
+            differs in the last bit.
         hp: hyperparameters; those left out take their defaults.
 
     Raises:
@@ -88,7 +88,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
         Raises:
             InvalidInput: an unknown or illegal hyperparameter, a parameter of another type or given twice, or a second
-                group where the rule searches along one direction of all parameters.
+                group if the rule searches along one direction of all parameters.
         """
         kind = rule_class(self.name)
         if kind.needs_loss and self.param_groups:
@@ -107,29 +107,29 @@ class RuleOptimizer(torch.optim.Optimizer):
         ]
         shapes = {str(index): param.shape for index, param in enumerate(group["params"])}
         values = {key: _number(value) for key, value in {**self.defaults, **own}.items() if key in self._declared()}
-        make_rule(self.name, by_shape, values).trial_state(shapes)  # type: ignore[arg-type]  # refuses too many
+        make_rule(self.name, by_shape, values).trial_state(shapes)  # type: ignore[arg-type]  # rejects too many
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Apply one update to every parameter that has a gradient.
 
         Args:
-            closure: zeroes the gradients, computes them anew and returns the loss. It is called before the update, and
-                again by optimizers that need the loss at other parameters, which cannot do without it. For those that
-                need second derivatives (newton_cg) it returns the loss and does not call backward: they do.
+            closure: zeroes the gradients, recomputes them and returns the loss. It is called before the update, and
+                again by optimizers that need the loss at other parameters, which require it. For those that need second
+                derivatives (newton_cg) it returns the loss without calling backward: they do that.
 
         Returns:
             The closure's first loss, or None.
 
         Raises:
-            InvalidInput: a gradient is sparse, there is no closure where one is needed, it cannot be differentiated
-                twice where that is needed, or `eval()` is in force.
+            InvalidInput: a gradient is sparse, a required closure is missing or cannot be differentiated twice where
+                that is needed, or `eval()` is in effect.
         """
         if self._in_eval():
             raise InvalidInput([Fault("eval", f"{self.name} shows its average; call train() before the next step")])
         kind, loss = rule_class(self.name), None
         if closure is None and kind.needs_loss:
-            raise InvalidInput([Fault("closure", f"is None; {self.name} evaluates the loss again, so it needs one")])
+            raise InvalidInput([Fault("closure", f"is None; {self.name} re-evaluates the loss, so it needs one")])
         offered = CurvedClosureLoss if kind.needs_curvature else ClosureLoss
         if closure is not None:
             loss = offered(closure, [param for group in self.param_groups for param in group["params"]]).first()
@@ -146,9 +146,9 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def eval(self) -> None:
-        """Put the result into the parameters, to evaluate or save it; `train()` brings the trained ones back exactly.
+        """Put the result into the parameters, to evaluate or save it; `train()` restores the trained ones exactly.
 
-        Nothing happens with rules that do not average. Meanwhile a state dict holds both, and steps are refused.
+        Does nothing for rules that do not average. Until `train()`, a state dict holds both, and steps are rejected.
         """
         if not rule_class(self.name).averages or self._in_eval():
             return
@@ -163,7 +163,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def train(self) -> None:
-        """Bring back the trained parameters that `eval()` put aside."""
+        """Restore the trained parameters that `eval()` saved."""
         for param, remembered in self.state.items():
             if _TRAINED in remembered:
                 param.copy_(remembered.pop(_TRAINED))
@@ -175,7 +175,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         return "step" in self.state.get(param, {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over, by copy, what `state_dict` returned.
+        """Load a copy of what `state_dict` returned.
 
         Raises:
             InvalidInput: its groups lack hyperparameters of this optimizer.
@@ -191,13 +191,13 @@ class RuleOptimizer(torch.optim.Optimizer):
         return {**super().__getstate__(), **own}
 
     def _declared(self) -> list[str]:
-        """Name the hyperparameters; torch adds keys of its own to `self.defaults`."""
+        """Return the names of the hyperparameters; torch adds its own keys to `self.defaults`."""
         return [h.name for h in rule_class(self.name).declared()]
 
     def _by_progress(
         self, group: Mapping[str, Any], wanted: Callable[[Tensor], bool]
     ) -> dict[tuple[float, torch.device], list[tuple[Tensor, Role]]]:
-        """Group what is wanted by updates done and device: a rule has one step count for all it is handed."""
+        """Group parameters by updates done and device: a rule has one step count for all parameters it is given."""
         found: dict[tuple[float, torch.device], list[tuple[Tensor, Role]]] = {}
         for param, role in zip(group["params"], group["roles"], strict=True):
             if not wanted(param):
@@ -243,7 +243,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         return params, self._state(rule, [param for param, _ in members], _vector(*at))
 
     def _in_one_pass(self, rule: ElementwiseRule, members: list[tuple[Tensor, Role]]) -> bool:
-        """Whether these parameters are stepped by the compiled program; decided by what does not change."""
+        """Return whether the compiled program steps these parameters; depends only on properties that do not change."""
         if rule.treatment is not None or self.compiled is False:
             return False
         dense = all(param.is_contiguous() and param.grad.is_contiguous() for param, _ in members)  # type: ignore[union-attr]
@@ -252,7 +252,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         return dense and len({param.dtype for param, _ in members}) == 1
 
     def _state(self, rule: Rule, members: list[Tensor], step: Tensor) -> State:
-        """Return views [1, ...] of what is remembered; a trial's own state is kept with its first parameter."""
+        """Return views [1, ...] of the state; a trial's own state is kept with its first parameter."""
         state = State(step, (int(step.item()),))
         shapes = {str(index): param.shape for index, param in enumerate(members)}
         for index, param in enumerate(members):
@@ -288,7 +288,7 @@ def _named(group: Mapping[str, Any]) -> Iterable[tuple[str, Tensor]]:
 
 
 def _number(value: object) -> object:
-    """Turn a tensor of one element, which torch's schedulers may put into a group, into a number."""
+    """Convert a tensor of one element, which torch's schedulers may put into a group, to a number."""
     return value.detach().item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
@@ -297,12 +297,12 @@ def _vector(value: float, device: torch.device) -> Tensor:
 
 
 def _check_parameters(entries: Iterable[Any]) -> None:
-    """Refuse types that the rules are not made for, and a parameter that is given twice."""
+    """Reject types that the rules do not support, and parameters given twice."""
     faults, seen = [], set()
     for index, entry in enumerate(entries):
         param = entry[1] if isinstance(entry, tuple) else entry
         if not isinstance(param, Tensor):
-            continue  # torch refuses it in its own words
+            continue  # torch rejects it with its own message
         if param.dtype not in FLOAT_TYPES:
             faults.append(Fault(f"params[{index}]", f"its type is {param.dtype}; allowed are float32 and float64"))
         if id(param) in seen:

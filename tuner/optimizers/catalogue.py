@@ -1,7 +1,7 @@
-"""Which optimizers there are, by name, and the check of their hyperparameters.
+"""The optimizers, by name, and the check of their hyperparameters.
 
-`python -m tuner.optimizers` writes catalogue.json beside this file: what the server, which loads no torch,
-knows of optimizers and schedules. A test holds it equal to the code.
+`python -m tuner.optimizers` writes catalogue.json next to this file, from which the server, which does not load torch,
+knows optimizers and schedules. A test checks that it matches the code.
 """
 
 import json
@@ -90,7 +90,7 @@ JSON_PATH = Path(__file__).with_name("catalogue.json")
 
 
 def catalogue() -> dict[str, OptimizerInfo]:
-    """Return what is known of every optimizer, by name, simplest first."""
+    """Return the catalogue entry of every optimizer, by name, simplest first."""
     return {name: rule.info() for name, rule in _RULES.items()}
 
 
@@ -106,7 +106,7 @@ def rule_class(name: str) -> type[Rule]:
 
 
 def check_hyperparameters(name: str, values: Mapping[str, object]) -> None:
-    """Refuse unknown names and illegal values; hyperparameters that are left out are not missed.
+    """Reject unknown names and illegal values; hyperparameters may be left out.
 
     Raises:
         InvalidInput: one fault per unknown or illegal hyperparameter, or no rule is called `name`.
@@ -128,7 +128,7 @@ def defaults(name: str) -> dict[str, Scalar]:
 
 
 def vector_names(name: str) -> list[str]:
-    """Name the hyperparameters that are a vector [T] with one number per trial: all that do not fix the program."""
+    """Return the hyperparameters that are vectors [T] with one number per trial: all that do not fix the program."""
     return [h.name for h in rule_class(name).declared() if not h.fixes_program]
 
 
@@ -139,7 +139,7 @@ def make_rule(name: str, roles: Mapping[str, Role], values: Mapping[str, Scalar]
 
 
 def program_key(name: str, values: Mapping[str, Scalar]) -> Hashable:
-    """Return what trials must have in common to be stepped by one rule object."""
+    """Return the values that trials must share to be stepped by one rule object."""
     kind = rule_class(name)
     return name, tuple(_structure(kind, values).items()), treatment_of(values, kind.decay)
 
@@ -163,7 +163,7 @@ def catalogue_json() -> str:
 
 
 def write_json() -> None:
-    """Write catalogue.json beside this file."""
+    """Write catalogue.json next to this file."""
     JSON_PATH.write_text(catalogue_json(), encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
-"""A user's closure as the loss at other parameters, of one trial: `Evaluate`, and `Curvature` where that is needed.
+"""A user's closure as the loss of one trial at other parameters: `Evaluate`, and `Curvature` if needed.
 
-Invariant: whatever is evaluated, the parameters and gradients that the user sees are afterwards what they were.
+Invariant: after any evaluation, the user's parameters and gradients have their previous values.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,14 +16,14 @@ Closure = Callable[[], float]
 
 
 class ClosureLoss:
-    """A closure that calls backward; `members` are the parameters, by number ("0", "1", ...) in what is evaluated."""
+    """A closure that calls backward; `members` are the parameters, named by number ("0", "1", ...)."""
 
     def __init__(self, closure: Closure, members: list[Tensor]) -> None:
         self._closure = closure
         self._members = members
 
     def first(self) -> float:
-        """Call the closure where the parameters are and leave its gradients with them; return its result."""
+        """Call the closure at the current parameters and leave its gradients in them; return its result."""
         with torch.enable_grad():
             return self._closure()
 
@@ -36,7 +36,7 @@ class ClosureLoss:
 
     @contextmanager
     def _moved(self, params: Tensors) -> Iterator[None]:
-        """Let the members have other values; their own, and their gradients, come back afterwards."""
+        """Set the members to other values temporarily; afterwards restore their values and gradients."""
         own = [(m.detach().clone(), None if m.grad is None else m.grad.clone()) for m in self._members]
         for index, member in enumerate(self._members):
             member.detach().copy_(params[str(index)][0])
@@ -53,10 +53,10 @@ class ClosureLoss:
 
 
 class CurvedClosureLoss(ClosureLoss):
-    """A closure that returns a loss which can be differentiated twice, and leaves differentiating to the optimizer."""
+    """A closure that returns a loss that can be differentiated twice, and leaves differentiation to the optimizer."""
 
     _graph: list[Tensor | None] | None = None
-    """Gradients where the parameters are, differentiable; kept, since many products are wanted there."""
+    """Differentiable gradients at the current parameters; kept, since many products are needed there."""
 
     def first(self) -> float:
         """See `ClosureLoss.first`."""
@@ -68,7 +68,7 @@ class CurvedClosureLoss(ClosureLoss):
 
     def __call__(self, params: Tensors) -> tuple[Tensor, Tensors]:
         """Return the loss [1] and gradients at other parameters [1, ...]."""
-        self._graph = None  # moving the parameters makes it stale
+        self._graph = None  # changing the parameters makes it stale
         with self._moved(params):
             loss, gradients = self._differentiated(create_graph=False)
             return loss.reshape(1).to(self._members[0]), self._named(gradients)

@@ -1,8 +1,8 @@
-"""Entries of the rules' hyperparameter tables; each rule says its own defaults, ranges and sources.
+"""Entries of the rules' hyperparameter tables; each rule specifies its own defaults, ranges and sources.
 
-What has a search range takes the default, then the range's ends, `low` and `high`, both inside the legal range, then
-where they come from; `swept` is whether a study searches the range without being asked to. What has none is fixed by
-its default alone until a study names another value.
+Entries with a search range take the default, then the bounds of the range, `low` and `high`, both inside the legal
+range, then their source; `swept` is whether a study searches the range by default. Entries without a range keep their
+default unless a study sets another value.
 """
 
 from dataclasses import replace
@@ -11,7 +11,7 @@ from tuner.study.hyperparameter import Hyperparameter, Scaling, Search
 
 
 def learning_rate(
-    default: float, low: float, high: float, source: str, *, description: str = "learning rate; 0 moves nothing"
+    default: float, low: float, high: float, source: str, *, description: str = "learning rate; 0 means no update"
 ) -> Hyperparameter:
     """Return `lr`, at least 0, searched on a log scale and swept."""
     return non_negative("lr", default, description, low, high, source, swept=True)
@@ -20,7 +20,7 @@ def learning_rate(
 def decay_rate(
     name: str, default: float, what: str, low: float, high: float, source: str, *, swept: bool = False
 ) -> Hyperparameter:
-    """Return a number in [0, 1) that says how slowly an average of `what` forgets."""
+    """Return a number in [0, 1), the decay rate of an average of `what`."""
     return below_one(name, default, f"decay of {what}", low, high, source, swept=swept)
 
 
@@ -56,13 +56,13 @@ def non_negative(
     swept: bool = False,
     scaling: Scaling = "log",
 ) -> Hyperparameter:
-    """Return a number of at least 0, searched on a log scale, or a linear one for a range that may hold 0."""
+    """Return a number of at least 0, searched on a log scale, or a linear one for a range that may include 0."""
     search = Search(min=low, max=high, scaling=scaling, swept=swept, source=source)
     return Hyperparameter(name, default, description, low=0.0, search=search)
 
 
 def fallback_lr_ratio(default: float, what: str, low: float, high: float, source: str) -> Hyperparameter:
-    """Return the learning rate of what a matrix rule leaves to AdamW."""
+    """Return the learning rate of the parameters that a matrix rule leaves to AdamW."""
     description = f"AdamW's learning rate for {what}, as a multiple of lr"
     return non_negative("fallback_lr_ratio", default, description, low, high, source)
 
@@ -91,7 +91,7 @@ def whole_number(name: str, default: int, description: str, least: int, low: flo
 
 
 def limit(name: str, default: int, most: int, description: str) -> Hyperparameter:
-    """Return how often something may happen: a whole number from 1 to `most`, part of the program."""
+    """Return a limit on a count: an integer from 1 to `most`, part of the program."""
     return Hyperparameter(name, default, description, low=1, high=most, integer=True, structural=True)
 
 

@@ -1,6 +1,6 @@
 """An elementwise rule's step as one compiled pass over memory: each number is read once and written once.
 
-Operation by operation, AdamW passes over memory some fifteen times; what a step costs is traffic. One program per rule,
+Run eagerly, AdamW passes over memory some fifteen times, and memory traffic is what a step costs. One program per rule,
 type and device serves tensors of every size. Small tensors are joined first, so that a model's many vectors cost one
 call. Rounding differs from eager's (square roots, fused kernels), so one optimizer never mixes the two for a tensor.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from tuner.optimizers.rule import ElementwiseRule
 
 WORTHWHILE = 2**22
-"""Elements from which on compiling (seconds, once) is soon paid back."""
+"""Number of elements from which compiling (seconds, once) soon pays off."""
 SMALL = 2**15
 """Tensors up to this size are joined: copying them costs less than a call each."""
 
@@ -25,7 +25,7 @@ Program = Callable[..., None]
 
 
 def has_compiler() -> bool:
-    """Whether there is the C++ compiler that Inductor would call: the one that CXX names, else g++."""
+    """Return whether the C++ compiler that Inductor would call exists: the one in CXX, or else g++."""
     return shutil.which(os.environ.get("CXX") or "g++") is not None
 
 
@@ -37,7 +37,7 @@ def step_all(
     step: Tensor,
     hp: dict[str, Tensor],
 ) -> None:
-    """Step one trial's contiguous tensors in place; `grads` are left as they are.
+    """Step one trial's contiguous tensors in place; `grads` are not modified.
 
     Args:
         rule: without treatment.
@@ -90,7 +90,7 @@ def _program(
         if kind in seen:
             compiled(grad, param, *others)
             return
-        with warnings.catch_warnings():  # the compiler's own use of deprecated functions
+        with warnings.catch_warnings():  # the compiler itself uses deprecated functions
             warnings.simplefilter("ignore")
             compiled(grad, param, *others)
         seen.add(kind)

@@ -1,7 +1,7 @@
-"""Which role each parameter plays, so that matrix rules know their matrices.
+"""The role of each parameter, so that matrix rules know their matrices.
 
-Roles follow from the kind of module that holds a parameter, never from its name: name patterns break on the next
-model. Every parameter has exactly one role; a tied one appears once, under the first name it was registered with.
+Roles follow from the type of module that holds a parameter, never from its name: name patterns break on the next model.
+Every parameter has exactly one role; a tied one appears once, under the first name it was registered with.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,9 +26,9 @@ _CONVOLUTIONS = (
 def infer_roles(model: nn.Module) -> dict[str, Role]:
     """Return the role of every parameter, by the names of `model.named_parameters()`.
 
-    Embedding weights are embeddings; convolution weights are convolutions; weights of nn.Linear are matrices, but the
-    last one in registration order is the head; other 2-D parameters are matrices; all else is a vector. A head tied to
-    an embedding is an embedding, and no other matrix becomes the head in its stead.
+    Embedding weights are embeddings; convolution weights are convolutions; weights of nn.Linear are matrices, except
+    that the last one in registration order is the head; other 2-D parameters are matrices; everything else is a vector.
+    A head tied to an embedding is an embedding, and no other matrix becomes the head instead.
     """
     kept = dict(model.named_parameters())
     roles: dict[str, Role] = {name: "matrix" if param.dim() == 2 else "vector" for name, param in kept.items()}
@@ -51,13 +51,13 @@ def infer_roles(model: nn.Module) -> dict[str, Role]:
 
 
 def roles_of_shapes(shapes: Mapping[str, Sequence[int]]) -> dict[str, Role]:
-    """Return roles of plain tensors by shape (without the trial axis): 2-D matrix, 4-D convolution, else vector."""
+    """Return roles of plain tensors by shape (without the trial axis): 2-D matrix, 4-D convolution, or vector."""
     by_dims: dict[int, Role] = {2: "matrix", 4: "convolution"}
     return {name: by_dims.get(len(shape), "vector") for name, shape in shapes.items()}
 
 
 def check_roles(roles: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -> None:
-    """Refuse roles of unknown parameters, unknown roles, and matrices or convolutions of fewer than two dims.
+    """Reject roles for unknown parameters, unknown roles, and matrices or convolutions with fewer than two dims.
 
     Raises:
         InvalidInput: one fault per parameter; `shapes` are without the trial axis.
@@ -65,9 +65,9 @@ def check_roles(roles: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -
     faults = []
     for name, role in roles.items():
         if name not in shapes:
-            faults.append(Fault(f"roles.{name}", f"no such parameter; there are {', '.join(shapes) or 'none'}"))
+            faults.append(Fault(f"roles.{name}", f"no such parameter; known are {', '.join(shapes) or 'none'}"))
         elif role not in get_args(Role):
-            faults.append(Fault(f"roles.{name}", f"{role!r} is no role; allowed are {', '.join(get_args(Role))}"))
+            faults.append(Fault(f"roles.{name}", f"{role!r} is not a role; allowed are {', '.join(get_args(Role))}"))
         elif role in ("matrix", "convolution") and len(shapes[name]) < 2:
             faults.append(Fault(f"roles.{name}", f"a {role} needs two dims; the shape is {tuple(shapes[name])}"))
     if faults:

@@ -1,12 +1,12 @@
 """The contract of an update rule: the mathematics of one optimizer, on stacked tensors.
 
 Every tensor of parameters, gradients and state has a leading axis of T trials; every hyperparameter is a float64 vector
-[T] with one value per trial. A rule therefore never reduces over dim 0 and never reads a value back to the host: no
-trial can see another.
+[T] with one value per trial. A rule therefore never reduces over dim 0 and never reads a value back to the host: trials
+are independent of each other.
 
 Only single-rounding operations (add, mul, div, sqrt, matrix products) touch stacked elements in float32: fused ones
 (addcmul, lerp, add with alpha) round differently in the vector body and the scalar tail of a kernel, so a trial's bits
-would depend on where in the batch it stands.
+would depend on its position in the batch.
 """
 
 from abc import ABC, abstractmethod
@@ -27,13 +27,13 @@ from tuner.study.hyperparameter import Hyperparameter, OptimizerInfo, Scalar
 Evaluate = Callable[[Tensors], tuple[Tensor, Tensors]]
 """Loss [T] and gradients at other parameters [T, ...], for rules that need the loss again.
 
-It is the mean over the very examples whose gradient the step has. Call it for all trials and mask those that are done.
+It is the mean over the same examples as the step's gradient. Call it for all trials and mask those that are done.
 """
 
 
 @runtime_checkable
 class Curvature(Protocol):
-    """An `Evaluate` that also knows the second derivative of the same loss."""
+    """An `Evaluate` that also provides the second derivative of the same loss."""
 
     def __call__(self, params: Tensors) -> tuple[Tensor, Tensors]:
         """See `Evaluate`."""
@@ -46,11 +46,12 @@ Shapes = Mapping[str, torch.Size]
 """Parameter -> its shape, without the trial axis."""
 
 Decay = Literal["l2", "decoupled"]
-"""How a rule's own weight decay enters: as part of the gradient, or as p ← p · (1 - lr · weight_decay) before it."""
+"""How a rule's own weight decay is applied: as part of the gradient, or as p ← p · (1 - lr · weight_decay) before
+it."""
 
 
 class Rule(ABC):
-    """One optimizer. Instances hold no numbers of a trial: only roles, and what fixes the order of operations."""
+    """One optimizer. Instances hold no per-trial numbers: only roles, and values that fix the order of operations."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -59,17 +60,17 @@ class Rule(ABC):
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]]
     """Every rule has an `lr`."""
     memory: ClassVar[str] = ""
-    """State in words where it is more than `buffers`, in copies of the parameter [m, k]."""
+    """Description of the state if it is more than `buffers`, in copies of the parameter [m, k]."""
     decay: ClassVar[Decay | None] = None
-    """How the rule's own `weight_decay` enters; None: it has none, or one that belongs to its formula."""
+    """How the rule's own `weight_decay` is applied; None: it has none, or one that is part of its formula."""
     elementwise: bool = True
-    """True when every element is updated alone, so that all parameters may be handed over as one flat tensor."""
+    """True if every element is updated independently, so that all parameters may be passed as one flat tensor."""
     needs_loss: ClassVar[bool] = False
-    """True when `update` calls `evaluate`: the engine then offers the step's own loss at other parameters."""
+    """True if `update` calls `evaluate`: the engine then provides the step's loss at other parameters."""
     needs_curvature: ClassVar[bool] = False
-    """True when it needs an `evaluate` that is a `Curvature`: the engine always offers one."""
+    """True if it needs an `evaluate` that is a `Curvature`: the engine always provides one."""
     averages: ClassVar[bool] = False
-    """True when other parameters than the trained ones are the result: see `evaluation_params`."""
+    """True if the result differs from the trained parameters: see `evaluation_params`."""
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Rule(ABC):
         structure: Mapping[str, Scalar] | None = None,
         treatment: Treatment | None = None,
     ) -> None:
-        """`structure` gives values of hyperparameters that fix the program; those left out take their defaults."""
+        """`structure` holds the values of hyperparameters that fix the program; those left out take their defaults."""
         self.roles = dict(roles)
         declared = {h.name: h.default for h in self.declared() if h.fixes_program}
         self.structure: dict[str, Scalar] = {**declared, **(structure or {})}
@@ -87,7 +88,7 @@ class Rule(ABC):
 
     @classmethod
     def declared(cls) -> tuple[Hyperparameter, ...]:
-        """Return every hyperparameter that may be set: the rule's own, and those of the treatments that make sense."""
+        """Return every hyperparameter that may be set: the rule's own, and those of applicable treatments."""
         found = cls.hyperparameters
         if cls.decay is not None:
             found += decay_hyperparameters(cls.decay)
@@ -100,18 +101,18 @@ class Rule(ABC):
     @classmethod
     @abstractmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """Name the state tensors of a parameter's own shape; the i-th lives in the stack's i-th state slab."""
+        """Return the names of the state tensors of a parameter's own shape; the i-th is in the stack's i-th slab."""
 
     def own_buffers(self, role: Role) -> tuple[str, ...]:
-        """Name those of `buffers`, in their order, that its choices need: all, where a rule says nothing."""
+        """Return those of `buffers`, in order, that the rule's choices need; all by default."""
         return self.buffers(role)
 
     def pools(self, shapes: Shapes) -> dict[str, dict[str, tuple[int, ...]]]:
-        """Say which state of other shapes there is per parameter: name -> parameter -> shape without the trial axis."""
+        """Return the state of other shapes per parameter: name -> parameter -> shape without the trial axis."""
         return {}
 
     def trial_state(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:
-        """Say which state a whole trial has: name -> shape without the trial axis, () for a number."""
+        """Return the state of a whole trial: name -> shape without the trial axis, () for a number."""
         return {}
 
     def init(self, params: Tensors) -> State:
@@ -135,7 +136,7 @@ class Rule(ABC):
         hp: Mapping[str, Tensor],
         evaluate: Evaluate | None = None,
     ) -> None:
-        """Apply the treatment, then `update`: what every user of a rule calls."""
+        """Apply the treatment, then `update`: the method that every user of a rule calls."""
         if self.treatment is not None:
             grads, hp = self.treatment.prepare(grads, params, state.step, hp, self.roles)
         self.update(grads, params, state, self.own(hp), evaluate)
@@ -153,10 +154,10 @@ class Rule(ABC):
         hp: Mapping[str, Tensor],
         evaluate: Evaluate | None = None,
     ) -> None:
-        """Apply one step in place to `params` and `state` (`state.advance()` included). `grads` are left as they are.
+        """Apply one step in place to `params` and `state` (`state.advance()` included). `grads` are not modified.
 
-        `hp` holds the rule's own hyperparameters as float64 [T], but those that fix the program, which are plain
-        values in `self.structure`; `hp["lr"]` already carries the schedule's factor.
+        `hp` holds the rule's own hyperparameters as float64 [T], except those that fix the program, which are plain
+        values in `self.structure`; `hp["lr"]` already includes the schedule's factor.
         """
 
     def evaluation_params(self, params: Tensors, state: State, hp: Mapping[str, Tensor]) -> Tensors:
@@ -181,9 +182,9 @@ class Rule(ABC):
 
 
 class ElementwiseRule(Rule):
-    """A rule that updates every element alone, in two parts: numbers per trial, and the elements themselves.
+    """A rule that updates every element independently, in two parts: numbers per trial, and the elements themselves.
 
-    The first part depends on the trial's step and hyperparameters only, so an engine may work it out for many steps at
+    The first part depends on the trial's step and hyperparameters only, so an engine may compute it for many steps at
     once; the second is one pass over memory, which an engine may compile. Together they are the update.
     """
 
@@ -193,9 +194,9 @@ class ElementwiseRule(Rule):
 
     @abstractmethod
     def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
-        """Update one tensor `param` [T, ...] and its own `buffers` (name -> [T, ...]) in place; `grad` stays.
+        """Update one tensor `param` [T, ...] and its own `buffers` (name -> [T, ...]) in place; `grad` is not modified.
 
-        `scalars` are those of `scalars()`, in float64 or already rounded to the parameters' type.
+        `scalars` are the result of `scalars()`, in float64 or already rounded to the parameters' type.
         """
 
     def update(

@@ -1,7 +1,7 @@
-"""A stack of trials that share one optimizer, stepped together: the smallest way to use an update rule.
+"""A stack of trials that share one optimizer, stepped together: the simplest way to use an update rule.
 
-Every tensor has a leading axis of T trials; every hyperparameter is a vector with one value per trial. No trial can see
-another: permuting, adding, removing or poisoning one changes no bit of the rest.
+Every tensor has a leading axis of T trials; every hyperparameter is a vector with one value per trial. Trials are
+independent of each other: permuting, adding, removing or poisoning one changes no bit of the rest.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class Stacked:
     """One optimizer over T trials, stepping `params` in place.
 
     Args:
-        name: of the optimizer, see `tuner.optimizers.catalogue()`.
+        name: the optimizer's, see `tuner.optimizers.catalogue()`.
         params: name -> float32 or float64 tensor [T, ...], e.g. {"weight": (64, 256, 64)}.
         hp: name -> one number for all trials, or a vector [T]; those left out take their defaults. Choices and numbers
             that fix the program (`Hyperparameter.fixes_program`) are one value for all.
@@ -30,7 +30,7 @@ class Stacked:
     Attributes:
         hp: every hyperparameter that does not fix the program as float64 [T]; write into these vectors between steps
             to follow a schedule.
-        state: what the rule remembers.
+        state: the rule's state.
 
     Raises:
         InvalidInput: every unknown name, illegal value and wrong shape.
@@ -59,7 +59,7 @@ class Stacked:
         """Apply one update to every trial.
 
         Args:
-            grads: name -> gradient, shaped like the parameter; every parameter needs one. Left as they are.
+            grads: name -> gradient, shaped like the parameter; every parameter needs one. Not modified.
             evaluate: loss [T] and gradients at other parameters, for rules that need the loss again.
 
         Raises:
@@ -80,14 +80,14 @@ class Stacked:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned, by copy: the next steps are the same bit for bit.
+        """Load a copy of what `state_dict` returned: the next steps are the same bit for bit.
 
         Raises:
             InvalidInput: it belongs to another optimizer, or to other names or shapes.
         """
         for what, own in (("name", self.name), ("structure", self.rule.structure)):
             if state[what] != own:
-                raise InvalidInput([Fault(what, f"the state is of {state[what]!r}, this is {own!r}")])
+                raise InvalidInput([Fault(what, f"the state belongs to {state[what]!r}, this is {own!r}")])
         own_groups = {"step": {"step": self.state.step}, "hp": self.hp, "state": self.state.tensors()}
         other = {"step": {"step": state["step"]}, "hp": state["hp"], "state": state["state"]}
         for key, tensors in own_groups.items():
@@ -104,7 +104,7 @@ class Stacked:
 
 
 def _trials(params: Mapping[str, Tensor]) -> tuple[int, torch.device]:
-    """Return the number of trials and the device, or refuse parameters that do not form a stack."""
+    """Return the number of trials and the device, or reject parameters that do not form a stack."""
     if not params:
         raise InvalidInput([Fault("params", "there are none; a stack needs at least one parameter")])
     first = next(iter(params.values()))
@@ -114,7 +114,7 @@ def _trials(params: Mapping[str, Tensor]) -> tuple[int, torch.device]:
             faults.append(Fault(f"params.{name}", f"its type is {param.dtype}; allowed are float32 and float64"))
         elif param.dim() == 0 or param.shape[0] != first.shape[0] or param.shape[0] == 0:
             faults.append(
-                Fault(f"params.{name}", f"its shape is {tuple(param.shape)}; needed is [T, ...], one T for all")
+                Fault(f"params.{name}", f"its shape is {tuple(param.shape)}; expected [T, ...], one T for all")
             )
     if faults:
         raise InvalidInput(faults)
@@ -132,7 +132,7 @@ def _vectors(optimizer: str, hp: Mapping[str, Tensor | Scalar], trials: int, dev
                 vectors[name] = torch.full((trials,), float(value), dtype=torch.float64, device=device)
             continue
         if name not in known:
-            check_hyperparameters(optimizer, {name: value})  # refuses it
+            check_hyperparameters(optimizer, {name: value})  # rejects it
         allowed = f"({trials},) or a number" if name in per_trial else "one value for all trials"
         if value.shape != (trials,) or name not in per_trial:
             raise InvalidInput([Fault(name, f"its shape is {tuple(value.shape)}; allowed is {allowed}")])

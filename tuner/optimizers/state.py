@@ -1,4 +1,4 @@
-"""What a rule remembers of its trials."""
+"""The state that a rule keeps for its trials."""
 
 from dataclasses import dataclass, field
 
@@ -9,18 +9,18 @@ from tuner.optimizers.tensors import Tensors
 
 @dataclass
 class State:
-    """What a rule remembers: zeros at the start, all of it in the parameters' type but `step`."""
+    """The state of a rule: zeros at the start, everything except `step` in the parameters' type."""
 
     step: Tensor
     """Updates done, [T], float64."""
     counts: tuple[int, ...]
-    """The same, known on the host: a rule that acts every n steps picks its trials without asking the device."""
+    """The same, on the host: a rule that acts every n steps picks its trials without querying the device."""
     buffers: dict[str, Tensors] = field(default_factory=dict)
-    """Of the parameters' own shapes: name -> parameter -> [T, ...]."""
+    """State of the parameters' own shapes: name -> parameter -> [T, ...]."""
     pools: dict[str, Tensors] = field(default_factory=dict)
-    """Of other shapes, per parameter: name -> parameter -> [T, ...]."""
+    """State of other shapes, per parameter: name -> parameter -> [T, ...]."""
     trial: Tensors = field(default_factory=dict)
-    """One for all parameters of a trial: name -> [T, ...]."""
+    """State of a whole trial: name -> [T, ...]."""
 
     def advance(self) -> None:
         """Count an update."""
@@ -28,7 +28,7 @@ class State:
         self.counts = tuple(count + 1 for count in self.counts)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything but the step, not copied, by a name of its own, e.g. `buffers.exp_avg.weight`."""
+        """Return everything except the step, not copied, each under its own name, e.g. `buffers.exp_avg.weight`."""
         nested = {"buffers": self.buffers, "pools": self.pools, "trial": {"": self.trial}}
         return {
             f"{kind}.{name}.{key}".replace("..", "."): tensor

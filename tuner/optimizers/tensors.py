@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 Role = Literal["matrix", "convolution", "embedding", "head", "vector"]
-"""What a parameter is to a matrix rule; see roles.py."""
+"""The role of a parameter for matrix rules; see roles.py."""
 
 FLOAT_TYPES = (torch.float32, torch.float64)
 """Types of parameters: in bfloat16 a beta of 0.999 would round to 1."""

@@ -1,11 +1,11 @@
-"""What may be done around every rule: gradient clipping, other kinds of weight decay, moments that gather first.
+"""Treatments, applied around any rule: gradient clipping, other kinds of weight decay, moment warm-up.
 
 In this order, each per trial: gradients are clipped by value, then by their global norm over all parameters; weight
-decay of another kind than the rule's own, or one that leaves out some roles, takes the place of the rule's; lr is 0
-during moment warm-up. A trial without treatment runs the rule alone, so its bits are the same as without this file.
+decay that differs from the rule's own in kind, or leaves out some roles, replaces it; lr is 0 during moment warm-up. A
+trial without treatment runs the rule alone, so its bits are the same as without this file.
 
-References: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063 (norm clipping; the divisor's 1e-6 as in
-torch.nn.utils.clip_grad_norm_); Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101 (decay apart from lr).
+References: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063 (norm clipping; the 1e-6 in the divisor as in
+torch.nn.utils.clip_grad_norm_); Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101 (decay independent of lr).
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ CLIPPING = (
         name="clip_value",
         treatment=True,
         default=0.0,
-        description="every element of the gradient is cut to this size; 0 cuts nothing",
+        description="every element of the gradient is clamped to this size; 0: off",
         low=0.0,
         search=Search(min=1e-3, max=1.0, scaling="log", swept=False, source="ours"),
     ),
@@ -33,7 +33,7 @@ CLIPPING = (
         name="clip_norm",
         treatment=True,
         default=0.0,
-        description="gradients of a larger norm over all parameters of the trial are scaled down to it; 0: none are",
+        description="gradients with a larger norm over all parameters of the trial are scaled down to it; 0: off",
         low=0.0,
         search=Search(
             min=0.1, max=10.0, scaling="log", swept=False, source="Wen et al. 2025, arXiv:2509.02046: best 1-2"
@@ -43,7 +43,7 @@ CLIPPING = (
 MOMENT_WARMUP = Hyperparameter(
     name="moment_warmup",
     default=0.0,
-    description="first steps with lr 0, in which only the moments gather",
+    description="number of initial steps with lr 0, in which only the moments build up",
     low=0.0,
     integer=True,
     treatment=True,
@@ -57,7 +57,7 @@ DECAY_ROLES: dict[str, tuple[Role, ...]] = {
 
 
 def decay_hyperparameters(own: str) -> tuple[Hyperparameter, ...]:
-    """Return what may be said of weight decay, for a rule whose own kind is `own`."""
+    """Return the hyperparameters of weight decay, for a rule whose own kind is `own`."""
     return (
         Hyperparameter(
             name="weight_decay_mode",
@@ -65,7 +65,7 @@ def decay_hyperparameters(own: str) -> tuple[Hyperparameter, ...]:
             default=own,
             description=(
                 "l2: weight_decay · p joins the gradient; decoupled: p ← p · (1 - lr · weight_decay); "
-                "independent: p ← p · (1 - weight_decay), whatever lr and schedule say (so take about lr times less)"
+                "independent: p ← p · (1 - weight_decay), independent of lr and schedule (so use about lr times less)"
             ),
             choices=("l2", "decoupled", "independent"),
         ),
@@ -73,7 +73,7 @@ def decay_hyperparameters(own: str) -> tuple[Hyperparameter, ...]:
             name="weight_decay_roles",
             treatment=True,
             default="all",
-            description="what decays: all, no_vectors (not biases and gains), or hidden (matrices, convolutions)",
+            description="what decays: all, no_vectors (no biases and gains), or hidden (matrices, convolutions)",
             choices=tuple(DECAY_ROLES),
         ),
     )
@@ -81,13 +81,13 @@ def decay_hyperparameters(own: str) -> tuple[Hyperparameter, ...]:
 
 @dataclass(frozen=True)
 class Treatment:
-    """Which treatments are on; how much of each is a hyperparameter per trial."""
+    """Which treatments are on; their amounts are per-trial hyperparameters."""
 
     clip_value: bool = False
     clip_norm: bool = False
     moment_warmup: bool = False
     decay: DecayMode | None = None
-    """Weight decay that takes the place of the rule's own; None: the rule's own."""
+    """Weight decay that replaces the rule's own; None: the rule's own."""
     decay_roles: str = "all"
 
     def prepare(
@@ -98,9 +98,9 @@ class Treatment:
         hp: Mapping[str, Tensor],
         roles: Mapping[str, Role],
     ) -> tuple[Tensors, dict[str, Tensor]]:
-        """Return the gradients and hyperparameters that the rule is to have; decay `params` [T, ...] in place.
+        """Return the gradients and hyperparameters to pass to the rule; decay `params` [T, ...] in place.
 
-        `steps_done` [T] counts the updates before this one. `grads` are left as they are.
+        `steps_done` [T] counts the updates before this one. `grads` are not modified.
         """
         own = dict(hp)
         if self.clip_value:
@@ -132,7 +132,7 @@ class Treatment:
 
 
 def treatment_of(values: Mapping[str, Scalar], own_decay: str | None) -> Treatment | None:
-    """Return the treatment that hyperparameter values ask for, for a rule whose own decay is `own_decay`; or None."""
+    """Return the treatment requested by hyperparameter values, for a rule whose own decay is `own_decay`; or None."""
     mode, roles = str(values.get("weight_decay_mode", own_decay)), str(values.get("weight_decay_roles", "all"))
     others = own_decay is not None and (mode != own_decay or roles != "all")
     treatment = Treatment(
@@ -146,7 +146,7 @@ def treatment_of(values: Mapping[str, Scalar], own_decay: str | None) -> Treatme
 
 
 def clip_coefficient(grads: Tensors, most: Tensor) -> Tensor:
-    """Return, float64 [T], what scales each trial's gradients [T, ...] to a global norm of at most `most` [T]."""
+    """Return the factors, float64 [T], that scale gradients [T, ...] to a global norm of at most `most` [T]."""
     squares = torch.stack([(grad * grad).flatten(1).sum(1, dtype=torch.float64) for grad in grads.values()])
     return torch.where(most > 0, (most / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1.0), 1.0)
 

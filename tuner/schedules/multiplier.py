@@ -1,4 +1,4 @@
-"""The factor of any schedule at any moment."""
+"""The factor of any schedule at any point in training."""
 
 from collections.abc import Mapping
 from typing import overload
@@ -23,17 +23,18 @@ def multiplier(name: str, t: Value, total: Value, **parameters: Value | str) -> 
     """Return the factor in [0, 1] by which the learning rate is multiplied at update `t`.
 
     Args:
-        name: of the schedule, see `catalogue()`.
-        t: updates already done, >= 0; a number or one per trial, e.g. [64]. After `total` the end's factor holds.
-        total: updates in all, > 0; a number or one per trial.
-        parameters: of the schedule, a number or one per trial, choices one for all; those left out take their defaults.
+        name: the schedule's, see `catalogue()`.
+        t: updates already done, >= 0; a number or one per trial, e.g. [64]. Beyond `total` the final factor applies.
+        total: total updates, > 0; a number or one per trial.
+        parameters: the schedule's, a number or one per trial (choices: one for all); those left out take their
+            defaults.
 
     Returns:
-        A float if every argument is a number, else a float64 tensor of the broadcast shape.
+        A float if every argument is a number, or else a float64 tensor of the broadcast shape.
 
     Raises:
-        InvalidInput: an unknown schedule or parameter, or a number that is not legal. Tensors are taken as they are:
-            to check them would wait for the device.
+        InvalidInput: an unknown schedule or parameter, or an illegal number. Tensors are not checked, because
+            that would have to wait for the device.
     """
     if name not in SCHEDULES:
         raise InvalidInput([Fault("schedule", f"{name!r} is not known; known are {', '.join(SCHEDULES)}")])

@@ -1,4 +1,4 @@
-"""The shape of each schedule's decay: functions of a moment, factors in [0, 1] without the warm-up's."""
+"""The shape of each schedule's decay: functions of a `Moment`, with factors in [0, 1], excluding the warm-up."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor
 from tuner.schedules.moment import Moment
 
 NEAR = 1e-9
-"""Progress that is this close to the end of a stretch counts as past it: t / total is rounded."""
+"""Progress this close to the end of an interval counts as past it, because t / total is rounded."""
 
 
 def constant(at: Moment) -> Tensor:
@@ -28,7 +28,7 @@ def polynomial(at: Moment) -> Tensor:
 
 
 def cosine(at: Moment) -> Tensor:
-    """Return half a cosine from 1 to the floor, `cycles` times, each `cycle_growth` times as long as the one before.
+    """Return half a cosine from 1 to the floor, `cycles` times, each `cycle_growth` times as long as the previous one.
 
     Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983, eq. (5).
     """
@@ -45,7 +45,7 @@ def cosine(at: Moment) -> Tensor:
 
 
 def wsd(at: Moment) -> Tensor:
-    """Return 1, then over the last `cooldown` of all updates a fall to the floor of the chosen shape.
+    """Return 1, then a fall to the floor, of the chosen shape, over the last fraction `cooldown` of all updates.
 
     Source: Hägele et al. 2024, https://arxiv.org/abs/2405.18392, eq. (1) and (2).
     """
@@ -75,12 +75,12 @@ def exponential(at: Moment) -> Tensor:
 
 
 def step(at: Moment) -> Tensor:
-    """Return gamma^n after n stretches, each `step_share` of the updates that follow the warm-up."""
+    """Return gamma^n after n intervals, each a fraction `step_share` of the updates after the warm-up."""
     return _power(at.numbers["gamma"], (at.progress / at.numbers["step_share"] + NEAR).floor())
 
 
 def multistep(at: Moment) -> Tensor:
-    """Return gamma^n after n of the milestones, which are shares of the updates that follow the warm-up."""
+    """Return gamma^n after n of the milestones, which are fractions of the updates after the warm-up."""
     share = at.progress + NEAR
     passed = torch.zeros_like(share)
     for name in ("milestone1", "milestone2", "milestone3"):
@@ -89,7 +89,7 @@ def multistep(at: Moment) -> Tensor:
 
 
 def one_cycle(at: Moment) -> Tensor:
-    """Return half a cosine up from start_factor to 1 at update rise · total - 1, then one down to end_factor.
+    """Return half a cosine up from start_factor to 1 at update rise · total - 1, then half a cosine down to end_factor.
 
     It ends at the last update, total - 1.
 
@@ -105,7 +105,7 @@ def one_cycle(at: Moment) -> Tensor:
 
 
 def _power(base: Tensor, exponent: Tensor) -> Tensor:
-    """Return base^exponent for base >= 0; torch.pow rounds differently in a kernel's tail, these functions do not."""
+    """Return base^exponent for base >= 0; torch.pow would round differently in a kernel's tail."""
     return torch.where(exponent == 0, 1.0, torch.exp(exponent * torch.log(base)))
 
 

@@ -1,4 +1,4 @@
-"""Which schedules there are, by name."""
+"""The schedules, by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _Q = ",  q = (t-W)/(total-W)"
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the catalogue says, and the shape: the factor without the warm-up's."""
+    """The catalogue entry, and the shape: the factor excluding the warm-up."""
 
     info: ScheduleInfo
     decay: Callable[[Moment], Tensor]
@@ -35,7 +35,7 @@ SCHEDULES = {
     for schedule in (
         _schedule(
             "constant",
-            "The peak throughout, after an optional warm-up",
+            "Constant at the peak, after an optional warm-up",
             "min(1, (t+1)/W)",
             shapes.constant,
             p.warmup(0.0),
@@ -56,7 +56,7 @@ SCHEDULES = {
         ),
         _schedule(
             "wsd",
-            "Warm-up, a stable stretch at the peak, then a cool-down to the floor",
+            "Warm-up, a stable phase at the peak, then a cool-down to the floor",
             f"{_RISE}(floor + (1-floor) · s(q)),  q = max(0, (t-total+C)/C),  C = cooldown · total;  "
             "s = 1-q, 1-√q or (1+cos(πq))/2",
             shapes.wsd,
@@ -64,28 +64,28 @@ SCHEDULES = {
         ),
         _schedule(
             "inverse_sqrt",
-            "Warm-up, then a fall with the root of the updates done; knows no end",
+            "Warm-up, then decay with the inverse square root of the updates done; independent of the total",
             f"{_RISE}1/√(1 + (t-W)/S),  S = timescale · total",
             shapes.inverse_sqrt,
             *(_WARM, p.TIMESCALE),
         ),
         _schedule(
             "polynomial",
-            "Warm-up, then a power of what is left, down to the floor",
+            "Warm-up, then a power of the remaining fraction, down to the floor",
             f"{_RISE}(floor + (1-floor) · (1-q)^power){_Q}",
             shapes.polynomial,
             *(_WARM, p.FLOOR, p.POWER),
         ),
         _schedule(
             "exponential",
-            "Warm-up, then a fall by the same factor with every update",
+            "Warm-up, then decay by the same factor with every update",
             f"{_RISE}final_factor^q{_Q}",
             shapes.exponential,
             *(_WARM, p.FINAL_FACTOR),
         ),
         _schedule(
             "step",
-            "Warm-up, then drops by gamma at equal distances",
+            "Warm-up, then drops by gamma at equal intervals",
             f"{_RISE}gamma^⌊q / step_share⌋{_Q}",
             shapes.step,
             *(_WARM, p.GAMMA, p.STEP_SHARE),
@@ -99,7 +99,7 @@ SCHEDULES = {
         ),
         _schedule(
             "one_cycle",
-            "Half a cosine up to the peak, then half a cosine down to almost nothing; brings its own warm-up",
+            "Half a cosine up to the peak, then half a cosine down to almost nothing; includes its own warm-up",
             "start_factor → 1 over rise · total - 1 updates, 1 → end_factor over the rest, each by (1-cos(πq))/2",
             shapes.one_cycle,
             *(p.RISE, p.START_FACTOR, p.END_FACTOR),
@@ -109,5 +109,5 @@ SCHEDULES = {
 
 
 def catalogue() -> dict[str, ScheduleInfo]:
-    """Return what is known of every schedule, by name."""
+    """Return the catalogue entry of every schedule, by name."""
     return {name: schedule.info for name, schedule in SCHEDULES.items()}

@@ -2,8 +2,8 @@
 request.
 
 - Until a trial has finished, and for the first proposals of a family, the quasirandom sequence is used.
-- An infeasible trial is told as complete with the family's worst finite value, and every trial carries the constraint
-  `feasible`: optuna's FAIL is invisible to TPE, which would keep proposing the same diverging learning rate.
+- An infeasible trial is passed to optuna as complete with the family's worst finite value, and every trial carries the
+  constraint `feasible`: optuna's FAIL is invisible to TPE, which would keep proposing the same diverging learning rate.
 - Running trials are passed as running; the sampler's constant liar keeps proposals apart.
 """
 

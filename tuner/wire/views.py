@@ -201,7 +201,7 @@ class HyperparameterView(Message):
     default: Scalar
     description: str
     allowed: str
-    search: str = Field(description="default search range in words; empty when there is none")
+    search: str = Field(description="default search range in words; empty if there is none")
     swept: bool
     source: str
 

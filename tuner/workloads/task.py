@@ -54,12 +54,12 @@ class Task:
     `train` may also be `Indexed`: then one loader reads the micro-batches of all trials ahead, in the same order and
     with the same results as from memory.
     `resident`: whether training tensors are copied to the device as a whole (if they fit); otherwise the loader reads
-    them from host memory. `metrics`: name -> `fn(output, *targets)`, a scalar over all examples given. They are
-    evaluated on the validation data and reported as `valid_<name>`, next to `valid_loss`; the model's output must then
-    be one tensor [N, ...]. `precision` of the training passes: `float32`; `tf32`, which rounds the inputs of a GPU's
-    matrix products to TF32; `bf16`, which runs them in bfloat16 (torch.autocast). Parameters, state and evaluation are
-    float32 in any case. `digest` identifies the data if the workload's name and parameters do not determine it; it is
-    part of the program.
+    them from host memory.
+    `metrics`: name -> `fn(output, *targets)`, a scalar over all examples given. They are evaluated on the validation
+    data and reported as `valid_<name>`, next to `valid_loss`; the model's output must then be one tensor [N, ...].
+    `precision` of the training passes: `float32`; `tf32`, which rounds the inputs of a GPU's matrix products to TF32;
+    `bf16`, which runs them in bfloat16 (torch.autocast). Parameters, state and evaluation are float32 in any case.
+    `digest` identifies the data if the workload's name and parameters do not determine it; it is part of the program.
 
     Raises `InvalidInput` if the data is malformed.
     """

@@ -172,7 +172,7 @@ def test_newton_cg_without_a_second_derivative_is_refused():
 
 def test_bfgs_refuses_too_many_parameters_at_construction():
     many = MOST_PARAMETERS // 4 + 1
-    with pytest.raises(InvalidInput, match=f"{4 * many} numbers; bfgs takes at most {MOST_PARAMETERS}, lbfgs"):
+    with pytest.raises(InvalidInput, match=f"{4 * many} elements; bfgs takes at most {MOST_PARAMETERS}, lbfgs"):
         Stacked("bfgs", {"p": torch.zeros(1, 4, many)}, {})
-    with pytest.raises(InvalidInput, match="lbfgs takes any number"):
+    with pytest.raises(InvalidInput, match="lbfgs any number"):
         build("bfgs", [torch.nn.Parameter(torch.zeros(4, many))])

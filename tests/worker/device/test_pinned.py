@@ -96,7 +96,7 @@ def test_a_width_that_the_user_fixed_declines_once_for_the_whole_study(pinned: J
         ({"torch": "1.0"}, "torch 1.0 (offered: "),
         ({"hardware": "Another CPU"}, "hardware Another CPU (offered: "),
         ({"path": "loop"}, ""),
-        ({"data": "abc"}, "the two do not both say data"),
+        ({"data": "abc"}, "only one of the two has data"),
     ],
 )
 def test_whatever_differs_declines(pinned: Json, change: Json, why: str) -> None:

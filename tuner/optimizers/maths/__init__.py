@@ -1,1 +1,1 @@
-"""The mathematics under the rules: pure functions of stacked tensors [T, ...]. Knows no rule."""
+"""The mathematics behind the rules: pure functions of stacked tensors [T, ...], independent of any rule."""

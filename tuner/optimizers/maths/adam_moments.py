@@ -1,4 +1,4 @@
-"""The mathematics of Adam's two moments, for AdamW itself, its relatives, and rules that fall back on it.
+"""The mathematics of Adam's two moments, for AdamW itself, its relatives, and rules that fall back to it.
 
 Scalar arithmetic (bias corrections, 1 - beta) is done once per update on float64 vectors [T] and rounded to the
 parameters' type last: 1 - float32(0.999) is off by 1.3e-5 relative.
@@ -51,9 +51,10 @@ def adam_scalars(
 
 
 def fallback_scalars(step: Tensor, hp: Mapping[str, Tensor], *, beta1: Tensor, eps: Tensor) -> AdamScalars:
-    """Compute AdamW's coefficients for what a matrix rule leaves to it, at lr · fallback_lr_ratio; all float64 [T].
+    """Compute AdamW's coefficients for the parameters that a matrix rule leaves to it, at lr · fallback_lr_ratio.
 
-    `beta1` and `eps` are the rule's own, which may go by other names; beta2 and weight_decay are read from `hp`.
+    All are float64 [T]. `beta1` and `eps` are the rule's own, which may have other names; beta2 and weight_decay are
+    read from `hp`.
     """
     lr = hp["lr"] * hp["fallback_lr_ratio"]
     return adam_scalars(step=step, lr=lr, beta1=beta1, beta2=hp["beta2"], eps=eps, weight_decay=hp["weight_decay"])
@@ -63,7 +64,7 @@ def average(buffer: Tensor, value: Tensor, beta: Tensor, rest: Tensor, scratch: 
     """Set buffer ← beta · buffer + rest · value in place; both [T, ...], beta and rest = 1 - beta [T].
 
     Returns:
-        The temporary tensor that it took, `scratch` if there is one: large ones cost more than a pass over them.
+        The temporary tensor that was used, `scratch` if given: allocating large ones costs more than a pass over them.
     """
     fresh = torch.mul(value, per_trial(rest, buffer), out=scratch)
     buffer.mul_(per_trial(beta, buffer)).add_(fresh)
@@ -71,17 +72,17 @@ def average(buffer: Tensor, value: Tensor, beta: Tensor, rest: Tensor, scratch: 
 
 
 def average_squares(buffer: Tensor, value: Tensor, beta: Tensor, rest: Tensor, scratch: Tensor | None = None) -> Tensor:
-    """Set buffer ← beta · buffer + rest · value² in place; else as `average`."""
+    """Set buffer ← beta · buffer + rest · value² in place; otherwise as `average`."""
     fresh = torch.mul(value, value, out=scratch).mul_(per_trial(rest, buffer))
     buffer.mul_(per_trial(beta, buffer)).add_(fresh)
     return fresh
 
 
 def root(exp_avg_sq: Tensor, correction2: Tensor, eps: Tensor, scratch: Tensor | None = None) -> Tensor:
-    """Return sqrt(v) / correction2 + eps, in `scratch` if there is one: Adam's denominator, with eps outside.
+    """Return sqrt(v) / correction2 + eps, in `scratch` if given: Adam's denominator, with eps outside.
 
     Args:
-        exp_avg_sq: v, [T, ...], e.g. (64, 256, 64); left as it is.
+        exp_avg_sq: v, [T, ...], e.g. (64, 256, 64); not modified.
         correction2: sqrt(1 - beta2^t), [T].
         eps: [T].
         scratch: like `exp_avg_sq`, overwritten.
@@ -94,7 +95,7 @@ def adamw_step(grad: Tensor, param: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor,
     """Decay `param`, update both moments and step, in place.
 
     Args:
-        grad: [T, ...], e.g. (64, 256, 64); left as it is.
+        grad: [T, ...], e.g. (64, 256, 64); not modified.
         param: like `grad`.
         exp_avg: first moment, like `grad`.
         exp_avg_sq: second moment, like `grad`.

@@ -1,10 +1,10 @@
-"""Truncated conjugate gradients: an approximate solution of H d = -g for every trial, by products with H alone.
+"""Truncated conjugate gradients: an approximate solution of H d = -g for every trial, using only products with H.
 
 Reference: Steihaug 1983, https://doi.org/10.1137/0720042; Nocedal and Wright 2006, Numerical Optimization, 2nd ed.,
-algorithm 7.1 (line search Newton-CG): stop at a small residual; at negative curvature take the direction so far, at the
-first iteration steepest descent. The result is always a direction of descent.
+algorithm 7.1 (line search Newton-CG): stop at a small residual; at negative curvature take the current direction, or
+steepest descent at the first iteration. The result is always a descent direction.
 
-Invariant: as in line_search.py, a trial that is done does not change any more.
+Invariant: as in line_search.py, a trial that is done no longer changes.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from tuner.optimizers.maths.rows import column, dot
 def descent_direction(
     product: Callable[[Tensor], Tensor], gradient: Tensor, tolerance: Tensor, iterations: int
 ) -> Tensor:
-    """Return d [T, P] with |H d + g| <= tolerance, or what was reached before negative curvature or the last iteration.
+    """Return d [T, P] with |H d + g| <= tolerance, or the result before negative curvature or at the last iteration.
 
     Args:
         product: vectors [T, P] -> H times them.
         gradient: g [T, P]; zero elements stay zero if `product` keeps them zero.
         tolerance: norm of the residual at which to stop, float64 [T].
-        iterations: products with H at most.
+        iterations: most products with H.
     """
     found, residual, direction = torch.zeros_like(gradient), gradient, -gradient
     square = dot(residual, residual)

@@ -1,11 +1,11 @@
-"""Norms of parameters and their duality maps: the direction of unit norm that a gradient points in most.
+"""Norms of parameters and their duality maps: the direction of unit norm best aligned with a gradient.
 
 Reference: Bernstein and Newhouse 2024, "Old optimizer, new norm: an anthology", https://arxiv.org/abs/2409.20325, and
 "Modular duality in deep learning", https://arxiv.org/abs/2410.21265.
 
 For a norm ‖·‖ with dual ‖g‖* = max { <g, d> : ‖d‖ <= 1 }, the duality map d(g) attains it: <g, d(g)> = ‖g‖* and
-‖d(g)‖ = 1. Steepest descent under the norm steps by -lr · ‖g‖* · d(g); without the factor ‖g‖* it is what Muon, sign
-descent and conditional gradients do.
+‖d(g)‖ = 1. Steepest descent under the norm steps by -lr · ‖g‖* · d(g); without the factor ‖g‖* it is the step of Muon,
+sign descent and conditional gradients.
 
     norm            of a matrix [m, k]             dual                          duality map
     spectral        largest singular value         sum of singular values        U V' of g = U S V'
@@ -16,9 +16,9 @@ descent and conditional gradients do.
     rms_to_rms      √(k/m) · spectral              √(m/k) · dual spectral        √(m/k) · U V'
     embedding       row_rms: an index (a one-hot row, of ℓ1 norm 1) picks a row, measured by its RMS
 
-A zero matrix, row or column maps to zero. U V' is to rounding for singular values above 1e-6 of the Frobenius norm
-(see newton_schulz.polar). All functions take stacks [n, m, k], reduce over no other trial and give [n] or [n, m, k]; a
-matrix with NaN gives NaN in its own place. The norms are for those who want to know: no step of a rule needs them.
+A zero matrix, row or column maps to zero. U V' is exact to rounding for singular values above 1e-6 of the Frobenius
+norm (see newton_schulz.polar). All functions take stacks [n, m, k], never reduce over trials and return [n] or [n, m,
+k]; a matrix with NaN gives NaN only in its own place. The norms are for information: no step of a rule needs them.
 """
 
 import math
@@ -46,7 +46,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class ModularNorm:
-    """The norm of a whole model: max over layers of ‖W‖ / mass, so that a step of unit norm gives each its mass.
+    """The norm of a whole model: max over layers of ‖W‖ / mass, so that a step of unit norm gives each layer its mass.
 
     Reference: Large et al. 2024, "Scalable optimization in the modular norm", https://arxiv.org/abs/2405.14813. Its
     dual is the sum over layers of mass · ‖g‖*, and its duality map gives each layer mass · d(g).
@@ -139,4 +139,4 @@ NORMS: dict[str, Norm] = {
         Norm("embedding", _row_norm, _row_dual_norm, _row_map),
     )
 }
-"""By name; see the table above."""
+"""The norms by name; see the table above."""

@@ -1,9 +1,9 @@
-"""Eigenbases of stacked symmetric positive semi-definite matrices: one at the start, then followed by QR.
+"""Eigenbases of stacked symmetric positive semi-definite matrices: computed once at the start, then updated by QR.
 
-The start needs eigenvectors, once per trial: LAPACK on the host, matrix by matrix, wherever the matrices are (on CUDA a
-batch is a loop as well). From then on one step of orthogonal iteration keeps a slowly changing basis up to date:
-Wang et al. 2024, https://arxiv.org/abs/2405.18144. A basis stays orthogonal to rounding, since every one comes out of a
-QR decomposition. Isolation: see matrix_product.py; a matrix with NaN or infinity gives NaN, in its own place.
+The start needs eigenvectors, once per trial: LAPACK on the host, matrix by matrix, regardless of the matrices' device
+(on CUDA a batch is also a loop). From then on one step of orthogonal iteration keeps a slowly changing basis up to
+date: Wang et al. 2024, https://arxiv.org/abs/2405.18144. A basis stays orthogonal to rounding, since each is the result
+of a QR decomposition. Isolation: see matrix_product.py; a matrix with NaN or infinity gives NaN, only in its own place.
 """
 
 import torch
@@ -13,10 +13,10 @@ from tuner.optimizers.maths.matrix_product import aligned, identity, in_batches,
 from tuner.optimizers.maths.matrix_root import finite_matrices
 
 GRADE = 1e-3
-"""Height, as a share of the norm, of the ramp on the diagonal that tells the axes of a null space apart."""
+"""Height, as a fraction of the norm, of the diagonal ramp that distinguishes the axes of a null space."""
 
 RIDGE = 1e-6
-"""The same for QR steps: what the matrix does not reach stays as it was."""
+"""The same for QR steps: the null space of the matrix is left unchanged."""
 
 _TINY = 1e-30
 
@@ -24,10 +24,10 @@ _TINY = 1e-30
 def eigenbasis(matrices: Tensor) -> Tensor:
     """Return the eigenvectors of A + GRADE ‖A‖ diag(1, ..., 1/m) as columns, largest eigenvalue first.
 
-    Without the ramp a first factor of low rank would leave most of its basis to rounding.
+    Without the ramp, rounding would determine most of the basis of a low-rank first factor.
 
     Args:
-        matrices: float32 or float64 [n, m, m]; left as they are.
+        matrices: float32 or float64 [n, m, m]; not modified.
     """
     size = matrices.shape[1]
     padded = aligned(matrices, own=True)
@@ -45,12 +45,12 @@ def followed(matrices: Tensor, bases: Tensor) -> tuple[Tensor, Tensor]:
     """Move bases by one step of orthogonal iteration towards the matrices' eigenvectors.
 
     Args:
-        matrices: float32 or float64 [n, m, m], e.g. (64, 256, 256); left as they are.
+        matrices: float32 or float64 [n, m, m], e.g. (64, 256, 256); not modified.
         bases: orthogonal, [n, m, m].
 
     Returns:
-        The new bases [n, m, m], and the order [n, m] of the old columns, by falling eigenvalue estimate, that the new
-        ones come from.
+        The new bases [n, m, m], and the order [n, m] of the old columns, by falling eigenvalue estimate, from which the
+        new ones were computed.
     """
     count, size, _ = matrices.shape
     padded, old = aligned(matrices), aligned(bases)

@@ -1,9 +1,9 @@
-"""Step lengths along a direction, for all trials at once: one evaluation per round, trials that are done are masked.
+"""Step lengths along a direction, for all trials at once: one evaluation per round; finished trials are masked.
 
-Invariants. A search never raises a trial's loss: where it fails it returns the best point it has seen, the start (step
-0) if nothing was better. Losses and slopes that are not finite count as failure. What a trial gets does not depend on
-how many rounds its neighbours need: a trial that is done does not change any more. The loop ends, by one look at the
-device per round, when all are done, and after a fixed number of rounds at the latest.
+Invariants. A search never increases a trial's loss: if it fails it returns the best point it has seen, or the start
+(step 0) if nothing was better. Losses and slopes that are not finite count as failure. A trial's result does not depend
+on how many rounds its neighbours need: a finished trial no longer changes. The loop ends when all are done, which is
+read from the device once per round, or after a fixed number of rounds.
 
 `backtrack` is here; `wolfe.py` has the search for the strong Wolfe conditions, which `exact_search` uses too.
 """
@@ -22,19 +22,19 @@ NOCEDAL_WRIGHT = "Nocedal and Wright 2006, Numerical Optimization, 2nd ed."
 C1 = Hyperparameter(
     name="c1",
     default=1e-4,
-    description="share of the first-order decrease that a step must achieve (Armijo); keep it below c2",
+    description="fraction of the first-order decrease that a step must achieve (Armijo); keep it below c2",
     low=0.0,
     low_open=True,
     high=0.5,
     high_open=True,
     search=Search(
-        min=1e-5, max=0.3, scaling="log", swept=False, source=f"holds 1e-4 of {NOCEDAL_WRIGHT}, section 3.1; ends ours"
+        min=1e-5, max=0.3, scaling="log", swept=False, source=f"includes 1e-4 of {NOCEDAL_WRIGHT}, 3.1; bounds ours"
     ),
 )
 C2 = Hyperparameter(
     name="c2",
     default=0.9,
-    description="share of the first slope that may remain after a step (curvature condition); keep it above c1",
+    description="fraction of the initial slope that may remain after a step (curvature condition); keep it above c1",
     low=0.0,
     low_open=True,
     high=1.0,
@@ -46,20 +46,18 @@ C2 = Hyperparameter(
 SHRINK = Hyperparameter(
     name="shrink",
     default=0.5,
-    description="factor on the step after each failed try",
+    description="factor applied to the step after each failed try",
     low=0.0,
     low_open=True,
     high=1.0,
     high_open=True,
-    search=Search(min=0.3, max=0.9, swept=False, source="holds 1/2 (Armijo 1966) and 0.8 (optax); ends are ours"),
+    search=Search(min=0.3, max=0.9, swept=False, source="includes 1/2 (Armijo 1966) and 0.8 (optax); bounds are ours"),
 )
 
 
 def max_evaluations(default: int) -> Hyperparameter:
     """Return the bound on a search's rounds, the same for all trials that are stepped together."""
-    return limit(
-        "max_evaluations", default, 1000, "evaluations of a search at most; then the best point so far is taken"
-    )
+    return limit("max_evaluations", default, 1000, "most evaluations per search; then the best point so far is used")
 
 
 class Point(NamedTuple):
@@ -100,10 +98,10 @@ class Line:
         loss = objective(origin)[0] if loss is None else loss
         self.start = Point(torch.zeros_like(slope), loss, slope, gradient)
         self.downhill = (slope < 0) & slope.isfinite() & loss.isfinite()
-        """Trials [T] whose loss falls at first; no other is searched."""
+        """Trials [T] whose loss decreases initially; no others are searched."""
 
     def rows(self, step: Tensor) -> Tensor:
-        """Return origin + step · direction [T, P]; a step of 0 gives the very bits of the origin."""
+        """Return origin + step · direction [T, P]; a step of 0 gives exactly the bits of the origin."""
         moved = self.origin + self.direction * column(step, self.origin)
         return torch.where(column(step == 0, moved), self.origin, moved)
 
@@ -115,10 +113,10 @@ class Line:
 
 
 def backtrack(line: Line, first: Tensor, c1: Tensor, shrink: Tensor, rounds: int) -> tuple[Point, Tensor]:
-    """Try `first`, first · shrink, ... [T] until the loss has fallen by c1 · step · |slope| (Armijo 1966).
+    """Try `first`, first · shrink, ... [T] until the loss has decreased by c1 · step · |slope| (Armijo 1966).
 
     Returns:
-        The point of each trial, and a mask [T] of those that met the condition. The others have the best point seen.
+        The point of each trial, and a mask [T] of those that met the condition. The others get the best point seen.
     """
     step, best, start = first, line.start, line.start
     met, searched = torch.zeros_like(line.downhill), line.downhill & (first > 0)
@@ -135,7 +133,7 @@ def backtrack(line: Line, first: Tensor, c1: Tensor, shrink: Tensor, rounds: int
 
 
 def relaxed(line: Line, found: Point, factor: Tensor) -> Point:
-    """Return the points at `factor` [T] times the found steps, or the found ones where that would raise the loss."""
+    """Return the points at `factor` [T] times the found steps, or the found ones where that would increase the loss."""
     if bool((factor == 1).all()):
         return found
     tried = line.at(found.step * factor)

@@ -1,10 +1,10 @@
-"""Products of stacked matrices, the same bits whatever stands beside them.
+"""Products of stacked matrices, with bits that do not depend on the other matrices.
 
-A BLAS picks its kernels by memory alignment, batch size and thread count, and so rounds differently. Here every matrix
-lies, zero-padded to whole 64-byte rows, in aligned memory of its own tensor (`aligned`), and is multiplied in batches
-whose size never decides the kernel (`multiply`). Sums are by halving, because torch.sum orders its terms by the batch's
-size. Within one program (device, threads, dtype, versions) a matrix then gets the same bits alone, in any batch, at any
-row. Nothing here looks at values: what is not finite stays in its own matrix.
+A BLAS chooses its kernels by memory alignment, batch size and thread count, and therefore rounds differently. Here
+every matrix is zero-padded to whole 64-byte rows in the aligned memory of its own tensor (`aligned`), and is multiplied
+in batches whose size never affects the kernel (`multiply`). Sums are pairwise, because in torch.sum the order of the
+terms depends on the batch size. Within one program (device, threads, dtype, versions) a matrix then gives the same bits
+alone, in any batch, at any row. Nothing here depends on values: non-finite values stay in their own matrix.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor
 
 _ALIGNMENT_BYTES = 64
 _ALONE_ABOVE = {"cpu": 2**14, "cuda": 2**18}
-"""Elements above which a matrix fills the device by itself and is multiplied alone."""
+"""Number of elements above which a matrix alone fills the device and is multiplied alone."""
 _CUDA_BATCH = 16
 
 
@@ -25,9 +25,9 @@ def whole(size: int, like: Tensor) -> int:
 
 
 def aligned(matrices: Tensor, own: bool = False) -> Tensor:
-    """Return [n, m, k] as [n, M, K], rows and columns rounded up with zeros: a copy, unless it is so already.
+    """Return [n, m, k] as [n, M, K], rows and columns padded with zeros: a copy, unless it is aligned already.
 
-    `own` asks for a copy in any case, for those who will write into it.
+    `own` forces a copy, for callers that will write into it.
     """
     count, rows, columns = matrices.shape
     shape = (count, whole(rows, matrices), whole(columns, matrices))
@@ -39,7 +39,7 @@ def aligned(matrices: Tensor, own: bool = False) -> Tensor:
 
 
 def whole_count(matrices: Tensor) -> int:
-    """How many matrices [n, M, K] to compute, so that the batch's size does not decide the kernel.
+    """Return how many matrices [n, M, K] to compute, so that the batch size does not affect the kernel.
 
     MKL splits single matrices over threads when there are fewer matrices than threads; cuBLAS chooses by batch size.
     """
@@ -52,9 +52,10 @@ def whole_count(matrices: Tensor) -> int:
 
 
 def in_batches(function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:
-    """Apply a function of batches to [n, M, K]: large matrices one by one, all at once on a CPU, else a fixed number.
+    """Apply a function of batches to [n, M, K]: large matrices one by one, otherwise all at once on a CPU, or a fixed
+    number elsewhere.
 
-    `n` is rounded up by `whole_count` with zero matrices; the results [n, ...] are cut to the true number.
+    `n` is rounded up by `whole_count` with zero matrices; the results [n, ...] are cut to the actual number.
     """
     count, wanted = matrices.shape[0], whole_count(matrices)
     if wanted > count:
@@ -68,12 +69,12 @@ def in_batches(function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor
 
 
 def alone_above(like: Tensor) -> int:
-    """Elements above which a matrix of like's device is multiplied alone."""
+    """Return the number of elements above which a matrix on like's device is multiplied alone."""
     return _ALONE_ABOVE.get(like.device.type, _ALONE_ABOVE["cuda"])
 
 
 def multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Return the products of aligned matrices, e.g. (64, 32, 48) and (64, 48, 16); one may be an aligned one's `mT`."""
+    """Return the products of aligned matrices, e.g. (64, 32, 48) and (64, 48, 16); one may be transposed."""
     count = left.shape[0]
     largest = max(left[0].numel(), right[0].numel(), left.shape[1] * right.shape[2])
     if largest > alone_above(left):
@@ -96,7 +97,7 @@ def multiply(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _longer(matrices: Tensor, missing: int) -> Tensor:
-    """Append zero matrices; a transposed view stays one, since a BLAS rounds a transposed operand in its own way."""
+    """Append zero matrices; a transposed view stays transposed, since a BLAS rounds transposed operands differently."""
     if matrices.stride(2) != 1:
         return _longer(matrices.mT, missing).mT
     longer = matrices.new_zeros(matrices.shape[0] + missing, *matrices.shape[1:])
@@ -110,7 +111,7 @@ def identity(like: Tensor) -> Tensor:
 
 
 def sum_by_halving(x: Tensor) -> Tensor:
-    """Sum [n, ...] over all dims but 0 in an order that depends on their sizes alone; returns [n]."""
+    """Sum [n, ...] over all dims but 0 in an order that depends only on their sizes; returns [n]."""
     x = x.reshape(x.shape[0], -1)
     length = x.shape[1]
     if length > 1:
@@ -119,13 +120,13 @@ def sum_by_halving(x: Tensor) -> Tensor:
         x, length = (torch.cat([folded, x[:, 2 * half :]], dim=1) if odd else folded), half + odd
     while length > 1:
         half = length // 2
-        x[:, :half].add_(x[:, length - half : length])  # the middle one of an odd number stays where it is
+        x[:, :half].add_(x[:, length - half : length])  # the middle one of an odd number stays in place
         length -= half
     return x[:, 0]
 
 
 def norms(x: Tensor) -> Tensor:
-    """Return the Euclidean norm over all dims but 0, [n], of [n, ...]: large ones one by one, others by halving."""
+    """Return the Euclidean norm over all dims but 0, [n], of [n, ...]: large ones one by one, others pairwise."""
     flat = x.reshape(x.shape[0], -1)
     if flat.shape[1] > alone_above(x):
         return torch.stack([torch.linalg.vector_norm(row) for row in flat])

@@ -1,21 +1,23 @@
 """Inverse roots of many symmetric positive semi-definite matrices at once.
 
-On a CPU by eigenvalues, matrix by matrix (LAPACK is about eight times as fast there as the products below). Elsewhere
-by matrix products alone, since a batched eigenvalue solver on CUDA is a loop over matrices. Both give each matrix the
-same bits whatever stands beside it (see matrix_product.py), and NaN for one with NaN or infinity.
+On a CPU they are computed by eigendecomposition, matrix by matrix (LAPACK is about eight times as fast there as the
+products below); elsewhere by matrix products alone, since a batched eigenvalue solver on CUDA is a loop over matrices.
+Both give each matrix bits that do not depend on the others (see matrix_product.py), and NaN for one with NaN or
+infinity.
 
 By products: the coupled Newton iteration of Guo and Higham 2006, "A Schur-Newton method for the matrix pth root and its
-inverse", https://doi.org/10.1137/050643374, with its two numbers chosen anew for every step:
+inverse", https://doi.org/10.1137/050643374, with its two coefficients chosen for every step:
 
     Q ← a I - b M,   X ← X Q,   M ← M Qᵖ        from X = I, M = A / s, which keep M = Xᵖ A / s
 
-Newton takes a = (p + 1) / p and b = 1 / p, which lifts small eigenvalues m of M by aᵖ < e per step. With l the least
+Newton takes a = (p + 1) / p and b = 1 / p, which lifts small eigenvalues m of M by aᵖ < e per step. With l the smallest
 eigenvalue, b / a = (1 - l^(1/p)) / (1 - l^(1 + 1/p)) makes m (a - b m)ᵖ equal at both ends of [l, 1]; a then sets its
-largest value to 1. Near 1 that is Newton's step. l is taken as no less than CUSHION, else the large eigenvalues would
-drop so far that rounding shows. The numbers follow from p and FLOOR alone, never from a matrix.
+largest value to 1. Near 1 that is Newton's step. l is bounded below by CUSHION, because otherwise the large eigenvalues
+would drop so far that rounding matters. The coefficients depend only on p and FLOOR, never on a matrix.
 
-Accuracy of both ways, relative to the root's largest entry, for condition c and unit roundoff u (2^-53, 2^-24): about
-(c + 100) · u. Eigenvalues below FLOOR of the Frobenius norm count as about that much, so a singular matrix has a root.
+Accuracy of both methods, relative to the root's largest entry, for condition c and unit roundoff u (2^-53, 2^-24):
+about (c + 100) · u. Eigenvalues below FLOOR of the Frobenius norm are treated as about FLOOR, so a singular matrix has
+a root.
 """
 
 from functools import cache, partial
@@ -27,7 +29,7 @@ from tuner.optimizers.maths.matrix_product import aligned, identity, in_batches,
 from tuner.optimizers.maths.power import power
 
 FLOOR = {torch.float32: 1e-7, torch.float64: 1e-14}
-"""Least eigenvalue that is told from 0, relative to the Frobenius norm."""
+"""Smallest eigenvalue distinguished from 0, relative to the Frobenius norm."""
 
 CUSHION = 0.1
 _TINY = 1e-30
@@ -37,14 +39,14 @@ def inverse_root(matrices: Tensor, root: int, ridge: Tensor) -> Tensor:
     """Return (A + ridge · ‖A‖ I)^(-1 / root) of every symmetric positive semi-definite A; ‖A‖ is Frobenius.
 
     Args:
-        matrices: float32 or float64 [n, m, m], e.g. (64, 256, 256); left as they are. The zero matrix counts as 1e-30.
+        matrices: float32 or float64 [n, m, m], e.g. (64, 256, 256); not modified. The zero matrix is treated as 1e-30.
         root: 1 or more.
         ridge: float64 [n], at least 0.
     """
     size = matrices.shape[1]
     padded = aligned(matrices, own=True)
     norm = norms(padded).to(torch.float64).clamp_(min=_TINY)
-    scale = norm * (1 + ridge)  # no less than the largest eigenvalue with the ridge
+    scale = norm * (1 + ridge)  # at least the largest eigenvalue, including the ridge
     padded.div_(scale.to(padded.dtype).reshape(-1, 1, 1))
     diagonal = padded.diagonal(dim1=1, dim2=2)
     diagonal[:, :size].add_((ridge / (1 + ridge)).to(padded.dtype).reshape(-1, 1))
@@ -65,7 +67,7 @@ def root_by_eigenvalues(padded: Tensor, root: int) -> Tensor:
 
 
 def finite_matrices(matrices: Tensor) -> Tensor:
-    """Return [n, 1, 1], True where all of [n, m, k] is finite: LAPACK may refuse a batch for one matrix of NaNs."""
+    """Return [n, 1, 1], True where all of [n, m, k] is finite: one matrix of NaNs may make LAPACK fail."""
     return matrices.isfinite().flatten(1).all(1).reshape(-1, 1, 1)
 
 
@@ -101,7 +103,7 @@ def _iterate(m: Tensor, root: int) -> Tensor:
 
 
 def _integer_power(q: Tensor, exponent: int) -> Tensor:
-    """Multiply out q^exponent by squaring."""
+    """Compute q^exponent by repeated squaring."""
     if exponent == 1:
         return q
     half = _integer_power(q, exponent // 2)

@@ -1,7 +1,7 @@
-"""How matrix rules see parameters: flattened to matrices, grouped by shape, cut into blocks, picked by trial.
+"""Views of parameters for matrix rules: flattened to matrices, grouped by shape, cut into blocks, selected by trial.
 
 A parameter [T, m, ...] is the matrix [T, m, k] with k the product of all dims after the first: a convolution's kernel
-[out, in, kh, kw] is [out, in · kh · kw]. Scales take this flattened shape.
+[out, in, kh, kw] is [out, in · kh · kw]. Scales use this flattened shape.
 """
 
 import math
@@ -28,13 +28,13 @@ def equal_shapes(names: Iterable[str], params: Mapping[str, Tensor]) -> list[lis
 
 
 def joined(tensors: Sequence[Tensor]) -> Tensor:
-    """Return tensors [T, ...] of one shape as one [len · T, ...]; a single one as it is."""
+    """Return tensors [T, ...] of one shape as one [len · T, ...]; a single one is returned unchanged."""
     return torch.cat(list(tensors)) if len(tensors) > 1 else tensors[0]
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """A matrix [m, k] cut into down · across blocks of one size [rows, columns]; those at the edge end in zeros."""
+    """A matrix [m, k] cut into down · across blocks of one size [rows, columns]; edge blocks are zero-padded."""
 
     m: int
     k: int
@@ -45,17 +45,17 @@ class Blocks:
 
     @classmethod
     def of(cls, shape: tuple[int, int], most: int) -> "Blocks":
-        """Cut so that no block has a side longer than `most`, into as few and as equal ones as that allows."""
+        """Cut into as few and as equal blocks as possible such that no side is longer than `most`."""
         down, across = (-(-size // most) for size in shape)
         return cls(*shape, down, across, -(-shape[0] // down), -(-shape[1] // across))
 
     @property
     def count(self) -> int:
-        """How many blocks there are."""
+        """The number of blocks."""
         return self.down * self.across
 
     def cut(self, matrices: Tensor) -> Tensor:
-        """Turn [n, m, k] into [n · count, rows, columns]."""
+        """Convert [n, m, k] to [n · count, rows, columns]."""
         if self.count == 1:
             return matrices
         filled = matrices.new_zeros(matrices.shape[0], self.down * self.rows, self.across * self.columns)
@@ -64,7 +64,7 @@ class Blocks:
         return apart.transpose(2, 3).reshape(-1, self.rows, self.columns)
 
     def joined(self, blocks: Tensor) -> Tensor:
-        """Turn [n · count, rows, columns] back into [n, m, k]."""
+        """Convert [n · count, rows, columns] back to [n, m, k]."""
         if self.count == 1:
             return blocks
         apart = blocks.reshape(-1, self.down, self.across, self.rows, self.columns).transpose(2, 3)
@@ -79,12 +79,12 @@ def rows_where(chosen: Sequence[bool], device: torch.device) -> Tensor | None:
 
 
 def picked(tensor: Tensor, rows: Tensor | None) -> Tensor:
-    """Return the chosen rows: a copy, or the tensor itself where all are."""
+    """Return the chosen rows: a copy, or the tensor itself if all are chosen."""
     return tensor if rows is None else tensor[rows]
 
 
 def write_back(tensor: Tensor, rows: Tensor | None, values: Tensor) -> None:
-    """Put the values of chosen rows in their place; values picked without a copy are there already."""
+    """Write the values of chosen rows back; values selected without a copy are already in place."""
     if rows is not None:
         tensor.index_copy_(0, rows, values)
     elif values is not tensor:

@@ -1,8 +1,8 @@
-"""Orthogonalise many matrices at once by Newton-Schulz, the same bits whatever stands beside them.
+"""Orthogonalise many matrices at once by Newton-Schulz, with bits that do not depend on the other matrices.
 
 An odd polynomial of the matrix, applied a few times, drives every singular value towards 1 and leaves the singular
-vectors alone. Each coefficient set trades the slope at 0 (how soon small singular values rise) against how near to 1
-all of them end; the bands of five steps, for singular values relative to the Frobenius norm:
+vectors unchanged. Each coefficient set trades the slope at 0 (how fast small singular values rise) against how close to
+1 all of them end; the bands of five steps, for singular values relative to the Frobenius norm:
 
     set             from 1e-2 on     from 5e-3 on     from 1e-3 on
     original        0.682-1.134      0.682-1.154      0.470-1.202      never converges to 1
@@ -24,7 +24,7 @@ Triple = tuple[float, float, float]
 """(a, b, c) of x ← a x + b x³ + c x⁵."""
 
 ORIGINAL: Triple = (3.4445, -4.7750, 2.0315)
-"""Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/: the steepest slope at 0 that stays bounded."""
+"""Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/: the steepest slope at 0 that remains bounded."""
 
 # Amsel et al. 2025, https://arxiv.org/abs/2505.16932: minimax-optimal step by step, with a safety of 2e-2
 _POLAR_EXPRESS: tuple[Triple, ...] = (
@@ -52,7 +52,7 @@ COEFFICIENTS: dict[str, tuple[Triple, ...]] = {
 """Set -> one triple per step, the last one repeated."""
 
 SAFETY = {"polar_express": 1.02, "exact": 1.02}
-"""Set -> by what more than its norm a matrix is divided first."""
+"""Set -> extra factor, besides its norm, by which a matrix is divided first."""
 
 STEPS = 5
 NORM_FLOOR = 1e-7
@@ -66,11 +66,11 @@ def newton_schulz(
     The zero matrix stays zero.
 
     Args:
-        matrices: float32 or float64 [n, m, k], e.g. (64, 256, 64); left as they are.
-        coefficients: a name of `COEFFICIENTS`, or one triple of your own.
-        steps: how often, at least 0.
+        matrices: float32 or float64 [n, m, k], e.g. (64, 256, 64); not modified.
+        coefficients: a name in `COEFFICIENTS`, or a custom triple.
+        steps: number of steps, at least 0.
         dtype: of the products, the matrices' own by default. bfloat16, as in torch.optim.Muon, is several times as fast
-            where the device multiplies it in hardware; the bands widen by 0.01.
+        if the hardware supports it; the bands widen by 0.01.
     """
     _, rows, columns = matrices.shape
     if isinstance(coefficients, str):
@@ -86,15 +86,15 @@ def newton_schulz(
 
 
 def polar(matrices: Tensor) -> Tensor:
-    """Return U V' of each matrix [n, m, k] to rounding, for singular values above 1e-6 of the norm.
+    """Return U V' of each matrix [n, m, k], exact to rounding for singular values above 1e-6 of the norm.
 
-    Smaller ones end between 0 and 1, as do those of a matrix without full rank; the zero matrix stays zero.
+    Smaller ones end between 0 and 1, as do those of a rank-deficient matrix; the zero matrix stays zero.
     """
     return newton_schulz(matrices, "exact", 20)
 
 
 def _iterate(x: Tensor, triples: tuple[Triple, ...], steps: int, tall: bool) -> Tensor:
-    """Apply the polynomials, by way of the smaller of x x' and x' x."""
+    """Apply the polynomials, using the smaller of x x' and x' x."""
     for step in range(steps):
         a, b, c = triples[min(step, len(triples) - 1)]
         gram = torch.bmm(x.mT, x) if tall else torch.bmm(x, x.mT)

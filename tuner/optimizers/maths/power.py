@@ -1,8 +1,9 @@
-"""Powers and other transcendental functions of per-trial vectors, the same bits wherever a trial stands in its batch.
+"""Powers and other transcendental functions of per-trial vectors, with bits independent of a trial's position in its
+batch.
 
-torch.pow runs one code in a kernel's vector body and another in its scalar tail; they differ in the last bit, so a
-trial's bias correction would depend on its position. Reductions have tails too, and other functions may on some
-processors. Whole blocks have none.
+torch.pow runs different code in a kernel's vector body and in its scalar tail; they differ in the last bit, so a
+trial's bias correction would depend on its position. Reductions have tails too, and other functions may on some CPUs.
+Whole blocks have no tail.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ _BLOCK = 64
 
 
 def whole_blocks(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-    """Return an elementwise function of float64 [T] or [k, T] tensors, worked out on whole blocks.
+    """Return an elementwise function of float64 [T] or [k, T] tensors, computed on whole blocks.
 
     The arguments are padded with ones, so `function` must be defined there; each is float64 with the same T.
     """

@@ -1,9 +1,9 @@
 """All parameters of a trial as one row, the loss as a function of rows, and inner products of rows.
 
 Line searches and quasi-Newton methods see a trial as one vector: rows [T, P], parameters joined in their own order.
-Invariant: a trial gets the same bits whatever T is and wherever it stands. Inner products are taken in float64 and
-added up by halving, elementwise operations all: torch.sum and matrix products order their terms by the batch's size.
-A loss or gradient that is not finite counts as an infinite loss: no step is ever taken to such a point.
+Invariant: a trial's bits depend neither on T nor on its position. Inner products are taken in float64 and summed
+pairwise, using only elementwise operations: in torch.sum and matrix products the order of the terms depends on the
+batch size. A non-finite loss or gradient counts as an infinite loss: no step is ever taken to such a point.
 """
 
 import torch
@@ -15,13 +15,13 @@ from tuner.optimizers.tensors import Tensors
 
 
 class Objective:
-    """The loss of every trial as a function of rows, with what it takes to join and split parameters."""
+    """The loss of every trial as a function of rows, and the joining and splitting of parameters."""
 
     def __init__(self, name: str, evaluate: Evaluate | None, params: Tensors, curved: bool = False) -> None:
-        """`params` [T, ...] give names and shapes; `name` is the rule that asks, `curved` whether it needs curvature.
+        """`params` [T, ...] give names and shapes; `name` is the requesting rule, `curved` whether it needs curvature.
 
         Raises:
-            InvalidInput: there is no `evaluate`, or it has no second derivative where that is needed.
+            InvalidInput: `evaluate` is missing, or lacks a required second derivative.
         """
         if evaluate is None:
             raise InvalidInput([Fault("evaluate", f"is None; {name} needs the loss at other parameters")])
@@ -32,7 +32,7 @@ class Objective:
 
     @property
     def curvature(self) -> Curvature | None:
-        """The same loss where its second derivative is known, else None."""
+        """The same loss if its second derivative is available, or else None."""
         return self._evaluate if isinstance(self._evaluate, Curvature) else None
 
     def join(self, tensors: Tensors) -> Tensor:
@@ -62,7 +62,7 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
 
 
 def sum_by_halving(terms: Tensor) -> Tensor:
-    """Add up the last dim in an order that depends on its length alone; `terms` are overwritten."""
+    """Sum the last dim in an order that depends only on its length; `terms` are overwritten."""
     length = terms.shape[-1]
     while length > 1:
         half = (length + 1) // 2
@@ -74,7 +74,7 @@ def sum_by_halving(terms: Tensor) -> Tensor:
 def matrix_vector(matrices: Tensor, vectors: Tensor) -> Tensor:
     """Return [T, P] products of [T, P, P] with [T, P], each sum in float64 and rounded once.
 
-    One trial at a time, so that the products before summing take the room of one matrix.
+    One trial at a time, so that the products before summing need the memory of only one matrix.
     """
     products = [dot(matrix, vector) for matrix, vector in zip(matrices, vectors, strict=True)]
     return torch.stack(products).to(vectors.dtype)

@@ -3,7 +3,7 @@
 Reference: Nocedal 1980, "Updating quasi-Newton matrices with limited storage", Math. Comput. 35,
 https://doi.org/10.1090/S0025-5718-1980-0572855-7; Nocedal and Wright 2006, algorithm 7.4.
 
-Invariant: trials have stored different numbers of pairs; those that a trial lacks are masked, never read.
+Invariant: trials have stored different numbers of pairs; missing ones are masked, never read.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from tuner.optimizers.maths.rows import column, dot
 
 LEAST_CURVATURE = 1e-10
-"""Pairs with a smaller y's are not stored (as in torch.optim.LBFGS): H would lose its sign."""
+"""Pairs with a smaller y's are not stored (as in torch.optim.LBFGS): H would no longer be positive definite."""
 
 
 def remember(trial: dict[str, Tensor], gradient: Tensor, allowed: Tensor) -> None:
@@ -38,7 +38,7 @@ def remember(trial: dict[str, Tensor], gradient: Tensor, allowed: Tensor) -> Non
 def descent(trial: dict[str, Tensor], gradient: Tensor, most: int) -> Tensor:
     """Return -H g [T, P] for gradients [T, P], by the two-loop recursion.
 
-    `most` pairs at most are looked at: an upper bound of what any trial has stored.
+    At most `most` pairs are used: an upper bound on the number stored by any trial.
     """
     pairs, steps, changes = trial["pairs"], trial["steps"], trial["changes"]
     rows = torch.arange(len(gradient), device=gradient.device)
@@ -59,5 +59,5 @@ def descent(trial: dict[str, Tensor], gradient: Tensor, most: int) -> Tensor:
 
 
 def _place(number: Tensor, ring: Tensor) -> Tensor:
-    """Return where pair `number` [T] lies in a ring [T, n, P]."""
+    """Return the position of pair `number` [T] in a ring [T, n, P]."""
     return number.long() % ring.shape[1]

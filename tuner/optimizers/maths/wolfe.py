@@ -6,8 +6,8 @@ https://www.cs.ubc.ca/~schmidtm/Software/minFunc.html), so that the two agree st
 
     (1) f(t) <= f(0) + c1 t f'(0)        (2) |f'(t)| <= c2 |f'(0)|
 
-A trial is bracketing (the step grows, at most tenfold a round, until a minimum lies behind it), zooming (the bracket
-shrinks) or done. Invariant: `low` is the lowest end of the bracket and never above the start, so the result never is.
+A trial is bracketing (the step grows, at most tenfold per round, until it has passed a minimum), zooming (the bracket
+shrinks) or done. Invariant: `low` is the lowest end of the bracket and never above the start, so neither is the result.
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from tuner.optimizers.maths.rows import largest
 NARROW = 1e-9
 """A bracket whose ends differ by less than this in every parameter is not searched further."""
 _MARGIN = 0.1
-"""Share of the bracket within which a point is too near to its ends."""
+"""Fraction of the bracket within which a point is too close to its ends."""
 
 
 @dataclass
 class _Search:
-    """Where the trials are; all masks and numbers [T]."""
+    """The state of the trials; all masks and numbers [T]."""
 
     previous: Point
     low: Point
@@ -37,24 +37,24 @@ class _Search:
     low_is_first: Tensor
     """Whether `low` came before `high`; decides between ends of equal loss."""
     crept: Tensor
-    """Whether the last point was too near to an end."""
+    """Whether the last point was too close to an end."""
 
 
 def strong_wolfe(
     line: Line, first: Tensor, c1: Tensor, c2: Tensor, rounds: Tensor, narrow: float | Tensor = NARROW
 ) -> tuple[Point, Tensor, Tensor]:
-    """Search each trial's line from the step `first` [T] on.
+    """Search each trial's line, starting at the step `first` [T].
 
     Args:
         line: the lines.
-        first: first steps tried [T], float64; where 0, the start is the result.
-        c1: decrease asked for, in (0, c2).
-        c2: share of the slope allowed, in (0, 1).
-        rounds: evaluations after the first, at most, whole numbers [T].
+        first: first steps tried [T], float64; if 0, the start is the result.
+        c1: required decrease, in (0, c2).
+        c2: allowed fraction of the slope, in (0, 1).
+        rounds: most evaluations after the first, integers [T].
         narrow: see `NARROW`; a number or [T].
 
     Returns:
-        The points, a mask [T] of trials that meet both conditions, and the evaluations [T] that each made.
+        The points, a mask [T] of trials that meet both conditions, and the number of evaluations [T] of each.
     """
     searched = line.downhill & (first > 0)
     no = torch.zeros_like(searched)
@@ -77,9 +77,9 @@ def strong_wolfe(
 
 
 def exact_search(line: Line, first: Tensor, tolerance: Tensor, rounds: int) -> Point:
-    """Return minimisers along each line: what is left of the slope is at most `tolerance` [T] of it.
+    """Return minimisers along each line: the remaining slope is at most `tolerance` [T] of the initial one.
 
-    `rounds` is the number of evaluations at most; a bracket that is lost in the parameters' rounding ends a search.
+    `rounds` is the most evaluations; a search ends when its bracket is below the parameters' rounding.
     """
     c1, rounding = torch.clamp(tolerance, max=1e-4), torch.finfo(line.origin.dtype).eps
     narrow = largest(line.origin) * rounding
@@ -87,7 +87,7 @@ def exact_search(line: Line, first: Tensor, tolerance: Tensor, rounds: int) -> P
 
 
 def _bracket(search: _Search, line: Line, new: Point, c1: Tensor, c2: Tensor, count: int, rounds: Tensor) -> None:
-    """Judge the newest points of the bracketing trials."""
+    """Evaluate the newest points of the bracketing trials."""
     start, previous, bracketing = line.start, search.previous, search.bracketing
     out = bracketing & (count >= rounds)
     bracketing = bracketing & ~out
@@ -109,7 +109,7 @@ def _bracket(search: _Search, line: Line, new: Point, c1: Tensor, c2: Tensor, co
 
 
 def _zoom(search: _Search, line: Line, new: Point, c1: Tensor, c2: Tensor) -> None:
-    """Put the newest points of the zooming trials into their brackets."""
+    """Insert the newest points of the zooming trials into their brackets."""
     start, low, high, zooming = line.start, search.low, search.high, search.zooming
     worse = (new.loss > start.loss + c1 * new.step * start.slope) | (new.loss >= low.loss)
     swap = worse & ((new.loss < low.loss) | ((new.loss == low.loss) & ~search.low_is_first))
@@ -129,7 +129,7 @@ def _further(previous: Point, new: Point) -> Tensor:
 
 
 def _inside(search: _Search) -> Tensor:
-    """Return the next step of a zooming trial, kept off the ends of its bracket; notes who crept along an end."""
+    """Return the next step of a zooming trial, away from the ends of its bracket; records trials stuck near an end."""
     left = torch.minimum(search.low.step, search.high.step)
     right = torch.maximum(search.low.step, search.high.step)
     first = choose(search.low_is_first, search.low, search.high)
@@ -144,7 +144,7 @@ def _inside(search: _Search) -> Tensor:
 
 
 def cubic_minimum(one: Point, other: Point, left: Tensor, right: Tensor) -> Tensor:
-    """Minimise the cubic through two points with their slopes, within [left, right]; the middle where there is none.
+    """Minimise the cubic through two points with their slopes, within [left, right]; the middle if there is none.
 
     Nocedal and Wright 2006, eq. (3.59). All [T], float64.
     """

@@ -1,1 +1,1 @@
-"""The update rules, one file each; `shared` has what two or more of them build on. No rule imports another."""
+"""The update rules, one file each; `shared` holds what several of them build on. No rule imports another."""

@@ -11,13 +11,13 @@ https://arxiv.org/abs/1804.04235, algorithms 4 and 5; conventions of torch.optim
     p ← p - max(eps2, RMS(p)) · min(lr, 1/√t) · u / max(1, RMS(u) / clip_threshold)
 
 RMS(p) is taken before the decay. The last two dims of each trial's parameter are factored, never the trial axis: a
-convolution [o, i, h, w] keeps o · i pairs of factors.
+convolution [o, i, h, w] has o · i pairs of factors.
 
 State per parameter of two or more dims [..., m, k]: row_var r [..., m] and col_var c [..., k]; of others: variance v of
 the parameter's shape; zeros at the start.
 Departures: as torch, not as the paper, lr is a cap and not a factor of 1/√t; the decay comes before the step and is
-multiplied by lr; no first moment. eps1 = 0 stands for the machine epsilon of the parameters' type (torch's None).
-Used with: lr about 1e-2: steps are relative, so it is the share of the parameter's size that one step may change.
+multiplied by lr; no first moment. eps1 = 0 means the machine epsilon of the parameters' type (torch's None).
+Used with: lr about 1e-2: steps are relative, so it is the fraction of the parameter's size that one step may change.
 """
 
 from collections.abc import Mapping
@@ -50,47 +50,47 @@ class Adafactor(Rule):
             1e-2,
             1e-4,
             0.1,
-            "AlgoPerf, arXiv:2306.07179: 1e-4-1e-2, log; raised by us, as torch's default 1e-2 was its end",
-            description="cap of the relative step: a step changes a parameter by about lr of its size; 0 moves nothing",
+            "AlgoPerf, arXiv:2306.07179: 1e-4-1e-2, log; raised by us, as torch's default 1e-2 was its upper bound",
+            description="cap of the relative step: a step changes a parameter by about lr of its size; 0 means no step",
         ),
         Hyperparameter(
             name="beta2_decay",
             default=-0.8,
-            description="the second moment's new share at step t is t^beta2_decay",
+            description="the weight of the new squared gradient at step t is t^beta2_decay",
             high=0.0,
             search=Search(
-                min=-1.0, max=-0.5, swept=False, source=f"{_PAPER}, section 7.2: 0.5 to 1 tried, 0.8 advised"
+                min=-1.0, max=-0.5, swept=False, source=f"{_PAPER}, section 7.2: 0.5 to 1 tried, 0.8 recommended"
             ),
         ),
         non_negative(
             "eps1",
             0.0,
-            "smallest root of the second moment; 0 stands for the machine epsilon of the parameters' type",
+            "smallest root of the second moment; 0 means the machine epsilon of the parameters' type",
             1e-15,
             1e-7,
-            f"{_PAPER}: √1e-30; upper end ours",
+            f"{_PAPER}: √1e-30; upper bound ours",
         ),
         non_negative(
             "eps2",
             1e-3,
-            "smallest size of a parameter for which steps are relative: lets zeros grow",
+            "smallest parameter size for which steps are relative: lets zeros grow",
             1e-4,
             1e-2,
-            f"{_PAPER}: 1e-3; ends are ours",
+            f"{_PAPER}: 1e-3; bounds are ours",
         ),
         Hyperparameter(
             name="clip_threshold",
             default=1.0,
             description="largest root mean square of the update before it is scaled to the step size",
             low=1.0,
-            search=Search(min=1.0, max=2.0, swept=False, source=f"{_PAPER}, section 6: 1 advised, 2 tried"),
+            search=Search(min=1.0, max=2.0, swept=False, source=f"{_PAPER}, section 6: 1 recommended, 2 tried"),
         ),
         weight_decay(0.0, 1e-3, 1.0, "AlgoPerf, arXiv:2306.07179, log", swept=False),
     )
 
     @classmethod
     def declared(cls) -> tuple[Hyperparameter, ...]:
-        """Offer moment warm-up too: the moments are in pools, where the contract does not look for them."""
+        """Also offer moment warm-up: the moments are in pools, where the base class does not look for them."""
         return (*super().declared(), MOMENT_WARMUP)
 
     @classmethod
@@ -151,12 +151,12 @@ def _plain(grad: Tensor, variance: Tensor, rest: Tensor, eps1: Tensor) -> Tensor
 
 
 def _approach(average: Tensor, fresh: Tensor, rest: Tensor) -> None:
-    """Set average ← average + rest · (fresh - average); `fresh` is used up."""
+    """Set average ← average + rest · (fresh - average); `fresh` is overwritten."""
     average.add_(fresh.sub_(average).mul_(per_trial(rest, average)))
 
 
 def _rooted(variance: Tensor, eps1: Tensor, grad: Tensor) -> Tensor:
-    """Return grad / max(√variance, eps1); `variance` is used up."""
+    """Return grad / max(√variance, eps1); `variance` is overwritten."""
     root = variance.sqrt_()
-    torch.maximum(root, per_trial(eps1, root), out=root)  # of roots: the square of a small eps1 would underflow
+    torch.maximum(root, per_trial(eps1, root), out=root)  # on the root: the square of a small eps1 would underflow
     return torch.div(grad, root, out=root)

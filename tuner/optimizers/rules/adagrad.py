@@ -10,8 +10,8 @@ torch.optim.Adagrad.
 
 State per parameter: state_sum s, of the parameter's shape, initial_accumulator_value at the start (kept as zeros until
 the first step).
-Departures: eps stands outside the root, as in torch (optax: inside); a learning rate that decays with lr_decay is
-torch's, not the paper's.
+Departures: eps is outside the root, as in torch (optax: inside); a learning rate that decays with lr_decay is torch's,
+not the paper's.
 Used with: lr about 0.01 to 0.1; on a constant gradient the t-th step is lr / sqrt(t).
 """
 
@@ -39,7 +39,7 @@ class Adagrad(ElementwiseRule):
             1e-3,
             1.0,
             "ours: a decade below and two above the 0.01 of torch and Keras, because the steps only shrink",
-            description="learning rate: the size of each element's first step; 0 moves nothing",
+            description="learning rate: the size of each element's first step; 0 means no update",
         ),
         non_negative(
             "lr_decay", 0.0, "divides the learning rate of update t by 1 + (t - 1) · lr_decay", 1e-6, 1e-2, "ours"
@@ -47,7 +47,7 @@ class Adagrad(ElementwiseRule):
         non_negative(
             "initial_accumulator_value",
             0.0,
-            "what the sum of squares starts with; a large one makes the first steps smaller",
+            "initial value of the sum of squares; a large one makes the first steps smaller",
             1e-6,
             1.0,
             "ours; optax starts with 0.1, torch with 0",
@@ -58,7 +58,7 @@ class Adagrad(ElementwiseRule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """One sum of squares, whatever the role."""
+        """One sum of squares, for every role."""
         return ("state_sum",)
 
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:

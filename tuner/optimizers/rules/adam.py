@@ -1,4 +1,4 @@
-"""Adam: steps of each element's own size, from averages of the gradient and of its square.
+"""Adam: steps with a size per element, from averages of the gradient and of its square.
 
 Reference: Kingma and Ba 2015, "Adam: a method for stochastic optimization", https://arxiv.org/abs/1412.6980,
 algorithm 1; conventions of torch.optim.Adam.
@@ -13,7 +13,7 @@ algorithm 1; conventions of torch.optim.Adam.
 
 State per parameter: exp_avg m and exp_avg_sq v, of the parameter's shape, zeros at the start.
 Departures: weight decay, which the paper does not have, is coupled (an L2 penalty: it enters both moments), as in
-torch. AMSGrad and AdamW are other rules.
+torch. AMSGrad and AdamW are separate rules.
 Used with: lr about 1e-3. Inside the root, eps keeps a floor of sqrt(eps) under the denominator: 1e-5 there damps
 gradients below 3e-3, where 1e-8 outside damps those below 1e-8.
 """
@@ -44,7 +44,7 @@ class Adam(ElementwiseRule):
         LR,
         BETA1,
         BETA2,
-        replace(EPS, description="keeps the denominator from 0, where eps_placement says"),
+        replace(EPS, description="keeps the denominator above 0; added as eps_placement specifies"),
         choice(
             "eps_placement",
             "outside",
@@ -57,11 +57,11 @@ class Adam(ElementwiseRule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """Two moments, whatever the role."""
+        """Two moments, for every role."""
         return ("exp_avg", "exp_avg_sq")
 
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:
-        """Return the coefficients; `correction` is what the second moment or its root is divided by."""
+        """Return the coefficients; the second moment or its root is divided by `correction`."""
         bias1, bias2 = 1 - power(torch.stack([hp["beta1"], hp["beta2"]]), step)
         step_size, correction = hp["lr"] / bias1, bias2.sqrt()
         if self.structure["eps_placement"] == "outside_hat":

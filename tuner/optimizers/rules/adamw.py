@@ -10,7 +10,7 @@ algorithm 2; Adam: Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, algorith
 
 State per parameter: exp_avg m and exp_avg_sq v, of the parameter's shape, zeros at the start.
 Departures: as torch, not as the paper, the decay is multiplied by lr and therefore follows the schedule; it comes
-before the step. eps stands outside the root, after the bias correction of v. AMSGrad is another rule.
+before the step. eps is outside the root, after the bias correction of v. AMSGrad is a separate rule.
 Used with: lr about 1e-3; every parameter decays, biases included.
 """
 
@@ -35,7 +35,7 @@ class AdamW(ElementwiseRule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """Two moments, whatever the role."""
+        """Two moments, for every role."""
         return ("exp_avg", "exp_avg_sq")
 
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:

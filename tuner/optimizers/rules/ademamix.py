@@ -9,15 +9,15 @@ https://arxiv.org/abs/2409.03137, algorithm 1 with the schedulers of section 3.
     v ← beta2 · v + (1 - beta2) · g²,       v̂ = v / (1 - beta2^t)
     p ← p - lr · (f̂ + alpha(t) · s) / (sqrt(v̂) + eps)
 
-with x = min(t / slow_warmup, 1): alpha(t) = x · alpha, and the logarithm of beta3(t) runs from that of beta1 to that of
+with x = min(t / slow_warmup, 1): alpha(t) = x · alpha, and the logarithm of beta3(t) goes from that of beta1 to that of
 beta3 such that the half-life of s grows linearly in t:
 
     ln beta3(t) = ln beta1 · ln beta3 / ((1 - x) · ln beta3 + x · ln beta1), at most ln beta3
 
 State per parameter: exp_avg f, exp_avg_slow s and exp_avg_sq v, of the parameter's shape, zeros at the start.
-Departures: slow_warmup 0 is legal (no schedulers, as libraries have it). The paper sets the warm-up to the length of
-the run, which an update rule does not know. The decay comes before the step, which in exact arithmetic is the same.
-Used with: AdamW's learning rates; runs long enough to use 1 / (1 - beta3) gradients.
+Departures: slow_warmup 0 is legal (no schedulers, as in libraries). The paper sets the warm-up to the length of the
+run, which an update rule does not know. The decay comes before the step, which in exact arithmetic is the same. Used
+with: AdamW's learning rates; runs long enough to use 1 / (1 - beta3) gradients.
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ class AdEMAMix(ElementwiseRule):
         non_negative(
             "alpha",
             5.0,
-            "weight of the slow average beside the fast one",
+            "weight of the slow average relative to the fast one",
             1.0,
             10.0,
             f"{_PAPER}: 4-10 is good; lowered to 1 by us",
@@ -70,10 +70,10 @@ class AdEMAMix(ElementwiseRule):
         Hyperparameter(
             name="slow_warmup",
             default=0.0,
-            description="steps in which alpha grows from 0 and beta3 from beta1; 0: none. Best the length of the run",
+            description="steps in which alpha grows from 0 and beta3 from beta1; 0: none. Best: the length of the run",
             low=0.0,
             integer=True,
-            search=Search(min=0.0, max=1000.0, swept=False, source=f"{_PAPER}: the length of the run; the end is ours"),
+            search=Search(min=0.0, max=1000.0, swept=False, source=f"{_PAPER}: the length of the run; the bound ours"),
         ),
         EPS,
         DECOUPLED_DECAY,
@@ -81,11 +81,11 @@ class AdEMAMix(ElementwiseRule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """Fast and slow average, and the second moment, whatever the role."""
+        """Fast and slow average, and the second moment, for every role."""
         return ("exp_avg", "exp_avg_slow", "exp_avg_sq")
 
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:
-        """Return the fields of `AdamScalars` and what the slow average, which has no bias correction, needs."""
+        """Return the fields of `AdamScalars` and the coefficients of the slow average, which has no bias correction."""
         adam = adam_scalars(step=step, **{name: hp[name] for name in ("lr", "beta1", "beta2", "eps", "weight_decay")})
         progress = (step / hp["slow_warmup"]).clamp(max=1.0)  # without warm-up step / 0, so 1
         beta3 = slow_beta(progress, hp["beta1"], hp["beta3"])

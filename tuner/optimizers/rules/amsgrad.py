@@ -10,10 +10,9 @@ https://openreview.net/forum?id=ryQu7f-RZ, algorithm 2; conventions of torch.opt
     p ← p - lr / (1 - beta1^t) · m / (sqrt(w) / sqrt(1 - beta2^t) + eps)
 
 State per parameter: exp_avg m, exp_avg_sq v and max_exp_avg_sq w, of the parameter's shape, zeros at the start.
-Departures: as torch, both moments are corrected for their start at 0, the second after the maximum is taken (optax
-corrects before it); the paper corrects neither and has no eps.
-Used with: Adam's learning rates, or somewhat larger ones. weight_decay_mode "decoupled" gives what torch calls
-AdamW(amsgrad=True).
+Departures: as in torch, both moments are bias-corrected, the second after the maximum is taken (optax corrects before
+it); the paper corrects neither and has no eps.
+Used with: Adam's learning rates, or somewhat larger ones. weight_decay_mode "decoupled" is torch's AdamW(amsgrad=True).
 """
 
 from collections.abc import Mapping
@@ -39,11 +38,11 @@ class AMSGrad(ElementwiseRule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """Two moments and the largest second one so far, whatever the role."""
+        """Two moments and the largest second moment so far, for every role."""
         return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:
-        """Return the fields of `AdamScalars` but the decoupled decay's, and weight_decay."""
+        """Return the fields of `AdamScalars` except that of decoupled decay, and weight_decay."""
         found = dict(vars(adam_scalars(step=step, **hp)))
         del found["shrink"]
         return {**found, "weight_decay": hp["weight_decay"]}

@@ -9,8 +9,8 @@ Reference: Nocedal and Wright 2006, Numerical Optimization, 2nd ed., algorithm 6
 
 The first search starts at lr · min(1, 1 / |g|_1), later ones at lr.
 
-State per trial: inverse_hessian H [P, P], I at the start; updates, how often H was updated.
-Departures: a search that finds no better point resets H to I, so that the next step starts anew; `fixed` takes
+State per trial: inverse_hessian H [P, P], I at the start; updates, the number of updates of H.
+Departures: a search that finds no better point resets H to I, so that the next step starts from scratch; `fixed` takes
 t = lr without a search. P is at most 4096: H has P² numbers per trial.
 Used with: full batches, lr 1, few parameters; `lbfgs` for more.
 """
@@ -45,7 +45,7 @@ class BFGS(SearchRule):
         choice(
             "line_search",
             "wolfe",
-            "how the step's length is found: strong Wolfe, Armijo's backtracking, or fixed at lr",
+            "how the step length is chosen: strong Wolfe, Armijo's backtracking, or fixed at lr",
             "armijo",
             "fixed",
         ),
@@ -59,11 +59,11 @@ class BFGS(SearchRule):
         """Return H and the count of its updates.
 
         Raises:
-            InvalidInput: there are too many parameters.
+            InvalidInput: the model has too many parameters.
         """
         size = sum(shape.numel() for shape in shapes.values())
         if size > MOST_PARAMETERS:
-            message = f"they are {size} numbers; {self.name} takes at most {MOST_PARAMETERS}, lbfgs takes any number"
+            message = f"they have {size} elements; {self.name} takes at most {MOST_PARAMETERS}, lbfgs any number"
             raise InvalidInput([Fault("params", message)])
         return {"inverse_hessian": (size, size), "updates": ()}
 

@@ -1,4 +1,4 @@
-"""Coordinate descent: each step minimises over one block of coordinates and leaves the others alone.
+"""Coordinate descent: each step minimises over one block of coordinates and leaves the others unchanged.
 
 Reference: Wright 2015, "Coordinate descent algorithms", Math. Program. 151, https://doi.org/10.1007/s10107-015-0892-3;
 the Gauss-Southwell rule as in Nutini et al. 2015, https://arxiv.org/abs/1506.00552.
@@ -8,12 +8,12 @@ the Gauss-Southwell rule as in Nutini et al. 2015, https://arxiv.org/abs/1506.00
     d ← CG on H_bb d = -g_b           (-g_b where the Hessian is not at hand)
     p_b ← p_b + lr · t · d,  t minimises along d; where lr ≠ 1 raises the loss, lr = 1
 
-A coordinate's minimum is exact on quadratics, so cyclic order with blocks of 1 is Gauss-Seidel, lr its relaxation.
-Coordinates are numbered through all parameters in their order; the last block may be shorter.
+A coordinate's minimum is exact on quadratics, so cyclic order with blocks of 1 is Gauss-Seidel, with lr as its
+relaxation. Coordinates are numbered across all parameters in their order; the last block may be shorter.
 
 State: none. A random block is a hash of (seed, steps done): the same trial draws the same blocks anywhere.
-Departures: one step is one block, not a sweep over all: it costs a gradient like every rule's step.
-Used with: few parameters, full batches; convex problems whose coordinates hardly interact.
+Departures: one step is one block, not a sweep over all: it costs a gradient, like a step of any rule.
+Used with: few parameters, full batches; convex problems whose coordinates interact little.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ from tuner.optimizers.rules.shared.descent import RELAXATION_LR, TOLERANCE, Sear
 from tuner.study.hyperparameter import Hyperparameter, Search
 
 _MOST_ITERATIONS = 100
-"""Of CG in a block; one per coordinate is enough in exact arithmetic."""
+"""Most CG iterations in a block; one per coordinate is enough in exact arithmetic."""
 
 
 class CoordinateDescent(SearchRule):
@@ -44,7 +44,7 @@ class CoordinateDescent(SearchRule):
     memory = "0"
     hyperparameters = (
         RELAXATION_LR,
-        choice("order", "cyclic", "which block is next", "random", "gauss_southwell"),
+        choice("order", "cyclic", "which block comes next", "random", "gauss_southwell"),
         Hyperparameter(
             name="block_size",
             default=1,
@@ -104,7 +104,7 @@ class CoordinateDescent(SearchRule):
         norms = sum_by_halving((padded * padded).view(-1, count, size))
         numbers = torch.arange(count, device=gradient.device).expand_as(norms)
         first = torch.where(norms == norms.amax(1, keepdim=True), numbers, count).amin(1)
-        return first % count  # argmax may take any of equals
+        return first % count  # argmax may return any of several equal maxima
 
 
 def scrambled(numbers: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ rates in Nesterov 2004, Introductory Lectures on Convex Optimization, section 2.
     p ← p - lr · g
 
 State: none.
-Departures: none. The rule sees whatever batch it is given; it is meant for full ones (`sgd` has weight decay too).
-Used with: lr just below 2 / L on a quadratic of largest curvature L, where it diverges from 2 / L on.
+Departures: none. The rule uses any batch it is given, but is meant for full batches (`sgd` also has weight decay).
+Used with: lr just below 2 / L on a quadratic with largest curvature L; it diverges at 2 / L and above.
 """
 
 from torch import Tensor
@@ -29,8 +29,8 @@ class GradientDescent(ElementwiseRule):
             0.5,
             1e-3,
             3.0,
-            "as sgd: below 2 / L for standardised inputs; ends are ours",
-            description="learning rate: the step is lr times the gradient; 0 moves nothing",
+            "as sgd: below 2 / L for standardised inputs; bounds are ours",
+            description="learning rate: the step is lr times the gradient; 0 means no update",
         ),
     )
 

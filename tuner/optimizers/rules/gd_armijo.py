@@ -6,12 +6,12 @@ Math. 16(1), https://doi.org/10.2140/pjm.1966.16.1; Nocedal and Wright 2006, alg
     t ← lr · r, lr · r · shrink, ... until f(p - t g) <= f(p) - c1 · t · |g|²
     p ← p - t g
 
-`start` says where a search begins: `lr`: r = 1 always; `keep`: r = the last accepted t / lr; `increase`: that divided
-by shrink, so that steps may grow too.
+`start` determines where a search begins: `lr`: r = 1 always; `keep`: r = the last accepted t / lr; `increase`: that
+divided by shrink, so that steps may grow too.
 
-State per trial: factor, the last accepted t / lr, 0 (stands for 1) at the start and after a failed search.
-Departures: after `max_evaluations` tries the best point seen is taken, the old one if none was better.
-Used with: full batches, lr generous: the search only shrinks it.
+State per trial: factor, the last accepted t / lr, 0 (meaning 1) at the start and after a failed search.
+Departures: after `max_evaluations` tries the best point seen is used, or the start if none was better.
+Used with: full batches and a generous lr: the search only shrinks it.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from tuner.optimizers.rules.shared.descent import SearchRule
 from tuner.study.hyperparameter import Hyperparameter
 
 _MOST = 1e10
-"""The largest factor: on a slope without end, steps would grow until they overflow."""
+"""The largest factor: on an unbounded slope, steps would grow until they overflow."""
 
 
 class GradientDescentArmijo(SearchRule):
@@ -43,15 +43,15 @@ class GradientDescentArmijo(SearchRule):
             1.0,
             1e-2,
             10.0,
-            "holds 1 (Armijo 1966, scipy); ends are ours",
-            description="first step tried, as a multiple of the gradient; 0 moves nothing",
+            "includes 1 (Armijo 1966, scipy); bounds are ours",
+            description="first step tried, as a multiple of the gradient; 0 means no update",
         ),
         C1,
         SHRINK,
         Hyperparameter(
             name="start",
             default="increase",
-            description="first step of a search: lr; keep, the last accepted; increase, the last accepted / shrink",
+            description="first step of a search: lr; keep: the last accepted; increase: the last accepted / shrink",
             choices=("lr", "keep", "increase"),
         ),
         max_evaluations(25),

@@ -7,11 +7,11 @@ Reference: Cauchy 1847, C. R. Acad. Sci. 25; Nocedal and Wright 2006, Numerical 
     p ← p - lr · t · g               lr = 1 is the minimum; where another lr raises the loss, lr = 1
 
 On a quadratic the closed form is the minimum: the search then only confirms it. Without a Hessian the search starts
-from the last step found, at first from min(1, 1 / |g|_1).
+from the last step found, initially from min(1, 1 / |g|_1).
 
 State per trial: step_size, the last t, 0 at the start.
 Departures: none.
-Used with: full batches; lr below 1 often beats 1 (Raydan and Svaiter 2002), which zigzags.
+Used with: full batches; lr below 1 is often better than 1 (Raydan and Svaiter 2002), which zigzags.
 """
 
 from collections.abc import Mapping

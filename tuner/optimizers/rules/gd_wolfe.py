@@ -7,7 +7,7 @@ https://doi.org/10.1137/1011036; the search as in wolfe.py.
     p ← p - t g
 
 State: none.
-Departures: after `max_evaluations` tries the best point seen is taken, the old one if none was better.
+Departures: after `max_evaluations` tries the best point seen is used, or the start if none was better.
 Used with: full batches; unlike backtracking, steps also grow, up to tenfold per evaluation.
 """
 
@@ -37,8 +37,8 @@ class GradientDescentWolfe(SearchRule):
             1.0,
             1e-2,
             10.0,
-            "holds 1 (torch's LBFGS, scipy); ends are ours",
-            description="first step tried, as a multiple of the gradient; 0 moves nothing",
+            "includes 1 (torch's LBFGS, scipy); bounds are ours",
+            description="first step tried, as a multiple of the gradient; 0 means no update",
         ),
         C1,
         C2,

@@ -1,4 +1,4 @@
-"""LAMB: Adam's direction, scaled tensor by tensor to the size of the tensor.
+"""LAMB: Adam's direction, scaled per tensor to the size of the tensor.
 
 Reference: You et al. 2020, "Large batch optimization for deep learning: training BERT in 76 minutes",
 https://arxiv.org/abs/1904.00962, algorithm 2; conventions of optax.lamb.
@@ -9,11 +9,11 @@ https://arxiv.org/abs/1904.00962, algorithm 2; conventions of optax.lamb.
     p ← p - lr · |p| / |u| · u
 
 The ratio is 1 where |p| or |u| is 0, and for vectors unless `excluded` is none; excluded vectors have no weight decay
-either. Norms are those of one trial's tensor.
+either. Norms are taken per trial and tensor.
 
 State per parameter: exp_avg m and exp_avg_sq v, of the parameter's shape, zeros at the start.
-Departures: φ, the paper's bound on |p|, is the identity; no clipping of its own (several libraries scale gradients to a
-global norm of 1 first: clip_norm does that).
+Departures: φ, the paper's bound on |p|, is the identity; no built-in clipping (several libraries first scale gradients
+to a global norm of 1: use clip_norm for that).
 Used with: lr 1e-3 to 1e-2, growing with the square root of the batch size, with a warm-up.
 """
 
@@ -43,27 +43,27 @@ class LAMB(Rule):
             2e-3,
             1e-4,
             3e-2,
-            f"{_ALGOPERF}: 1e-4-1e-2, log; raised to 3e-2 by us, as a share of a tensor's size",
-            description="learning rate: a step changes a tensor by this share of its size; 0 moves nothing",
+            f"{_ALGOPERF}: 1e-4-1e-2, log; raised to 3e-2 by us, as a fraction of a tensor's size",
+            description="learning rate: a step changes a tensor by this fraction of its size; 0 means no update",
         ),
         decay_rate("beta1", 0.9, "the first moment", 0.7, 0.95, f"{_ALGOPERF}: 1 - beta1 in 0.05-0.3, log", swept=True),
-        decay_rate("beta2", 0.999, "the second moment", 0.9, 0.999, "0.999 is the paper's; ends are ours"),
+        decay_rate("beta2", 0.999, "the second moment", 0.9, 0.999, "0.999 is the paper's; bounds are ours"),
         non_negative(
-            "eps", 1e-6, "added to the root of the second moment", 1e-8, 1e-4, "1e-6 is the paper's; ends are ours"
+            "eps", 1e-6, "added to the root of the second moment", 1e-8, 1e-4, "1e-6 is the paper's; bounds are ours"
         ),
         weight_decay(
             0.01,
             1e-3,
             1.0,
             f"{_ALGOPERF}: 1e-3-1, log",
-            description="joins the direction before the ratio is taken: turns the step, does not lengthen it",
+            description="added to the direction before the ratio is taken: changes a step's direction, not its length",
         ),
         EXCLUDED,
     )
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """Two moments, whatever the role."""
+        """Two moments, for every role."""
         return ("exp_avg", "exp_avg_sq")
 
     def update(

@@ -1,4 +1,4 @@
-"""LARS: momentum whose steps are scaled, tensor by tensor, to the size of the tensor.
+"""LARS: momentum with steps scaled per tensor to the size of the tensor.
 
 Reference: You, Gitman and Ginsburg 2017, "Large batch training of convolutional networks",
 https://arxiv.org/abs/1708.03888, algorithm 1; conventions of optax.lars.
@@ -11,9 +11,9 @@ The ratio (trust_coefficient included) is 1 where |p| or |u| is 0, and for vecto
 vectors have no weight decay either.
 
 State per parameter: momentum_buffer b, of the parameter's shape, zeros at the start.
-Departures: the ratio is taken of the gradient with its decay, where the paper divides by |g| + weight_decay · |p|
-(equal without decay). lr stands outside the momentum, as in torch's SGD and not as in the paper: the same at constant
-lr, and a change of lr acts at once.
+Departures: the ratio uses the gradient including its decay, where the paper divides by |g| + weight_decay · |p| (equal
+without decay). lr is applied outside the momentum, as in torch's SGD and unlike the paper: equal at constant lr, but a
+change of lr takes effect at once.
 Used with: lr 0.1 to 10, growing with the batch size, with a warm-up; excluded vectors step with lr itself.
 """
 
@@ -42,32 +42,32 @@ class LARS(Rule):
             1.0,
             0.1,
             10.0,
-            f"{_PAPER}: 2-32 at batches of 4k-32k; ends ours",
-            description="learning rate: multiplies the trust ratio; 0 moves nothing",
+            f"{_PAPER}: 2-32 at batches of 4k-32k; bounds ours",
+            description="learning rate: multiplies the trust ratio; 0 means no update",
         ),
         MOMENTUM,
         weight_decay(
             0.0,
             1e-5,
             1e-3,
-            f"{_PAPER}: 5e-4 and 1e-4; ends are ours",
-            description="coupled L2 penalty: joins the gradient before the ratio is taken",
+            f"{_PAPER}: 5e-4 and 1e-4; bounds are ours",
+            description="coupled L2 penalty: added to the gradient before the ratio is taken",
             swept=False,
         ),
         non_negative(
             "trust_coefficient",
             1e-3,
-            "share of a tensor's size that a step of lr 1 changes",
+            "fraction of a tensor's size that a step with lr 1 changes",
             1e-4,
             1e-2,
-            f"{_PAPER}: 1e-3 and 2e-3; ends are ours",
+            f"{_PAPER}: 1e-3 and 2e-3; bounds are ours",
         ),
         EXCLUDED,
     )
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """One accumulated step, whatever the role."""
+        """One accumulated step, for every role."""
         return ("momentum_buffer",)
 
     def update(

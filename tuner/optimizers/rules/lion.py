@@ -8,8 +8,8 @@ algorithm 2.
     m ← beta2 · m + (1 - beta2) · g
 
 State per parameter: exp_avg m, of the parameter's shape, zeros at the start.
-Departures: none; the sign of 0 is 0. Every element moves by lr whatever the gradient's size, so scaling the gradients
-changes nothing.
+Departures: none; the sign of 0 is 0. Every element moves by lr regardless of the gradient's size, so scaling the
+gradients changes nothing.
 Used with: lr 3-10 times smaller than AdamW's and weight_decay as many times larger.
 """
 
@@ -36,7 +36,7 @@ class Lion(ElementwiseRule):
         below_one(
             "beta1",
             0.9,
-            "share of the momentum in the direction",
+            "weight of the momentum in the direction",
             0.5,
             0.98,
             "ours, around the 0.9-0.95 of Chen et al. 2023, arXiv:2302.06675",
@@ -55,7 +55,7 @@ class Lion(ElementwiseRule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """One moment, whatever the role."""
+        """One moment, for every role."""
         return ("exp_avg",)
 
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:

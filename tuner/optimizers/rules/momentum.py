@@ -8,9 +8,10 @@ https://doi.org/10.1016/0041-5553(64)90137-5; conventions of torch.optim.SGD.
     p ← p - lr · b
 
 State per parameter: momentum_buffer b, of the parameter's shape, zeros at the start.
-Departures: Polyak writes the step with the last displacement; for a constant lr the iterates are the same.
-Used with: lr about (1 - momentum) times plain SGD's, because b grows to g / (1 - momentum). This is no moving average:
-an average with lr equals the heavy ball with lr · (1 - momentum), or one with dampening = momentum and its first b.
+Departures: Polyak writes the step in terms of the last displacement; for a constant lr the iterates are the same.
+Used with: lr about (1 - momentum) times plain SGD's, because b grows to g / (1 - momentum). This is not a moving
+average: an average with lr equals the heavy ball with lr · (1 - momentum), or one with dampening = momentum and its
+first b.
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from tuner.study.hyperparameter import Hyperparameter
 DAMPENING = Hyperparameter(
     name="dampening",
     default=0.0,
-    description="share of each gradient but the first that is not accumulated",
+    description="fraction of each gradient except the first that is not accumulated",
     low=0.0,
     high=1.0,
     structural=True,  # its multiplication would cost every trial a pass over memory
@@ -44,7 +45,7 @@ class Momentum(ElementwiseRule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """One accumulated gradient, whatever the role."""
+        """One accumulated gradient, for every role."""
         return ("momentum_buffer",)
 
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:

@@ -2,7 +2,7 @@
 
 Reference: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks",
 https://kellerjordan.github.io/posts/muon/; conventions of torch.optim.Muon with its default "original" scale.
-Fallback for all else: AdamW (see adamw.py).
+Fallback for all other parameters: AdamW (see adamw.py).
 
 Matrices [m, k] and convolutions, flattened to [out, in · kh · kw]:
 
@@ -19,12 +19,12 @@ Heads, embeddings and vectors: AdamW with lr · fallback_lr_ratio, and the same 
 
 State per parameter: matrix, convolution: momentum_buffer b; others: exp_avg, exp_avg_sq; of the parameter's shape,
 zeros at the start.
-Departures: Newton-Schulz runs in the parameters' own type unless `precision` says bfloat16. The scale takes the
-flattened shape of a convolution (several libraries take the first two dims and step up to hundreds of times too far
-or too short).
-Coefficient sets: see newton_schulz.py; `custom` takes ns_a, ns_b, ns_c.
-Used with: lr from one or two times AdamW's (Wen et al. 2025) to ten times (the author's 0.02); steep in lr, flat in eps
-and beta1.
+Departures: Newton-Schulz runs in the parameters' own type unless `precision` is bfloat16. The scale uses the flattened
+shape of a convolution (several libraries use the first two dims, so that steps are up to hundreds of times too long or
+too short).
+Coefficient sets: see newton_schulz.py; `custom` uses ns_a, ns_b, ns_c.
+Used with: lr from one or two times AdamW's (Wen et al. 2025) to ten times (the author's 0.02); sensitive to lr,
+insensitive to eps and beta1.
 """
 
 import math
@@ -56,7 +56,7 @@ SCALES: dict[str, Callable[[int, int], float]] = {
     "match_rms_adamw": lambda m, k: 0.2 * math.sqrt(max(m, k)),
     "spectral": lambda m, k: math.sqrt(m / k),
 }
-"""What an orthogonal step is multiplied by, from the flattened shape."""
+"""The factor of an orthogonal step, from the flattened shape."""
 
 
 class Muon(Rule):
@@ -73,8 +73,8 @@ class Muon(Rule):
             0.02,
             2e-3,
             0.1,
-            f"holds the author's 0.02, the best of {_FPO} (4e-3-1.6e-2) and of the {_NANOGPT} (0.025-0.035)",
-            description="learning rate of the matrices: about the spectral norm of each step; 0 moves nothing",
+            f"includes the author's 0.02, the best of {_FPO} (4e-3-1.6e-2) and of the {_NANOGPT} (0.025-0.035)",
+            description="learning rate of the matrices: about the spectral norm of each step; 0 means no update",
         ),
         decay_rate(
             "momentum",
@@ -84,11 +84,11 @@ class Muon(Rule):
             0.98,
             f"{_FPO}: best 0.95-0.98, 0.8 is worse",
         ),
-        weight_decay(0.1, 5e-3, 0.3, f"holds 0.1 ({_FPO}) and 0.025-0.05 ({_NANOGPT}); ends are ours"),
-        fallback_lr_ratio(0.3, "head, embeddings and vectors", 0.05, 1.0, f"{_FPO}: best 0.2-0.3; ends are ours"),
+        weight_decay(0.1, 5e-3, 0.3, f"includes 0.1 ({_FPO}) and 0.025-0.05 ({_NANOGPT}); bounds are ours"),
+        fallback_lr_ratio(0.3, "head, embeddings and vectors", 0.05, 1.0, f"{_FPO}: best 0.2-0.3; bounds are ours"),
         decay_rate("beta1", 0.9, "AdamW's first moment in the fallback", 0.8, 0.95, f"{_FPO}: flat around 0.9"),
         decay_rate(
-            "beta2", 0.95, "AdamW's second moment in the fallback", 0.9, 0.999, "0.95 is the author's; ends are ours"
+            "beta2", 0.95, "AdamW's second moment in the fallback", 0.9, 0.999, "0.95 is the author's; bounds are ours"
         ),
         non_negative(
             "eps",
@@ -96,7 +96,7 @@ class Muon(Rule):
             "added to the root of AdamW's second moment in the fallback",
             1e-10,
             1e-6,
-            f"{_FPO}: flat; ends are ours",
+            f"{_FPO}: flat; bounds are ours",
         ),
         choice("coefficients", "original", "polynomials of Newton-Schulz", *[*list(COEFFICIENTS)[1:4], "custom"]),
         whole_number("ns_steps", STEPS, "steps of Newton-Schulz", 1, 4, 10),
@@ -104,7 +104,7 @@ class Muon(Rule):
         fixed_number("ns_b", ORIGINAL[1], "custom coefficient of x³"),
         fixed_number("ns_c", ORIGINAL[2], "custom coefficient of x⁵"),
         choice("precision", "own", "type of Newton-Schulz's products: the parameters' own, or bfloat16", "bfloat16"),
-        choice("scale", "original", "what an orthogonal step is multiplied by", *list(SCALES)[1:]),
+        choice("scale", "original", "factor of an orthogonal step", *list(SCALES)[1:]),
     )
 
     @classmethod
@@ -132,7 +132,7 @@ class Muon(Rule):
     def _orthogonal_step(
         self, names: list[str], grads: Tensors, params: Tensors, buffers: Tensors, hp: Mapping[str, Tensor]
     ) -> None:
-        """Step matrices of one flattened shape [T, m, k] together: a batch of products costs less than its parts."""
+        """Step matrices of one flattened shape [T, m, k] together: one batch costs less."""
         momentum, rest, shrink = hp["momentum"], 1 - hp["momentum"], 1 - hp["lr"] * hp["weight_decay"]
         ahead = []
         for name in names:

@@ -11,9 +11,9 @@ algorithm 2 with the warm-up of Sutskever et al. 2013; conventions of torch.opti
     p ← p - lr · [(1 - mu(t)) / (1 - M(t)) · g + mu(t + 1) / (1 - M(t + 1)) · m] / (sqrt(v / (1 - beta2^t)) + eps)
 
 State per parameter: exp_avg m and exp_avg_sq v, of the parameter's shape, zeros at the start.
-Departures: as torch, m is averaged with beta1, not with mu. M is worked out in closed form (`momentum_product`), so
-that it depends on the step alone. weight_decay_mode "decoupled" is torch's decoupled_weight_decay.
-Used with: Adam's learning rates. What AlgoPerf calls NAdamW has no warm-up of mu: see nadamw.py.
+Departures: as torch, m is averaged with beta1, not with mu. M is computed in closed form (`momentum_product`), so that
+it depends only on the step. weight_decay_mode "decoupled" is torch's decoupled_weight_decay.
+Used with: Adam's learning rates. AlgoPerf's NAdamW has no warm-up of mu: see nadamw.py.
 """
 
 import math
@@ -32,9 +32,9 @@ from tuner.optimizers.rules.shared.heavy_ball import WEIGHT_DECAY, penalised
 
 _BASE = 0.96
 _TERMS = 48
-"""Of the series in `momentum_product`: the next one is below 2^-49 / 49 per step."""
+"""Number of terms of the series in `momentum_product`: the next one is below 2^-49 / 49 per step."""
 _PIECE = 512
-"""Trials at once in `momentum_product`: 512 · 48 elements stay on one thread, so no kernel has a tail inside."""
+"""Trials per call in `momentum_product`: 512 · 48 elements stay on one thread, so no kernel has a tail."""
 
 
 class NAdam(ElementwiseRule):
@@ -53,7 +53,7 @@ class NAdam(ElementwiseRule):
         non_negative(
             "momentum_decay",
             4e-3,
-            "how fast the momentum warms up from beta1 / 2 to beta1: about 17 / momentum_decay steps halve",
+            "how fast the momentum warms up from beta1 / 2 to beta1: halves the gap every ~17 / momentum_decay steps",
             1e-4,
             1e-1,
             "ours, around the 4e-3 of torch and Dozat 2016",
@@ -63,7 +63,7 @@ class NAdam(ElementwiseRule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """Two moments, whatever the role."""
+        """Two moments, for every role."""
         return ("exp_avg", "exp_avg_sq")
 
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:
@@ -96,10 +96,10 @@ class NAdam(ElementwiseRule):
 
 
 def momentum_product(step: Tensor, beta1: Tensor, momentum_decay: Tensor) -> Tensor:
-    """Return M(t) = mu(1) · ... · mu(t), the product of the warming momenta, without walking through the steps.
+    """Return M(t) = mu(1) · ... · mu(t), the product of the momenta during warm-up, without a loop over the steps.
 
     With q = 0.96^momentum_decay it is beta1^t · ∏ (1 - q^i / 2), and the logarithm of that product is
-    -Σ_k 2^-k / k · Σ_i q^(i·k), a geometric sum in i. What the series leaves out is below rounding wherever M is not.
+    -Σ_k 2^-k / k · Σ_i q^(i·k), a geometric sum in i. The truncated rest is below rounding wherever M is not.
 
     Args:
         step: t, float64 [T], 1 for the first update.

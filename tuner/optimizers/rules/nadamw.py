@@ -1,4 +1,4 @@
-"""NAdamW: AdamW that steps along the first moment looked ahead by one average.
+"""NAdamW: AdamW that steps along a one-step lookahead of the first moment.
 
 Reference: Dahl et al. 2023, "Benchmarking neural network training algorithms" (AlgoPerf),
 https://arxiv.org/abs/2306.07179, the NAdamW baseline; after Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ.
@@ -10,8 +10,8 @@ https://arxiv.org/abs/2306.07179, the NAdamW baseline; after Dozat 2016, https:/
     p ← p - lr / (1 - beta1^t) · n / (sqrt(v) / sqrt(1 - beta2^t) + eps)
 
 State per parameter: exp_avg m and exp_avg_sq v, of the parameter's shape, zeros at the start.
-Departures: none from AlgoPerf. Two algorithms share the name: torch's NAdam warms its momentum up (nadam.py), and
-optax.nadamw corrects m and g in n each by its own number of steps.
+Departures: none from AlgoPerf. Two algorithms share the name: torch's NAdam warms up its momentum (nadam.py), and
+optax.nadamw bias-corrects m and g in n with different step counts.
 Used with: AdamW's learning rates and decay, and a larger beta1.
 """
 
@@ -52,7 +52,7 @@ class NAdamW(ElementwiseRule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """Two moments, whatever the role."""
+        """Two moments, for every role."""
         return ("exp_avg", "exp_avg_sq")
 
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:

@@ -9,8 +9,8 @@ learning", ICML, https://proceedings.mlr.press/v28/sutskever13.html, as torch.op
     p ← p - lr · (g + momentum · b)
 
 State per parameter: momentum_buffer b, of the parameter's shape, zeros at the start.
-Departures: p is the looked-ahead point of the paper, so the gradient is taken at p itself. momentum 0 is legal (torch
-refuses it) and is plain SGD.
+Departures: p is the paper's lookahead point, so the gradient is taken at p itself. momentum 0 is legal (torch rejects
+it) and is plain SGD.
 Used with: the learning rates of heavy-ball momentum.
 """
 
@@ -32,7 +32,7 @@ class Nesterov(ElementwiseRule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """One accumulated gradient, whatever the role."""
+        """One accumulated gradient, for every role."""
         return ("momentum_buffer",)
 
     def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:

@@ -4,14 +4,14 @@ Reference: Dembo and Steihaug 1983, https://doi.org/10.1007/BF02592055; Nocedal 
 Optimization, 2nd ed., algorithm 7.1.
 
     d ← CG on H d = -g until |H d + g| <= min(forcing, √|g|) · |g|, until negative curvature, or cg_iterations products
-    p ← p + t d,  t from lr on by backtracking or the strong Wolfe search
+    p ← p + t d,  t by backtracking or the strong Wolfe search, starting at lr
 
 H times a vector comes from the second derivative of the loss; H itself is never formed.
 
 State: none.
 Departures: `forcing` is 0.01 where algorithm 7.1 has 0.5 (22 steps against 71 on Rosenbrock's valley in two
-dimensions); a bound on the iterations; after `max_evaluations` tries the best point seen is taken, else the old one.
-Used with: full batches, lr 1: near the minimum the whole Newton step is accepted.
+dimensions); a bound on the iterations; after `max_evaluations` tries the best point seen is used, or else the start.
+Used with: full batches, lr 1: near the minimum the full Newton step is accepted.
 """
 
 from collections.abc import Mapping
@@ -43,15 +43,15 @@ class NewtonCG(SearchRule):
         Hyperparameter(
             name="forcing",
             default=0.01,
-            description="share of the gradient that CG may leave unsolved, at most",
+            description="largest fraction of the gradient that CG may leave unsolved",
             low=0.0,
             high=1.0,
             high_open=True,
-            search=Search(min=1e-3, max=0.5, scaling="log", swept=False, source="holds 0.5 (algorithm 7.1)"),
+            search=Search(min=1e-3, max=0.5, scaling="log", swept=False, source="includes 0.5 (algorithm 7.1)"),
         ),
-        limit("cg_iterations", 50, 10_000, "products with the Hessian per step, at most"),
+        limit("cg_iterations", 50, 10_000, "most products with the Hessian per step"),
         choice(
-            "line_search", "wolfe", "how the step's length is found: strong Wolfe, or Armijo's backtracking", "armijo"
+            "line_search", "wolfe", "how the step length is chosen: strong Wolfe, or Armijo's backtracking", "armijo"
         ),
         C1,
         C2,

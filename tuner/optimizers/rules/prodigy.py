@@ -1,4 +1,4 @@
-"""Prodigy: Adam that estimates its own learning rate from how far it has come.
+"""Prodigy: Adam that estimates its own learning rate from the distance travelled.
 
 Reference: Mishchenko and Defazio 2024, "Prodigy: an expeditiously adaptive parameter-free learner",
 https://arxiv.org/abs/2306.06101, algorithm 4; conventions of the prodigyopt package.
@@ -10,13 +10,13 @@ https://arxiv.org/abs/2306.06101, algorithm 4; conventions of the prodigyopt pac
     p ← p - d · lr · weight_decay · p - d · lr · m / (√v + d⁺ · eps);   d ← d⁺
 
 ⟨ , ⟩ and | |₁ are over all parameters of the trial. With bias_correction, lr above is lr · √(1 - beta2^t) / (1 -
-beta1^t). As long as |s|₁ is 0 nothing moves.
+beta1^t). As long as |s|₁ is 0, parameters do not change.
 
 State per parameter, of its shape: exp_avg m, exp_avg_sq v and s, zeros at the start; p0, the parameter at the start.
 Per trial: d and d_max, both d0 at the start, and d_numerator n. d never falls.
-Departures: with beta1 = 0 the step has the d that its gradient was weighted with, not d⁺. p0 and s hold every element
-(no slice_p). In a torch optimizer with several parameter groups each group is a trial of its own, with its own d, where
-the package shares one; give all parameters as one group to have one d.
+Departures: with beta1 = 0 the step uses the d that weighted its gradient, not d⁺. p0 and s contain every element (no
+slice_p). In a torch optimizer with several parameter groups each group is treated as its own trial, with its own d,
+where the package shares one; pass all parameters as one group to have one d.
 Used with: lr 1; tune d_coef instead.
 """
 
@@ -38,24 +38,24 @@ _HYPERPARAMETERS = (
         1.0,
         0.3,
         3.0,
-        f"{_PAPER}: 1; the ends are ours",
-        description="factor of the estimated learning rate; 0 moves nothing",
+        f"{_PAPER}: 1; the bounds are ours",
+        description="factor of the estimated learning rate; 0 means no update",
     ),
     without_zero(
         non_negative(
             "d_coef",
             1.0,
-            "factor of the estimate itself: the package's preferred way to tune",
+            "factor of the estimate itself: the package's preferred tuning knob",
             0.1,
             10.0,
-            "prodigyopt package: 0.5 and 2 work too; ends are ours",
+            "prodigyopt package: 0.5 and 2 work too; bounds are ours",
             swept=True,
         )
     ),
-    decay_rate("beta1", 0.9, "the first moment", 0.8, 0.95, f"{_PAPER}: 0.9; ends are ours"),
+    decay_rate("beta1", 0.9, "the first moment", 0.8, 0.95, f"{_PAPER}: 0.9; bounds are ours"),
     decay_rate("beta2", 0.999, "the second moment", 0.9, 0.999, f"{_PAPER}: 0.999, 0.99 on VAEs"),
     decay_rate(
-        "beta3", 0.0, "the sums behind the estimate; 0 stands for √beta2", 0.9, 0.9999, f"{_PAPER}: √beta2; ends ours"
+        "beta3", 0.0, "the sums behind the estimate; 0 means √beta2", 0.9, 0.9999, f"{_PAPER}: √beta2; bounds ours"
     ),
     without_zero(
         non_negative(
@@ -64,7 +64,7 @@ _HYPERPARAMETERS = (
             "added to the root of the second moment, times d",
             1e-10,
             1e-6,
-            f"{_PAPER}: 1e-8; ends are ours",
+            f"{_PAPER}: 1e-8; bounds are ours",
         )
     ),
     weight_decay(
@@ -75,23 +75,23 @@ _HYPERPARAMETERS = (
         description="decay; decoupled it shrinks the parameter by the factor 1 - d · lr · weight_decay",
         swept=False,
     ),
-    choice("weight_decay_mode", "decoupled", "decoupled, or l2: weight_decay · p joins the gradient", "l2"),
+    choice("weight_decay_mode", "decoupled", "decoupled, or l2: weight_decay · p is added to the gradient", "l2"),
     without_zero(
         non_negative(
             "d0",
             1e-6,
-            "first estimate: below any learning rate that could do harm",
+            "initial estimate: below any harmful learning rate",
             1e-8,
             1e-4,
-            f"{_PAPER}: 1e-6; ends are ours",
+            f"{_PAPER}: 1e-6; bounds are ours",
         )
     ),
     Hyperparameter(
         name="growth_rate",
         default=1e30,
-        description="largest factor by which the estimate grows in a step; the default bounds nothing",
+        description="largest factor by which the estimate grows per step; the default is no bound",
         low=1.0,
-        search=Search(min=1.01, max=2.0, swept=False, source="prodigyopt package: 1.02 acts as a warm-up; ends ours"),
+        search=Search(min=1.01, max=2.0, swept=False, source="prodigyopt package: 1.02 acts as a warm-up; bounds ours"),
     ),
     choice(
         "safeguard_warmup",
@@ -116,11 +116,11 @@ class Prodigy(Rule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """Adam's two moments, whatever the role; the other two copies are in pools, for trials of this rule alone."""
+        """Adam's two moments, for every role; the other two copies are in pools, only for trials of this rule."""
         return ("exp_avg", "exp_avg_sq")
 
     def pools(self, shapes: Shapes) -> dict[str, dict[str, tuple[int, ...]]]:
-        """Where each parameter started, and the weighted sum of its gradients."""
+        """The initial value of each parameter, and the weighted sum of its gradients."""
         every = {name: tuple(shape) for name, shape in shapes.items()}
         return {"p0": every, "s": every}
 
@@ -162,7 +162,7 @@ class Prodigy(Rule):
     def _gather(
         self, grads: Tensors, params: Tensors, state: State, hp: Mapping[str, Tensor], d: Tensor, rate: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Take the gradients into both moments and s; return the trials' new part of n and |s|₁, float64 [T]."""
+        """Add the gradients to both moments and s; return the trials' new term of n and |s|₁, float64 [T]."""
         ratio, beta3 = d / hp["d0"], torch.where(hp["beta3"] > 0, hp["beta3"], hp["beta2"].sqrt())
         weight = ratio * (d if self.structure["safeguard_warmup"] == "on" else rate)
         fresh1, fresh2 = d * (1 - hp["beta1"]), d * d * (1 - hp["beta2"])
@@ -180,7 +180,7 @@ class Prodigy(Rule):
 
 
 def _start(params: Tensors, state: State, d0: Tensor) -> None:
-    """Remember where the trials without a step start."""
+    """Store the initial parameters of trials without a step."""
     fresh = state.step == 0
     for name, param in params.items():
         p0 = state.pools["p0"][name]
@@ -191,7 +191,7 @@ def _start(params: Tensors, state: State, d0: Tensor) -> None:
 
 
 def _estimate(trial: Tensors, numerator: Tensor, length: Tensor, hp: Mapping[str, Tensor]) -> Tensor:
-    """Renew d, d_max and d_numerator, in place, where `length` is not 0; return d, float64 [T]."""
+    """Update d, d_max and d_numerator, in place, where `length` is not 0; return d, float64 [T]."""
     kept = trial["d"]
     d, moving = kept.double(), length != 0
     found = torch.where(moving, hp["d_coef"] * numerator / length, 0.0)

@@ -1,7 +1,7 @@
 """PSGD with Kronecker factors: a preconditioner fitted so that it whitens the gradient.
 
 Reference: Li 2018, "Preconditioned stochastic gradient descent", https://arxiv.org/abs/1512.04202; factors that stay in
-the group of triangular matrices: Li 2024, https://arxiv.org/abs/2402.11858. Fallback for all else: AdamW.
+the group of triangular matrices: Li 2024, https://arxiv.org/abs/2402.11858. Fallback for all other parameters: AdamW.
 
 Matrices [m, k], heads, and convolutions flattened to [out, in · kh · kw]; P = Q'Q with Q = Q_L ⊗ Q_R, both upper
 triangular, minimises E[g'P g + v'P⁻¹ v] over gradients g and white noise v:
@@ -12,16 +12,16 @@ triangular, minimises E[g'P g + v'P⁻¹ v] over gradients g and white noise v:
     u = Q_L'Q_L m̂ Q_R'Q_R,   u ← u · min(1, 1.1 / (RMS(u) + 1e-6))
     p ← p · (1 - lr · weight_decay) - lr · u
 
-‖A A' + B‖ is a lower bound of the spectral norm: the length of the matrix times its longest row, made a unit vector.
-Q is fitted at every step up to 500, then ever more rarely, down to a share `update_share` of the steps from about step
-4,000 on; whether a step fits follows from its number alone. A side longer than max_dim has Q = I.
+‖A A' + B‖ is a lower bound of the spectral norm: the length of the matrix times its longest row, normalised. Q is
+fitted at every step up to 500, then less and less often, down to a fraction `update_share` of the steps from about step
+4,000 on; whether a step fits depends only on its number. A side longer than max_dim has Q = I.
 
 Embeddings and vectors: AdamW with lr · fallback_lr_ratio.
 
 State per parameter: exp_avg m, of its shape; left Q_L [m, m], right Q_R [k, k]. Others: exp_avg, exp_avg_sq. Zeros at
 the start; Q starts as the identity.
-Departures: B_L and B_R are expectations over the noise, which other implementations draw anew in every step; nothing is
-random here. Both factors are brought to the same largest element after each fit, which changes no step.
+Departures: B_L and B_R are expectations over the noise, which other implementations draw in every step; nothing is
+random here. Both factors are rescaled to the same largest element after each fit, which changes no step.
 Used with: a third of AdamW's learning rate and three to ten times its weight decay.
 """
 
@@ -64,35 +64,35 @@ class PSGDKron(Rule):
     elementwise = False
     decay = "decoupled"
     hyperparameters = (
-        learning_rate(1e-3, 1e-4, 1e-2, f"holds the best of {_FPO}: 5e-4-1e-3; ends are ours"),
-        decay_rate("momentum", 0.9, "the averaged gradient", 0.8, 0.98, f"holds the best of {_FPO}: 0.95; ends ours"),
+        learning_rate(1e-3, 1e-4, 1e-2, f"includes the best of {_FPO}: 5e-4-1e-3; bounds are ours"),
+        decay_rate("momentum", 0.9, "the averaged gradient", 0.8, 0.98, f"includes best of {_FPO}: 0.95; bounds ours"),
         non_negative(
-            "precond_lr", 0.1, "step size of the factors, at most 1", 0.05, 0.4, f"{_FPO}: best 0.2; ends are ours"
+            "precond_lr", 0.1, "step size of the factors, at most 1", 0.05, 0.4, f"{_FPO}: best 0.2; bounds are ours"
         ),
-        weight_decay(0.0, 5e-3, 1.0, f"holds the best of {_FPO}: 0.5-0.7; lower end ours"),
+        weight_decay(0.0, 5e-3, 1.0, f"includes the best of {_FPO}: 0.5-0.7; lower bound ours"),
         fallback_lr_ratio(
-            1.0, "embeddings and vectors", 0.3, 10.0, "3 is AdamW's own by the rule of a third; ends are ours"
+            1.0, "embeddings and vectors", 0.3, 10.0, "3 is AdamW's own by the rule of a third; bounds are ours"
         ),
         decay_rate("beta2", 0.99, "AdamW's second moment in the fallback", 0.9, 0.999, "ours"),
         non_negative(
-            "eps", 1e-8, "added to the root of AdamW's second moment", 1e-10, 1e-6, f"{_FPO}: flat; ends are ours"
+            "eps", 1e-8, "added to the root of AdamW's second moment", 1e-10, 1e-6, f"{_FPO}: flat; bounds are ours"
         ),
         whole_number("max_dim", 8192, "longest side that gets a factor", 0, 512, 8192),
         Hyperparameter(
             name="update_share",
             default=0.03,
-            description="share of the steps that fit the factors in the long run",
+            description="fraction of the steps that fit the factors in the long run",
             low=0.0,
             low_open=True,
             high=1.0,
             structural=True,
-            search=Search(min=0.03, max=1.0, scaling="log", swept=False, source=f"{_FPO}: 0.1; ends are ours"),
+            search=Search(min=0.03, max=1.0, scaling="log", swept=False, source=f"{_FPO}: 0.1; bounds are ours"),
         ),
     )
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """One averaged gradient for what is preconditioned, two moments for the rest."""
+        """One averaged gradient for preconditioned parameters, two moments for the rest."""
         return ("exp_avg",) if _preconditioned(role) else ("exp_avg", "exp_avg_sq")
 
     def pools(self, shapes: Shapes) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -144,14 +144,14 @@ class PSGDKron(Rule):
 
 
 def fits(count: int, share: float) -> bool:
-    """Say whether step number `count` (1 for the first) fits the factors, if a `share` of the steps does in the end."""
+    """Return whether step `count` (1 for the first) fits the factors, if eventually a `share` of the steps does."""
     steps, last, period = _schedule(share)
     return count in steps if count <= last else (count - last) % period == 0
 
 
 @cache
 def _schedule(share: float) -> tuple[frozenset[int], int, int]:
-    """Return the steps that fit while they become rarer, the last of them, and the period after it."""
+    """Return the steps that fit while fits become rarer, the last of them, and the period after it."""
     steps, count, waited = set(), 0, 0
     while True:
         wanted = min(1.0, max(share, math.exp(-_RARER * (count - _ALWAYS_UNTIL))))
@@ -216,7 +216,7 @@ def _inverse(factor: Tensor, size: int) -> Tensor:
 
 
 def _norm_bound(symmetric: Tensor) -> Tensor:
-    """Return [n], no more than the spectral norms of [n, M, M]: ‖S x‖ with x the longest row, made a unit vector."""
+    """Return [n], no more than the spectral norms of [n, M, M]: ‖S x‖ with x the longest row, normalised."""
     count, size, _ = symmetric.shape
     lengths = sum_by_halving((symmetric * symmetric).reshape(-1, size)).reshape(count, size)
     longest = lengths.argmax(1).reshape(-1, 1, 1).expand(-1, 1, size)

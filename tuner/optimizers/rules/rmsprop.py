@@ -6,15 +6,15 @@ https://arxiv.org/abs/1308.0850, equations (38)-(45); conventions of torch.optim
 
     g ← g + weight_decay · p
     s ← alpha · s + (1 - alpha) · g²
-    a ← alpha · a + (1 - alpha) · g                         (centered alone)
+    a ← alpha · a + (1 - alpha) · g                         (centered only)
     u = s, or max(s - a², 0) if centered
     b ← momentum · b + g / d,  where d by eps_placement is sqrt(u) + eps (outside) or sqrt(u + eps) (inside)
     p ← p - lr · b
 
 State per parameter: square_avg s, momentum_buffer b and, if centered, grad_avg a, of the parameter's shape, zeros at
 the start.
-Departures: the averages are not corrected for their start at 0, so the first step is lr / sqrt(1 - alpha). Rounding may
-make s - a² negative, which torch turns into NaN; it counts as 0 here.
+Departures: the averages are not bias-corrected, so the first step is lr / sqrt(1 - alpha). Rounding may make s - a²
+negative, which torch turns into NaN; here it is treated as 0.
 Used with: AdamW's learning rates or smaller ones; momentum multiplies steps by up to 1 / (1 - momentum).
 """
 
@@ -45,7 +45,7 @@ class RMSprop(ElementwiseRule):
             1e-5,
             1e-1,
             "ours: torch's 0.01, a decade up and three down",
-            description="learning rate: about the size of each element's step; 0 moves nothing",
+            description="learning rate: about the size of each element's step; 0 means no update",
         ),
         decay_rate(
             "alpha",
@@ -58,7 +58,7 @@ class RMSprop(ElementwiseRule):
         Hyperparameter(
             name="momentum",
             default=0.0,
-            description="share of the accumulated step kept at each step; steps grow to lr / (1 - momentum)",
+            description="fraction of the accumulated step kept at each step; steps grow to lr / (1 - momentum)",
             low=0.0,
             high=1.0,
             high_open=True,
@@ -67,10 +67,10 @@ class RMSprop(ElementwiseRule):
         non_negative(
             "eps",
             1e-8,
-            "keeps the denominator from 0, where eps_placement says",
+            "keeps the denominator above 0; added as eps_placement specifies",
             1e-10,
             1e-3,
-            "Choi et al. 2019, arXiv:1910.05446: eps matters over many decades; the ends are ours",
+            "Choi et al. 2019, arXiv:1910.05446: eps matters over many decades; the bounds are ours",
         ),
         choice(
             "eps_placement", "outside", "outside: √s + eps (torch); inside: √(s + eps) (TensorFlow, optax)", "inside"
@@ -86,11 +86,11 @@ class RMSprop(ElementwiseRule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """Mean square, accumulated step and mean gradient, whatever the role."""
+        """Mean square, accumulated step and mean gradient, for every role."""
         return ("square_avg", "momentum_buffer", "grad_avg")
 
     def own_buffers(self, role: Role) -> tuple[str, ...]:
-        """Leave out the mean gradient where it is not asked for."""
+        """Leave out the mean gradient if it is not needed."""
         return self.buffers(role) if self.structure["centered"] == "yes" else self.buffers(role)[:2]
 
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:

@@ -1,4 +1,4 @@
-"""Schedule-free AdamW: Adam's scaling, with an averaged sequence in place of the first moment and of the schedule.
+"""Schedule-free AdamW: Adam's scaling, with an averaged sequence instead of the first moment and the schedule.
 
 Reference: Defazio et al. 2024, "The road less scheduled", https://arxiv.org/abs/2405.15682, algorithm 1; conventions of
 schedulefree.AdamWScheduleFree. The three sequences and the weights c: see schedule_free.py.
@@ -10,8 +10,8 @@ schedulefree.AdamWScheduleFree. The three sequences and the weights c: see sched
 State per parameter: z, the parameter itself at the start, and exp_avg_sq v, zeros; both of the parameter's shape. Per
 trial: lr_max and weight_sum. The trained parameters are y; the result is x (`evaluation_params`; `eval()` and `train()`
 of `build`'s optimizers).
-Departures: as the package, not as the paper, the second moment's bias is corrected apart from lr. The schedule should
-be constant; running statistics of batch normalisation belong to y.
+Departures: as in the package, unlike the paper, the second moment's bias correction is separate from lr. The schedule
+should be constant; running statistics of batch normalisation belong to y.
 Used with: lr 1 to 10 times AdamW's.
 """
 
@@ -48,27 +48,27 @@ class ScheduleFreeAdamW(Rule):
             2.5e-3,
             3e-4,
             5e-2,
-            f"{PAPER}: 1-10 times AdamW's, 2.5e-3 advised; ends are ours",
-            description="learning rate of the leading sequence; 0 moves nothing",
+            f"{PAPER}: 1-10 times AdamW's, 2.5e-3 recommended; bounds are ours",
+            description="learning rate of the leading sequence; 0 means no update",
         ),
         interpolation("beta1"),
         decay_rate("beta2", 0.999, "the second moment", 0.9, 0.999, f"{PAPER}: 0.999; 0.9 ours"),
         non_negative(
-            "eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{PAPER}: 1e-8; ends are ours"
+            "eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{PAPER}: 1e-8; bounds are ours"
         ),
         weight_decay(
             0.0,
             1e-3,
             0.3,
-            f"{PAPER}: 0.05 and 0.1 on transformers; ends ours",
-            description="decoupled decay, taken at the trained parameters: joins the scaled gradient",
+            f"{PAPER}: 0.05 and 0.1 on transformers; bounds ours",
+            description="decoupled decay, taken at the trained parameters: added to the scaled gradient",
         ),
         *AVERAGING,
     )
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """The leading sequence and a second moment, whatever the role."""
+        """The leading sequence and a second moment, for every role."""
         return ("z", "exp_avg_sq")
 
     def trial_state(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Schedule-free SGD: an averaged sequence takes the place of momentum and of the schedule.
+"""Schedule-free SGD: an averaged sequence replaces momentum and the schedule.
 
 Reference: Defazio et al. 2024, "The road less scheduled", https://arxiv.org/abs/2405.15682, equations 3-5; conventions
 of schedulefree.SGDScheduleFree. The three sequences and the weights c: see schedule_free.py.
@@ -44,16 +44,16 @@ class ScheduleFreeSGD(Rule):
             1.0,
             0.05,
             20.0,
-            f"{PAPER}: 10-50 times SGD's; ends are ours",
-            description="learning rate of the leading sequence; 0 moves nothing",
+            f"{PAPER}: 10-50 times SGD's; bounds are ours",
+            description="learning rate of the leading sequence; 0 means no update",
         ),
         interpolation("momentum"),
         weight_decay(
             0.0,
             1e-6,
             1e-3,
-            f"{PAPER}: 1e-4 to 5e-4; ends ours",
-            description="L2 penalty, taken at the trained parameters: joins the gradient",
+            f"{PAPER}: 1e-4 to 5e-4; bounds ours",
+            description="L2 penalty, taken at the trained parameters: added to the gradient",
             swept=False,
         ),
         *AVERAGING,
@@ -61,7 +61,7 @@ class ScheduleFreeSGD(Rule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """The leading sequence, whatever the role."""
+        """The leading sequence, for every role."""
         return ("z",)
 
     def trial_state(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Scion: each step goes to the point of a norm ball that lies farthest down the averaged gradient.
+"""Scion: each step goes to the point of a norm ball farthest along the negative averaged gradient.
 
 Reference: Pethick et al. 2025, "Training deep learning models with norm-constrained LMOs",
 https://arxiv.org/abs/2502.07529, algorithms 1 and 2, table 3; conventions of the authors' code.
@@ -12,11 +12,11 @@ https://arxiv.org/abs/2502.07529, algorithms 1 and 2, table 3; conventions of th
     embeddings [n, k]          D = each row b / (RMS of the row + 1e-8)
     vectors                    D = b / (RMS of b + 1e-8)
 
-Constrained, no parameter leaves its ball: that is weight decay of 1 with an lr of its own.
+If constrained, no parameter leaves its ball: this is weight decay of 1, coupled to lr.
 
 State per parameter: momentum_buffer b, of the parameter's shape, zeros at the start.
-Departures: momentum is the share kept, as in all our rules; the authors' is 1 minus that. Newton-Schulz runs in the
-parameters' own type, not in bfloat16. The initial weights stay the model's own.
+Departures: momentum is the fraction kept, as in all our rules; the authors' is 1 minus that. Newton-Schulz runs in the
+parameters' own type, not in bfloat16. The initial weights are the model's own.
 Used with: lr 2⁻¹² at radius 50 (lr · radius is about Muon's lr), no warm-up.
 """
 
@@ -50,30 +50,32 @@ class Scion(Rule):
             2.5e-4,
             2e-5,
             5e-3,
-            f"{_PAPER}: 2⁻¹²; {_FPO}: lr · radius 0.008-0.016 at radius 50; ends are ours",
-            description="learning rate: the step is lr · radius in the parameter's own norm; 0 moves nothing",
+            f"{_PAPER}: 2⁻¹²; {_FPO}: lr · radius 0.008-0.016 at radius 50; bounds are ours",
+            description="learning rate: the step is lr · radius in the parameter's own norm; 0 means no update",
         ),
         decay_rate("momentum", 0.9, "the averaged gradient", 0.8, 0.98, f"{_FPO}: 0.9-0.98; 0.8 ours"),
-        non_negative("radius", 50.0, "size of the ball of all but heads", 5.0, 200.0, f"{_PAPER}: 50; ends are ours"),
+        non_negative(
+            "radius", 50.0, "size of the ball, except for heads", 5.0, 200.0, f"{_PAPER}: 50; bounds are ours"
+        ),
         non_negative(
             "head_radius",
             3000.0,
-            "size of the ball of heads, in the largest element times the fan-in",
+            "size of the ball for heads, as the largest element times the fan-in",
             100.0,
             1e4,
-            f"{_PAPER}: 3000; ends are ours",
+            f"{_PAPER}: 3000; bounds are ours",
         ),
         choice(
             "constrained",
             "no",
-            "yes: parameters shrink by 1 - lr before the step, and so stay inside their balls",
+            "yes: parameters shrink by 1 - lr before the step, so that they stay inside their balls",
             "yes",
         ),
     )
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """One averaged gradient, whatever the role."""
+        """One averaged gradient, for every role."""
         return ("momentum_buffer",)
 
     def update(
@@ -98,7 +100,7 @@ class Scion(Rule):
             else:
                 radius = hp["head_radius"] if role == "head" else hp["radius"]
                 self._step(param, direction_of(buffers[name], role), radius, hp["lr"])
-        for names in equal_shapes(spectral, params):  # a batch of products costs less than its parts
+        for names in equal_shapes(spectral, params):  # a batch of products costs less than separate ones
             directions = newton_schulz(joined([buffers[name].flatten(2) for name in names]))
             for name, direction in zip(names, torch.split(directions, len(rest)), strict=True):
                 param = params[name]

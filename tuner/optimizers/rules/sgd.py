@@ -35,7 +35,7 @@ class SGD(ElementwiseRule):
                 "Bengio 2012, arXiv:1206.5533: below 1 for standardised inputs; raised to 3 by us, because the "
                 "best on a 64-32-10 perceptron (digits) is 0.5 at batch 16 and 1.3 at 256"
             ),
-            description="learning rate: the step is lr times the gradient; 0 moves nothing",
+            description="learning rate: the step is lr times the gradient; 0 means no update",
         ),
         WEIGHT_DECAY,
     )

@@ -3,7 +3,7 @@
 Reference: Gupta, Koren and Singer 2018, "Shampoo: preconditioned stochastic tensor optimization",
 https://arxiv.org/abs/1802.09568, algorithm 1; averaged factors, grafting and blocks: Anil et al. 2020,
 https://arxiv.org/abs/2002.09018; bias correction and the filtered gradient: Shi et al. 2023,
-https://arxiv.org/abs/2309.06497. Fallback for all else: AdamW (see adamw.py).
+https://arxiv.org/abs/2309.06497. Fallback for all other parameters: AdamW (see adamw.py).
 
 Matrices [m, k], heads, and convolutions flattened to [out, in · kh · kw], each cut into blocks of at most block_size:
 
@@ -14,15 +14,15 @@ Matrices [m, k], heads, and convolutions flattened to [out, in · kh · kw], eac
                                          m̂ / (√v + graft_eps) (rmsprop); none: u stays
     p ← p · (1 - lr · weight_decay) - lr · u
 
-The roots are worked out anew every `refresh` steps, from the first on; up to step `start` the grafted step is taken
-itself. beta2 = 0 accumulates nothing: with both sides and root 4, or one side and root 2, u is then U V' of g = U S V'.
+The roots are recomputed every `refresh` steps, from the first on; up to step `start` the grafted step itself is used.
+beta2 = 0 accumulates nothing: with both sides and root 4, or one side and root 2, u is then U V' of g = U S V'.
 
 Embeddings and vectors: AdamW with lr · fallback_lr_ratio, the same betas, graft_eps and weight_decay.
 
 State per parameter: exp_avg m, of its shape; per block left L and left_root [rows, rows], right R and right_root
 [columns, columns]; graft_sq v, of its shape, for adam and rmsprop. Others: exp_avg, exp_avg_sq. Zeros at the start.
 Departures: the ridge is eps times the factor's Frobenius norm, so that scale does not matter (the papers add eps
-itself); the norms that are grafted are the whole tensor's, not each block's.
+itself); the grafted norms are those of the whole tensor, not of each block.
 Used with: AdamW's learning rate when grafted to adam; beta2 from 0.975 to 0.998 in the winning AlgoPerf submission.
 """
 
@@ -67,36 +67,36 @@ class Shampoo(Rule):
         decay_rate(
             "beta2",
             0.99,
-            "the factors and of the grafted second moment; 0 keeps the last gradient alone",
+            "the factors and of the grafted second moment; 0 keeps only the last gradient",
             0.9,
             0.999,
-            "holds 0.975-0.9981 of the winning AlgoPerf submission; ends are ours",
+            "includes 0.975-0.9981 of the winning AlgoPerf submission; bounds are ours",
         ),
         weight_decay(1e-2, 5e-3, 1.0, f"{_ALGOPERF}: 5e-3-1, log"),
         non_negative(
             "eps",
             1e-6,
-            "ridge of each factor, as a share of its Frobenius norm",
+            "ridge of each factor, as a fraction of its Frobenius norm",
             1e-6,
             1e-2,
             "1e-6 of the largest eigenvalue in Anil et al. 2020, arXiv:2002.09018; less is lost in float32",
         ),
         non_negative(
-            "graft_eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{_FPO}: flat; ends are ours"
+            "graft_eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{_FPO}: flat; bounds are ours"
         ),
-        fallback_lr_ratio(1.0, "embeddings and vectors", 0.1, 3.0, "1 fits grafting to adam; ends are ours"),
+        fallback_lr_ratio(1.0, "embeddings and vectors", 0.1, 3.0, "1 fits grafting to adam; bounds are ours"),
         choice("accumulation", "average", "factors are averaged with beta2, or summed as in AdaGrad", "sum"),
-        choice("graft", "adam", "the rule whose step length is taken", "sgd", "rmsprop", "none"),
+        choice("graft", "adam", "the rule whose step length is used", "sgd", "rmsprop", "none"),
         choice("sides", "both", "both factors, or only that of a block's shorter side", "shorter"),
         whole_number("root", 4, "each factor enters to the power -1 / root", 1, 2, 4),
         whole_number("block_size", 1024, "longest side of a block", 1, 128, 1024),
-        whole_number("refresh", 10, "steps between renewals of the roots", 1, 1, 100),
-        whole_number("start", 0, "first steps, in which the grafted step is taken", 0, 1, 100),
+        whole_number("refresh", 10, "steps between recomputations of the roots", 1, 1, 100),
+        whole_number("start", 0, "number of initial steps that use the grafted step itself", 0, 1, 100),
     )
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """One averaged gradient for what is preconditioned, two moments for the rest."""
+        """One averaged gradient for preconditioned parameters, two moments for the rest."""
         return ("exp_avg",) if _preconditioned(role) else ("exp_avg", "exp_avg_sq")
 
     def pools(self, shapes: Shapes) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -135,7 +135,7 @@ class Shampoo(Rule):
             param.sub_(direction.mul_(per_trial(hp["lr"], param)))
 
     def _gather(self, name: str, grad: Tensor, state: State, hp: Mapping[str, Tensor]) -> None:
-        """Add the gradient [T, ...] to the factors, and renew the roots of the trials that are due."""
+        """Add the gradient [T, ...] to the factors, and recompute the roots of the trials that are due."""
         blocks, beta2 = self._blocks(grad.shape[1:]), hp["beta2"]
         cut = aligned(blocks.cut(grad.flatten(2)))
         period = self.structure["refresh"]
@@ -188,7 +188,7 @@ class Shampoo(Rule):
         return blocks.joined(result[:, : blocks.rows, : blocks.columns]).reshape(mean.shape)
 
     def _grafted(self, name: str, grad: Tensor, mean: Tensor, state: State, hp: Mapping[str, Tensor]) -> Tensor:
-        """Return the step [T, ...] whose length is taken, from the corrected `mean` of gradients."""
+        """Return the step [T, ...] whose length is used, from the bias-corrected `mean` of gradients."""
         graft = self.structure["graft"]
         if graft in ("none", "sgd"):
             return mean

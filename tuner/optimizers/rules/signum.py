@@ -50,7 +50,7 @@ class Signum(ElementwiseRule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """One moment, whatever the role."""
+        """One moment, for every role."""
         return ("exp_avg",)
 
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:

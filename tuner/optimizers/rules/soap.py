@@ -12,15 +12,15 @@ Matrices [m, k], heads, and convolutions flattened to [out, in · kh · kw]:
     L ← shampoo_beta · L + (1 - shampoo_beta) · g g',  R ← shampoo_beta · R + (1 - shampoo_beta) · g' g
 
 Every `refresh` steps Q_L and Q_R take one step of orthogonal iteration (see eigenbasis.py); m is rotated into the new
-basis, rows and columns of v are put in the order of the new basis. The first step moves nothing: its gradient starts
-L, R and, by their eigenvectors, Q_L and Q_R. A side longer than max_dim keeps its own axes. Embeddings and vectors:
-the same without Q, that is Adam.
+basis, rows and columns of v are put in the order of the new basis. The first step changes no parameter: its gradient
+initialises L, R and, by their eigenvectors, Q_L and Q_R. A side longer than max_dim keeps its own axes. Embeddings and
+vectors: the same without Q, that is, Adam.
 
 State per parameter: exp_avg m (in the basis) and exp_avg_sq v, of its shape; left L, left_basis Q_L [m, m]; right R,
 right_basis Q_R [k, k]; zeros at the start.
-Departures: as the authors' code, not as the paper, eps is added to √v before its bias correction (so it counts
-1 / sqrt(1 - beta2^s) times as much), and the decay comes after the step. The starting basis is that of factors with a
-small ramp on the diagonal, else most of it would be left to rounding.
+Departures: as the authors' code, not as the paper, eps is added to √v before its bias correction (so it counts 1 /
+sqrt(1 - beta2^s) times as much), and the decay comes after the step. The initial basis comes from factors with a small
+ramp on the diagonal, because otherwise rounding would determine most of it.
 Used with: lr 4e-3 to 8e-3 where AdamW takes the same (Wen et al. 2025); sensitive to refresh.
 """
 
@@ -40,7 +40,7 @@ _FPO = "Wen et al. 2025, arXiv:2509.02046"
 
 
 class SOAP(Rule):
-    """Adam in a slowly turning eigenbasis for matrices, plain Adam for embeddings and vectors."""
+    """Adam in a slowly rotating eigenbasis for matrices, plain Adam for embeddings and vectors."""
 
     name = "soap"
     summary = "Adam in the eigenbasis of Shampoo's factors"
@@ -50,21 +50,21 @@ class SOAP(Rule):
     elementwise = False
     decay = "decoupled"
     hyperparameters = (
-        learning_rate(3e-3, 3e-4, 3e-2, f"holds the authors' 3e-3 and the best of {_FPO}: 4e-3-8e-3; ends are ours"),
-        decay_rate("beta1", 0.95, "the first moment", 0.85, 0.98, f"{_FPO}: best 0.95; ends are ours"),
-        decay_rate("beta2", 0.95, "the second moment", 0.9, 0.999, f"{_FPO}: best 0.99, authors' 0.95; ends are ours"),
-        decay_rate("shampoo_beta", 0.95, "the factors", 0.9, 0.99, f"{_FPO}: best 0.9-0.95; upper end ours"),
+        learning_rate(3e-3, 3e-4, 3e-2, f"includes the authors' 3e-3 and the best of {_FPO}: 4e-3-8e-3; bounds ours"),
+        decay_rate("beta1", 0.95, "the first moment", 0.85, 0.98, f"{_FPO}: best 0.95; bounds are ours"),
+        decay_rate("beta2", 0.95, "the second moment", 0.9, 0.999, f"{_FPO}: best 0.99, authors' 0.95; bounds ours"),
+        decay_rate("shampoo_beta", 0.95, "the factors", 0.9, 0.99, f"{_FPO}: best 0.9-0.95; upper bound ours"),
         non_negative(
-            "eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{_FPO}: flat; ends are ours"
+            "eps", 1e-8, "added to the root of the second moment", 1e-10, 1e-6, f"{_FPO}: flat; bounds are ours"
         ),
-        weight_decay(1e-2, 5e-3, 0.5, f"holds the authors' 0.01 and the best of {_FPO}: 0.1; ends are ours"),
-        whole_number("refresh", 10, "steps between turns of the basis", 1, 1, 100),
+        weight_decay(1e-2, 5e-3, 0.5, f"includes the authors' 0.01 and the best of {_FPO}: 0.1; bounds are ours"),
+        whole_number("refresh", 10, "steps between updates of the basis", 1, 1, 100),
         whole_number("max_dim", 10000, "longest side that gets a basis", 0, 512, 10000),
     )
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """Two moments, whatever the role."""
+        """Two moments, for every role."""
         return ("exp_avg", "exp_avg_sq")
 
     def pools(self, shapes: Shapes) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -139,7 +139,7 @@ class SOAP(Rule):
             write_back(whole[name], rows, part)
 
     def _turn(self, name: str, sides: Mapping[str, int], rows: Tensor | None, state: State) -> None:
-        """Follow the factors of the trials in `rows` with their bases, and take both moments along."""
+        """Update the bases of the trials in `rows` to follow their factors, and rotate both moments accordingly."""
         first, second = (picked(state.buffers[key][name], rows) for key in ("exp_avg", "exp_avg_sq"))
         mean, square = first.flatten(2), second.flatten(2)
         rotations = {}
@@ -163,7 +163,7 @@ class SOAP(Rule):
 
 
 def _between(bases: Mapping[str, Tensor], tensor: Tensor, inward: bool) -> Tensor:
-    """Return Q_L' x Q_R of x [n, m, ...] for aligned bases, or Q_L x Q_R' on the way out."""
+    """Return Q_L' x Q_R of x [n, m, ...] for aligned bases, or Q_L x Q_R' for the way back."""
     if not bases:
         return tensor
     flat = tensor.flatten(2)

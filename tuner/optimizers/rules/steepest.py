@@ -9,8 +9,8 @@ modular norm: Large et al. 2024, https://arxiv.org/abs/2405.14813. Norms and dua
 
 with factor = 1 (dual_factor none), ‖b‖* of the parameter's own norm (layer), or the sum over all the trial's
 parameters of mass · ‖b‖* (modular: steepest descent under max over layers of ‖W‖ / mass). Matrices and convolutions,
-the latter flattened to [out, in · kh · kw], take `hidden_norm` and mass 1; head, embeddings and vectors their own norm
-and mass. A vector [k] is the matrix [1, k].
+the latter flattened to [out, in · kh · kw], take `hidden_norm` and mass 1; head, embeddings and vectors have their own
+norm and mass. A vector [k] is the matrix [1, k].
 
 State per parameter: momentum_buffer b, of its shape, zeros at the start.
 Departures: the momentum is an average (1 - momentum) · g, as in Muon, so that lr means the same at every momentum;
@@ -40,21 +40,15 @@ class Steepest(Rule):
     decay = "decoupled"
     hyperparameters = (
         learning_rate(
-            0.01, 1e-3, 0.1, "holds the best of Scion in Wen et al. 2025, arXiv:2509.02046: 8e-3-1.6e-2; ends are ours"
+            0.01, 1e-3, 0.1, "includes the best of Scion in Wen et al. 2025, arXiv:2509.02046: 8e-3-1.6e-2; bounds ours"
         ),
         decay_rate(
             "momentum", 0.9, "the averaged gradient", 0.8, 0.98, "Wen et al. 2025, arXiv:2509.02046, Scion: 0.9-0.98"
         ),
         weight_decay(0.0, 5e-3, 0.3, "Muon's range"),
-        non_negative(
-            "head_mass", 1.0, "what the head's step is multiplied by", 0.1, 10.0, "Large et al. 2024; ends are ours"
-        ),
-        non_negative(
-            "embedding_mass", 1.0, "what an embedding's step is multiplied by", 0.1, 10.0, "as head_mass; ends are ours"
-        ),
-        non_negative(
-            "vector_mass", 1.0, "what a vector's step is multiplied by", 0.1, 10.0, "as head_mass; ends are ours"
-        ),
+        non_negative("head_mass", 1.0, "factor of the head's step", 0.1, 10.0, "Large et al. 2024; bounds are ours"),
+        non_negative("embedding_mass", 1.0, "factor of an embedding's step", 0.1, 10.0, "as head_mass; bounds ours"),
+        non_negative("vector_mass", 1.0, "factor of a vector's step", 0.1, 10.0, "as head_mass; bounds are ours"),
         choice(
             "hidden_norm",
             "rms_to_rms",
@@ -69,7 +63,7 @@ class Steepest(Rule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """One averaged gradient, whatever the role."""
+        """One averaged gradient, for every role."""
         return ("momentum_buffer",)
 
     def update(

@@ -98,7 +98,7 @@ class DeviceProcess:
         self._outgoing.put(None)
 
     def close(self, patience_s: float) -> None:
-        """Let the process exit, kill it if it does not in time, and read its remaining messages."""
+        """Let the process exit, kill it if it does not exit in time, and read its remaining messages."""
         self.hang_up()
         process = self._process
         if process is None:

@@ -1,1 +1,1 @@
-"""What two or more rules build on: base classes and tables of hyperparameters."""
+"""Base classes and hyperparameter tables shared by several rules."""

@@ -18,13 +18,13 @@ QUASI_NEWTON_LR = learning_rate(
     1.0,
     0.1,
     2.0,
-    "1 is the step of the quadratic model (torch's default); ends are ours",
-    description="first step tried, as a multiple of the direction (1 is the model's own step); 0 moves nothing",
+    "1 is the step of the quadratic model (torch's default); bounds are ours",
+    description="first step tried, as a multiple of the direction (1 is the model's own step); 0 means no update",
 )
 RELAXATION_LR = Hyperparameter(
     name="lr",
     default=1.0,
-    description="multiple of the minimising step: below 1 falls short of the minimum, above 1 goes beyond; 0: nothing",
+    description="multiple of the minimising step: below 1 stops short of the minimum, above 1 overshoots; 0: no update",
     low=0.0,
     high=2.0,
     search=Search(
@@ -38,7 +38,7 @@ RELAXATION_LR = Hyperparameter(
 TOLERANCE = Hyperparameter(
     name="tolerance",
     default=1e-6,
-    description="share of the slope along the line that may be left at its minimum",
+    description="fraction of the slope along the line that may remain at its minimum",
     low=0.0,
     low_open=True,
     high=1.0,
@@ -55,7 +55,7 @@ class SearchRule(Rule):
 
     @classmethod
     def buffers(cls, role: Role) -> tuple[str, ...]:
-        """None of the parameters' own shapes."""
+        """No state of the parameters' own shapes."""
         return ()
 
     def update(
@@ -69,7 +69,7 @@ class SearchRule(Rule):
         """Apply one step in place; `grads` and `params` hold [T, ...] tensors, e.g. (64, 256, 64).
 
         Raises:
-            InvalidInput: there is no `evaluate`, or it lacks the second derivative where that is needed.
+            InvalidInput: `evaluate` is missing, or lacks a required second derivative.
         """
         objective = Objective(self.name, evaluate, params, self.needs_curvature)
         moved = self.moved(objective, objective.join(params), objective.join(grads), state, hp)
@@ -81,12 +81,12 @@ class SearchRule(Rule):
     def moved(
         self, objective: Objective, rows: Tensor, gradient: Tensor, state: State, hp: Mapping[str, Tensor]
     ) -> Tensor:
-        """Return where the step ends, [T, P], from `rows` with their `gradient` [T, P]; may write into `state`.
+        """Return the end of the step, [T, P], from `rows` with their `gradient` [T, P]; may write into `state`.
 
         `state.step` counts the updates before this one.
         """
 
 
 def first_step(gradient: Tensor) -> Tensor:
-    """Return min(1, 1 / |g|_1), [T]: a first step that moves no parameter by more than 1, whatever the loss's scale."""
+    """Return min(1, 1 / |g|_1), [T]: a first step that moves no parameter by more than 1 at any scale of the loss."""
     return torch.clamp(1 / sum_by_halving(gradient.double().abs()), max=1.0)

@@ -1,6 +1,6 @@
-"""What SGD, heavy-ball momentum and Nesterov share: coupled weight decay, the accumulated gradient, their tables.
+"""Shared by SGD, heavy-ball momentum and Nesterov: coupled weight decay, the accumulated gradient, their tables.
 
-Single-rounding operations only, so a trial's bits do not depend on where in the batch it stands.
+Single-rounding operations only, so a trial's bits do not depend on its position in the batch.
 """
 
 from torch import Tensor
@@ -16,13 +16,13 @@ LR = learning_rate(
         "ours, measured with momentum 0.9 on a 64-32-10 perceptron (digits): best 0.02-0.1 at batch 16, 0.2-0.5 at "
         "256; 0.2 and 1 are too large (AlgoPerf, arXiv:2306.07179, searches 0.02-5 on large workloads)"
     ),
-    description="learning rate: the step is lr times the direction; 0 moves nothing",
+    description="learning rate: the step is lr times the direction; 0 means no update",
 )
 
 MOMENTUM = below_one(
     "momentum",
     0.9,
-    "share of the accumulated gradient kept at each step; steps grow to lr / (1 - momentum)",
+    "fraction of the accumulated gradient kept at each step; steps grow to lr / (1 - momentum)",
     0.7,
     0.995,
     "AlgoPerf, arXiv:2306.07179, heavy-ball and Nesterov search spaces: 1 - momentum in 0.005-0.3, log",
@@ -34,7 +34,7 @@ WEIGHT_DECAY = weight_decay(
     1e-7,
     1e-3,
     (
-        "AlgoPerf, arXiv:2306.07179: 1e-7-5e-5, log; raised to 1e-3 to hold the 5e-4 of "
+        "AlgoPerf, arXiv:2306.07179: 1e-7-5e-5, log; raised to 1e-3 to include the 5e-4 of "
         "wide residual networks (Zagoruyko and Komodakis 2016, arXiv:1605.07146)"
     ),
     description="coupled L2 penalty: weight_decay times the parameter is added to the gradient",
@@ -46,7 +46,7 @@ def penalised(grad: Tensor, param: Tensor, weight_decay: Tensor) -> Tensor:
     """Return grad + weight_decay · param as a new tensor.
 
     Args:
-        grad: [T, ...], e.g. (64, 256, 64); left as it is.
+        grad: [T, ...], e.g. (64, 256, 64); not modified.
         param: like `grad`.
         weight_decay: float64 [T].
     """

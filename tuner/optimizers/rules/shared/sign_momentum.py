@@ -1,6 +1,6 @@
-"""What Lion and Signum share: steps of one size along the sign of a moving average, decoupled decay, their tables.
+"""Shared by Lion and Signum: steps of one size along the sign of a moving average, decoupled decay, their tables.
 
-Single-rounding operations only, so a trial's bits do not depend on where in the batch it stands.
+Single-rounding operations only, so a trial's bits do not depend on its position in the batch.
 """
 
 from torch import Tensor
@@ -16,7 +16,7 @@ LR = learning_rate(
         "Chen et al. 2023, arXiv:2302.06675, section 5: 3-10 times smaller than AdamW's; "
         "Wen et al. 2025, arXiv:2509.02046: best 5e-4-1e-3"
     ),
-    description="learning rate: the size of every element's step; 0 moves nothing",
+    description="learning rate: the size of every element's step; 0 means no update",
 )
 
 WEIGHT_DECAY = weight_decay(
@@ -35,7 +35,7 @@ def sign_descend(param: Tensor, direction: Tensor, lr: Tensor, shrink: Tensor) -
 
     Args:
         param: [T, ...], e.g. (64, 256, 64).
-        direction: like `param`; left as it is.
+        direction: like `param`; not modified.
         lr: [T].
         shrink: 1 - lr · weight_decay, [T].
     """

@@ -1,4 +1,4 @@
-"""What LARS and LAMB share: a step per tensor whose size follows the size of the tensor itself.
+"""Shared by LARS and LAMB: steps per tensor, scaled to the size of the tensor.
 
 Norms are per trial and tensor, never over trials.
 """
@@ -11,7 +11,10 @@ from tuner.optimizers.maths.sums import norm
 from tuner.optimizers.rule import Role
 
 EXCLUDED = choice(
-    "excluded", "vectors", "what has neither trust ratio nor weight decay: vectors (biases and gains), or none", "none"
+    "excluded",
+    "vectors",
+    "parameters without trust ratio and weight decay: vectors (biases and gains), or none",
+    "none",
 )
 
 
