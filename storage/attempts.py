@@ -103,6 +103,22 @@ def renew(session: Session, *, worker_id: int, lease_expires: datetime) -> None:
     )
 
 
+def shorten(session: Session, *, latest: datetime) -> bool:
+    """Let no lease expire after a time; say whether one did."""
+    found = session.execute(
+        update(t.Attempt)
+        .where(t.Attempt.outcome.is_(None), t.Attempt.lease_expires > latest)
+        .values(lease_expires=latest)
+        .returning(t.Attempt.trial_id)
+    )
+    return found.first() is not None
+
+
+def longest(session: Session) -> datetime | None:
+    """Return when the last lease expires, None without leases."""
+    return session.execute(select(func.max(t.Attempt.lease_expires)).where(t.Attempt.outcome.is_(None))).scalar()
+
+
 SAVED = ("resumed_from", "outcome", "program", "fingerprint", "error", "ended_at", "ticks", "computed")
 """What changes during an attempt."""
 

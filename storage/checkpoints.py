@@ -7,6 +7,7 @@ no longer useful stay until the next retention round, which deletes the file fir
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from sqlalchemy import delete, exists, select, tuple_
 from sqlalchemy.orm import Session, aliased
@@ -15,7 +16,8 @@ from storage import tables as t
 from storage.bulk import upsert
 from tuner.study.states import TERMINAL
 
-WEIGHTS = ".weights.safetensors"
+Kind = Literal["state", "weights"]
+"""The state of a running trial, or the weights of an ended one."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class CheckpointRecord:
     trial_id: int
     step: int
     attempt: int
+    kind: Kind
     path: str
     scope: str
     digest: str
@@ -64,7 +67,7 @@ def usable(session: Session, *, trial_ids: Collection[int], scope: str | None = 
         later.resumed_from < t.Checkpoint.step,
     )
     query = select(t.Checkpoint).where(
-        t.Checkpoint.trial_id.in_(trial_ids), t.Checkpoint.path.not_like(f"%{WEIGHTS}"), t.Checkpoint.step > 0, ~broken
+        t.Checkpoint.trial_id.in_(trial_ids), t.Checkpoint.kind == "state", t.Checkpoint.step > 0, ~broken
     )
     if scope is not None:
         query = query.where(t.Checkpoint.scope == scope)
@@ -82,14 +85,9 @@ def at(session: Session, *, keys: Collection[tuple[int, int]]) -> dict[tuple[int
 
 def weights(session: Session, *, trial_id: int) -> CheckpointRecord | None:
     """Find the stored weights of an ended trial."""
-    query = select(t.Checkpoint).where(t.Checkpoint.trial_id == trial_id, t.Checkpoint.path.like(f"%{WEIGHTS}"))
+    query = select(t.Checkpoint).where(t.Checkpoint.trial_id == trial_id, t.Checkpoint.kind == "weights")
     row = session.scalars(query.order_by(t.Checkpoint.step.desc()).limit(1)).one_or_none()
     return None if row is None else _record(row)
-
-
-def known(session: Session, *, paths: Collection[str]) -> set[str]:
-    """Say which of these files have a row."""
-    return set(session.scalars(select(t.Checkpoint.path).where(t.Checkpoint.path.in_(paths)))) if paths else set()
 
 
 def superseded(session: Session) -> list[CheckpointRecord]:
@@ -103,7 +101,7 @@ def superseded(session: Session) -> list[CheckpointRecord]:
     query = (
         select(t.Checkpoint)
         .join(t.Trial, t.Trial.id == t.Checkpoint.trial_id)
-        .where(t.Checkpoint.path.not_like(f"%{WEIGHTS}"), t.Trial.state.in_(list(TERMINAL)) | is_older)
+        .where(t.Checkpoint.kind == "state", t.Trial.state.in_(list(TERMINAL)) | is_older)
     )
     return [_record(row) for row in session.scalars(query)]
 
@@ -113,7 +111,7 @@ def stored_weights(session: Session) -> dict[int, list[CheckpointRecord]]:
     query = (
         select(t.Trial.study_id, t.Checkpoint)
         .join(t.Trial, t.Trial.id == t.Checkpoint.trial_id)
-        .where(t.Checkpoint.path.like(f"%{WEIGHTS}"))
+        .where(t.Checkpoint.kind == "weights")
     )
     found: dict[int, list[CheckpointRecord]] = {}
     for study_id, row in session.execute(query):

@@ -192,10 +192,12 @@ class Checkpoint(Base):
     """Where the state of a trial at a step lies in the checkpoint store."""
 
     __tablename__ = "checkpoints"
+    __table_args__ = (CheckConstraint("kind in ('state','weights')", name="kind"),)
 
     trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
     step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     attempt: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(8), default="state", doc="state or weights")
     path: Mapped[str] = mapped_column(Text, doc="relative to the store's root")
     scope: Mapped[str] = mapped_column(String(80), doc="shared, or worker:<id>")
     digest: Mapped[str] = mapped_column(String(64))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from storage import tables as t
@@ -83,6 +83,12 @@ def by_ids(session: Session, *, ids: set[int]) -> dict[int, WorkerRecord]:
 def recent(session: Session, *, limit: int = 200) -> list[WorkerRecord]:
     """List worker sessions, most recently seen first."""
     return [_record(row) for row in session.scalars(select(t.Worker).order_by(t.Worker.last_seen.desc()).limit(limit))]
+
+
+def prune(session: Session, *, before: datetime) -> None:
+    """Delete sessions last seen before a time that no attempt refers to."""
+    used = exists().where(t.Attempt.worker_id == t.Worker.id)
+    session.execute(delete(t.Worker).where(t.Worker.last_seen < before, ~used))
 
 
 def count_seen_since(session: Session, *, since: datetime) -> int:

@@ -51,6 +51,8 @@ class Proposing:
             try:
                 answers[family] = self._asker.ask(request)
             except SamplerFailed as error:
+                if self._hub.closing.is_set():
+                    return
                 self._note_failure(study_id, request, error)
                 raise
         self._failed.pop(study_id, None)
@@ -68,8 +70,6 @@ class Proposing:
 
     def _note_failure(self, study_id: int, request: AskRequest, error: SamplerFailed) -> None:
         """Count the failures of one request in a row; the study fails at the last."""
-        if self._hub.closing.is_set():
-            return
         before, count = self._failed.get(study_id, (request, 0))
         count = count + 1 if before == request else 1
         self._failed[study_id] = request, count

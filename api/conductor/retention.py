@@ -8,9 +8,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable
+from datetime import timedelta
 
 from api.plans import Plans
-from storage import checkpoints, studies, trials
+from storage import checkpoints, studies, trials, workers
 from storage.database import Database
 from tuner.errors import InvalidInput, NotFound
 from tuner.store import Store
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 EVERY_S = 3.0
 ORPHANS_EVERY_S = 3600.0
 ORPHAN_AGE_S = 3600.0
+WORKERS_KEPT = timedelta(days=7)
 
 
 class Retention:
@@ -30,7 +32,7 @@ class Retention:
         self._plans = plans
         self._store = store
         self._next_s = 0.0
-        self._next_orphans_s = 0.0
+        self._next_orphans_s = time.monotonic() + ORPHANS_EVERY_S  # workers may have files to report after an outage
 
     def tick(self, steady_s: float) -> None:
         """Do what is due; call this often."""
@@ -40,6 +42,7 @@ class Retention:
         if steady_s >= self._next_orphans_s:
             self._next_orphans_s = steady_s + ORPHANS_EVERY_S
             self.sweep_orphans(time.time() - ORPHAN_AGE_S)
+            self.forget_workers()
 
     def sweep(self) -> None:
         """Delete states that were superseded and weights that are not their study's best."""
@@ -55,6 +58,11 @@ class Retention:
         gone = [record for record in unwanted if self.delete([record.path])]
         with self._database.write() as session:
             checkpoints.forget(session, records=gone)
+
+    def forget_workers(self) -> None:
+        """Drop worker sessions that were not seen for long and of which no attempt is kept."""
+        with self._database.write() as session:
+            workers.prune(session, before=self._database.now(session) - WORKERS_KEPT)
 
     def sweep_orphans(self, older_than: float) -> None:
         """Delete files that no row names and that were last written before a Unix time, in seconds."""

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from api.hub import first
 from api.state import Server, Srv
@@ -53,7 +53,7 @@ def list_workers(server: Srv) -> Page[WorkerView]:
 
 
 @router.post("/{worker}/sync")
-async def sync(server: Srv, worker: Count, request: SyncRequest) -> SyncReply:
+async def sync(server: Srv, connection: Request, worker: Count, request: SyncRequest) -> SyncReply:
     """Exchange states: the worker says what it holds and reports, the server what it wants."""
     server.metrics.syncs.inc()
     server.metrics.reports.inc(len(request.reports))
@@ -70,6 +70,8 @@ async def sync(server: Srv, worker: Count, request: SyncRequest) -> SyncReply:
             if reply.assign or reply.stop or leaves:
                 return reply
             await first(left, ticket, newer)
+            if await connection.is_disconnected():
+                return reply  # nobody would hear of a lease
             ticket = server.hub.work.ticket()
             reply = await asyncio.to_thread(_done, server, server.syncs.look, worker, rest)
     finally:

@@ -5,6 +5,7 @@ Leases expire only after the server itself has been up for a full lease (see `gr
 
 import logging
 import time
+from datetime import timedelta
 
 from api.hub import Hub
 from api.plans import Plans
@@ -25,13 +26,25 @@ class Expiry:
         self._plans = plans
         self._hub = hub
         self._grace = Grace(lease_s)
+        self._lease = timedelta(seconds=lease_s)
 
     def interrupt(self) -> None:
         """Restart the grace period: workers could not be heard."""
         self._grace.interrupt()
 
+    def _shorten(self) -> None:
+        """Bring leases back that were granted while the clock was ahead: none is longer than a lease from now."""
+        with self._database.write() as session:
+            latest = self._database.now(session) + self._lease
+            if attempts.shorten(session, latest=latest):
+                log.warning("the clock went back: leases were shortened", extra={"action": "lease_shortened"})
+
     def round(self, study_ids: list[int]) -> None:
         """End the leases that ran out in these studies, unless the server itself was away."""
+        with self._database.read() as session:
+            now, longest = self._database.now(session), attempts.longest(session)
+        if longest is not None and longest > now + self._lease:
+            self._shorten()
         with self._database.read() as session:
             now = self._database.now(session)
             if not self._grace.tick(steady_s=time.monotonic(), wall=now):

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 
 from api.sync.leases import Lease
 from storage import attempts, checkpoints
-from storage.checkpoints import CheckpointRecord
+from storage.checkpoints import CheckpointRecord, Kind
 from storage.trials import TrialRecord
 from storage.workers import WorkerRecord
-from tuner.store import SHARED
+from tuner.store import SHARED, kind_of
 from tuner.wire.sync import Checkpointed, Resume, Weights
 
 
@@ -25,12 +25,14 @@ def examples_at(trial: TrialRecord, step: int) -> int:
 
 
 def record_of(lease: Lease, step: int, file: Weights) -> CheckpointRecord | None:
-    """Return the row for a file of the lease's trial; None when the path is not one of the trial's."""
+    """Return the row for a file of the lease's trial; None for a path of another trial or kind."""
     trial_id, attempt = lease.key
-    if not file.path.startswith(f"{lease.study.name}/{lease.trial.number}/{attempt}-{step}-"):
+    kind: Kind = "state" if isinstance(file, Checkpointed) else "weights"
+    own = f"{lease.study.name}/{lease.trial.number}/{attempt}-{step}-"
+    if not file.path.startswith(own) or kind_of(file.path) != kind:
         return None
     scope = file.scope if isinstance(file, Checkpointed) else SHARED
-    return CheckpointRecord(trial_id, step, attempt, file.path, scope, file.digest, file.bytes)
+    return CheckpointRecord(trial_id, step, attempt, kind, file.path, scope, file.digest, file.bytes)
 
 
 def device_of(worker: WorkerRecord, name: str) -> dict[str, Any] | None:

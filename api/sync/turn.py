@@ -170,15 +170,12 @@ class Turn:
         return ended
 
     def _checkpoints(self) -> list[CheckpointRecord]:
-        """Return the rows of the states that were written; files of attempts that have ended are unwanted."""
-        files, late = [], []
+        """Return the rows of the states that were written. Files without a row are left to `Retention`."""
+        files = []
         for word in self._request.checkpointed:
             lease = self._lease(word.trial, word.attempt)
             record = resuming.record_of(lease, word.step, word) if lease is not None else None
             files += [record] if record is not None else []
-            late += [word.path] if lease is None else []
-        known = checkpoints.known(self._session, paths=late)
-        self.unwanted += [path for path in late if path not in known]
         return files
 
     def _obeyed_stops(self) -> list[Ending]:

@@ -10,7 +10,7 @@ open_store("/mnt/shared/tuner"), open_store("file:///mnt/shared/tuner"), open_st
 from pathlib import Path
 
 from tuner.errors import InvalidInput
-from tuner.store.contract import PATTERN, SCOPE, SHARED, Damaged, Store, Stored, path_of
+from tuner.store.contract import PATTERN, SCOPE, SHARED, Damaged, Store, Stored, kind_of, path_of
 from tuner.store.folder import FolderStore
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Store",
     "Stored",
     "absolute_root",
+    "kind_of",
     "open_store",
     "path_of",
 ]

@@ -47,6 +47,11 @@ def path_of(
     return f"{study}/{number}/{attempt}-{step}-{token}.{kind}.safetensors"
 
 
+def kind_of(path: str) -> str:
+    """Return what a file of the form above holds: `state` or `weights`."""
+    return path.rsplit(".", 2)[1]
+
+
 def is_path(path: str) -> bool:
     """Return whether a path has the form above."""
     return _PATH.match(path) is not None

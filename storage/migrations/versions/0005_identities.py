@@ -1,4 +1,4 @@
-"""ids are never used twice; databases and attempts have random tokens."""
+"""ids are never used twice; databases and attempts have random tokens; checkpoints have a kind."""
 
 import re
 import secrets
@@ -20,6 +20,10 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_identity'))
     )
     op.execute(sa.text("insert into identity (id, token) values (1, :token)").bindparams(token=secrets.token_hex(16)))
+    with op.batch_alter_table('checkpoints') as batch:
+        batch.add_column(sa.Column('kind', sa.String(length=8), nullable=False, server_default='state'))
+        batch.create_check_constraint(op.f('ck_checkpoints_kind'), "kind in ('state','weights')")
+    op.execute("update checkpoints set kind = 'weights' where path like '%.weights.safetensors'")
     op.add_column('attempts', sa.Column('token', sa.String(length=64), nullable=False, server_default=''))
     if op.get_bind().dialect.name == 'sqlite':
         for table in REBUILT:
@@ -49,5 +53,8 @@ def _count_ids_up(table: str) -> None:
 
 
 def downgrade() -> None:
+    with op.batch_alter_table('checkpoints') as batch:
+        batch.drop_constraint(op.f('ck_checkpoints_kind'))
+        batch.drop_column('kind')
     op.drop_column('attempts', 'token')
     op.drop_table('identity')

@@ -1,6 +1,7 @@
 """Checkpoints, server side: who resumes from where, whose curve counts, which files stay, whose word is not taken."""
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from fake_worker import FakeWorker, report
 from fastapi.testclient import TestClient
 from study_documents import study_document
 
+from api.conductor.retention import ORPHANS_EVERY_S
 from storage import attempts, events, trials
 from tuner.client import Client
 from tuner.errors import NotFound
@@ -182,12 +184,17 @@ def test_paths_that_are_not_the_trials_own_are_not_taken(client: TestClient, wor
     assert worker.retake(first["trial"])["resume"] is None
 
 
-def test_a_fenced_workers_checkpoint_is_not_used_and_its_file_goes(client: TestClient, worker: StoringWorker) -> None:
+def test_a_fenced_workers_checkpoint_is_not_used_and_deletes_nothing(client: TestClient, worker: StoringWorker) -> None:
+    """Its file goes with the others that have no row, when it is old: no message makes the server delete a file."""
     (first,) = worker.take(1)
     kept = worker.checkpoint(first, 10)
     worker.hand_back(first)
     stray = worker.write(first, 30)
-    worker.sync(free=0, checkpointed=[stray, kept])
+    unreported = path_of("another", 0, 1, 5, TOKEN)
+    worker.store.write(unreported, b"written by another worker, which has not said so yet")
+    worker.sync(free=0, checkpointed=[stray, kept, {**stray, "path": unreported}])
+    assert files(worker) == sorted([unreported, kept["path"], stray["path"]])
+    server_of(client).retention.sweep_orphans(time.time() + 60)
     assert files(worker) == [kept["path"]]
     assert worker.retake(first["trial"])["resume"]["step"] == 10
 
@@ -200,6 +207,33 @@ def test_the_newest_state_stays_and_all_go_with_the_trial(client: TestClient, wo
     assert files(worker) == [newest["path"]]
     worker.finish(first, value=0.5)
     server_of(client).retention.sweep()
+    assert files(worker) == []
+
+
+def test_weights_at_the_step_of_the_last_state_take_its_place(client: TestClient, worker: StoringWorker) -> None:
+    (first,) = worker.take(1)
+    worker.checkpoint(first, 40)
+    weights = worker.write(first, 40, "weights")
+    worker.finish(first, value=0.5, step=40, weights=weights)
+    assert files(worker) == [weights["path"]]
+
+
+def test_a_state_is_not_taken_for_weights(client: TestClient, worker: StoringWorker) -> None:
+    (first,) = worker.take(1)
+    state = {name: value for name, value in worker.write(first, 40).items() if name in ("path", "digest", "bytes")}
+    worker.finish(first, value=0.5, step=40, weights=state)
+    assert client.get("/api/v1/studies/small/trials/0/weights").status_code == 404
+
+
+def test_after_an_outage_workers_have_time_to_report_their_files(client: TestClient, worker: StoringWorker) -> None:
+    """What lay in the store while the server was away is old, and may still be named by a worker."""
+    (first,) = worker.take(1)
+    unreported = worker.write(first, 20)
+    os.utime(worker.store.root / unreported["path"], (0, 0))  # type: ignore[attr-defined]
+    retention = server_of(client).retention
+    retention.tick(time.monotonic())
+    assert files(worker) == [unreported["path"]]
+    retention.tick(time.monotonic() + ORPHANS_EVERY_S + 1)
     assert files(worker) == []
 
 

@@ -1,14 +1,18 @@
 """The sync protocol, server side: lost, repeated and reordered messages are harmless, and no lease is given twice."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from fake_worker import FakeWorker, report
 from fastapi.testclient import TestClient
 from study_documents import study_document
+
+from storage import attempts
 
 
 def submit(client: TestClient, **changes: Any) -> None:
@@ -220,6 +224,33 @@ def test_an_idle_worker_hears_of_new_work_at_once(client: TestClient) -> None:
     assert heard[0] - asked < 15  # not the end of its wait: it was woken
 
 
+def test_a_worker_that_hung_up_while_it_waited_gets_no_lease(client: TestClient) -> None:
+    """Its connection is closed before the work comes; the request itself was whole."""
+    worker = FakeWorker(client)
+    worker.seq += 1
+    body = json.dumps(worker.body(wait_s=20.0)).encode()
+    path = f"/api/v1/workers/{worker.id}/sync"
+    headers = [(b"host", b"127.0.0.1:8700"), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": path,
+        "raw_path": path.encode(), "query_string": b"", "headers": headers, "client": ("127.0.0.1", 1),
+        "scheme": "http", "server": ("127.0.0.1", 8700), "root_path": "",
+    }  # fmt: skip
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None: ...
+
+    assert client.portal is not None
+    waiting = client.portal.start_task_soon(client.app, scope, receive, send)
+    wait_for(lambda: worker.session in client.app.state.server.waiting._current)  # type: ignore[attr-defined]
+    submit(client)
+    waiting.result(10)
+    wait_for(lambda: client.get("/api/v1/studies/small").json()["counts"] == {"queued": 4})
+
+
 def test_a_newer_sync_sends_a_waiting_older_one_away(client: TestClient) -> None:
     worker = FakeWorker(client)
     older = {**worker.body(wait_s=25.0), "seq": 1}
@@ -258,6 +289,18 @@ def test_a_lost_worker_loses_its_lease_after_the_grace_and_is_fenced(serve_app: 
     assert trial(client, first["number"])["step"] == 0
 
 
+def test_leases_from_a_clock_that_was_ahead_end_in_time(serve_app: Callable[..., TestClient]) -> None:
+    """The clock was two hours ahead when they were granted, and the server was restarted since."""
+    client = serve_app(lease_s=1.0)
+    submit(client)
+    (held,) = FakeWorker(client).take(1)
+    database = client.app.state.server.database  # type: ignore[attr-defined]
+    with database.write() as session:
+        attempts.renew(session, worker_id=1, lease_expires=datetime.now(UTC) + timedelta(hours=2))
+    client = serve_app(lease_s=1.0)
+    wait_for(lambda: trial(client, held["number"])["state"] == "queued", timeout_s=30)
+
+
 def test_a_restarted_server_goes_on_without_repeating_a_proposal(serve_app: Callable[..., TestClient]) -> None:
     def run(interrupted: bool) -> list[dict[str, Any]]:
         client = serve_app()
@@ -276,3 +319,4 @@ def test_a_restarted_server_goes_on_without_repeating_a_proposal(serve_app: Call
 
     params = run(interrupted=True)
     assert len({p["lr"] for p in params}) == 12
+    assert params == run(interrupted=False)
