@@ -1,4 +1,4 @@
-"""Which tests run one after the other in one process: those of a file, or of files that share something slow to start."""
+"""Which tests run one after the other in one process: those of a file, or of files that share what is slow to start."""
 
 from xdist.scheduler.loadfile import LoadFileScheduling
 
