@@ -28,8 +28,12 @@ SLOW_FIRST = (COMPILED, "acceptance", "worker", "browser", "engine", "laws")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order by group and folder; within one as collected."""
     ranks = {name: rank for rank, name in enumerate(SLOW_FIRST)}
-    last = len(ranks)
-    items.sort(key=lambda item: ranks.get(group(item.nodeid), ranks.get(item.path.parent.name, last)))
+
+    def rank(item: pytest.Item) -> int:
+        names = [group(item.nodeid), *item.nodeid.split("/")]
+        return next((ranks[name] for name in names if name in ranks), len(ranks))
+
+    items.sort(key=rank)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:

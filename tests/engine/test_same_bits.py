@@ -38,11 +38,11 @@ def alone(task: Task, watched: TrialSpec, width: int = WIDTH) -> list[tuple[obje
 
 @pytest.mark.parametrize("name", WATCHED)
 def test_slot_and_neighbours_change_no_bit(name: str) -> None:
-    """In every slot, beside every rule, beside one that overflows to NaN, with admissions and ends around it."""
+    """First, among and last of its neighbours: every rule, one that overflows to NaN, admissions and ends around it."""
     task, watched = small_task(), WATCHED[name]
     expected = alone(task, watched)
     assert len(expected) >= 6
-    for place in (0, 1, 3, 5):
+    for place in (0, 3, 5):
         rows, ends = run_until_idle(
             Stack(task, width=WIDTH, micro_batch=4, path="eager"), [*NEIGHBOURS[:place], watched, *NEIGHBOURS[place:]]
         )

@@ -106,9 +106,9 @@ def test_slot_and_neighbours_change_no_bit(case: str, path: str) -> None:
         ["valid_loss" in row[2] and row[3] is not None for row in rows] == 2 * [True] for rows in expected.values()
     )
     trials = watched(case)
-    for turn in (0, 2) if path == "eager" else (1,):
-        stack = Stack(task_of(case), width=WIDTH, micro_batch=MICRO_BATCH, path=path)
-        assert in_a_crowd(case, stack, [*trials[turn:], *trials[:turn]]) == expected
+    turn = 2 if path == "eager" else 1
+    stack = Stack(task_of(case), width=WIDTH, micro_batch=MICRO_BATCH, path=path)
+    assert in_a_crowd(case, stack, [*trials[turn:], *trials[:turn]]) == expected
 
 
 def moved(case: str, path: str, snapshot: Any, spec: TrialSpec) -> tuple[list[Row | Ended], Any]:

@@ -1,8 +1,8 @@
-"""Which tests run one after the other in one process: those of a file, and the files that compile the same programs."""
+"""Which tests run one after the other in one process: those of a file, or of files that share what is slow to start."""
 
 from xdist.scheduler.loadfile import LoadFileScheduling
 
-COMPILED = "compiled"
+COMPILED, BROWSER = "compiled", "browser"
 FILES_THAT_COMPILE = (
     "tests/engine/paths/test_compiled.py",
     "tests/engine/paths/test_compiled_extras.py",
@@ -14,9 +14,11 @@ FILES_THAT_COMPILE = (
 
 
 def group(nodeid: str) -> str:
-    """Return the group of a test: its file, or `COMPILED`."""
+    """Return the group of a test: its file, `COMPILED`, or `BROWSER` for all that Chromium shows."""
     file = nodeid.split("::", 1)[0]
-    return COMPILED if file in FILES_THAT_COMPILE else file
+    if file in FILES_THAT_COMPILE:
+        return COMPILED
+    return BROWSER if file.startswith("tests/browser/") else file
 
 
 class ByGroup(LoadFileScheduling):

@@ -1,7 +1,6 @@
 """PSGD: what its factors converge to, how they move with the gradient's units, and when they are fitted."""
 
 import pytest
-import pytorch_optimizer.optimizer.psgd as other
 import torch
 from staggered import assert_latecomers_are_alone
 
@@ -78,7 +77,9 @@ def test_a_step_is_never_longer_than_its_clip():
 @pytest.mark.parametrize("share", [0.03, 0.2, 1.0])
 def test_steps_that_fit_are_those_of_the_usual_schedule(share):
     """The counter of pytorch_optimizer 4's Kron, with its schedule from 1 down to `share`."""
-    schedule = other.precondition_update_prob_schedule(min_prob=share)
+    from pytorch_optimizer.optimizer.psgd import precondition_update_prob_schedule  # takes seconds: only here
+
+    schedule = precondition_update_prob_schedule(min_prob=share)
     counter, expected = 0, []
     for step in range(5000):
         counter += 1

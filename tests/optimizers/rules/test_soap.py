@@ -1,7 +1,6 @@
 """SOAP: Adam in a basis, the basis itself, and the authors' conventions in an independent implementation."""
 
 import pytest
-import pytorch_optimizer
 import torch
 from staggered import assert_latecomers_are_alone
 
@@ -114,12 +113,14 @@ def test_bases_stay_orthogonal_and_turning_them_keeps_the_momentum():
 
 def test_it_is_the_authors_algorithm_where_the_first_factor_has_full_rank():
     """pytorch_optimizer 4's SOAP; it rounds bases to float32 when it turns them, so only up to the first turn."""
+    from pytorch_optimizer import SOAP  # takes seconds: only where it is used
+
     start, gradients = random(7, 7), [random(7, 7, seed=s) for s in range(1, 11)]
     gradients[0] = 3 * torch.diag(torch.arange(7, 0, -1.0, dtype=torch.float64))  # the ramp turns no axis
     hp = {"lr": 0.02, "beta1": 0.9, "beta2": 0.95, "shampoo_beta": 0.9, "eps": 1e-6, "weight_decay": 0.1}
     stack = Stacked("soap", {"p": start.clone()[None]}, hp)
     leaf = start.clone()
-    oracle = pytorch_optimizer.SOAP(
+    oracle = SOAP(
         [leaf], lr=0.02, betas=(0.9, 0.95), shampoo_beta=0.9, eps=1e-6, weight_decay=0.1, precondition_frequency=10
     )
     for gradient in gradients:
