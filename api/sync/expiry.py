@@ -5,6 +5,7 @@ Leases expire only after the server itself has been up for a full lease (see `gr
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from api.hub import Hub
@@ -21,7 +22,16 @@ log = logging.getLogger(__name__)
 class Expiry:
     """Call `round` often; `interrupt` when syncs could not be stored."""
 
-    def __init__(self, database: Database, plans: Plans, hub: Hub, lease_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        plans: Plans,
+        hub: Hub,
+        lease_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` gives steady seconds."""
+        self._clock = clock
         self._database = database
         self._plans = plans
         self._hub = hub
@@ -47,7 +57,7 @@ class Expiry:
             self._shorten()
         with self._database.read() as session:
             now = self._database.now(session)
-            if not self._grace.tick(steady_s=time.monotonic(), wall=now):
+            if not self._grace.tick(steady_s=self._clock(), wall=now):
                 return
             if not attempts.leases(session, study_ids=study_ids, expired_at=now):
                 return
