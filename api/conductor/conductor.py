@@ -11,7 +11,7 @@ from typing import Protocol
 
 from api.conductor import proposals
 from api.conductor.asker import Asker, SamplerFailed
-from api.conductor.proposals import Outrun
+from api.conductor.proposals import Outrun, Wanted
 from api.conductor.retention import Retention
 from api.hub import Hub, wait
 from api.plans import Plan, Plans
@@ -86,34 +86,22 @@ class Conductor:
             study = studies.get(session, study_id)
             plan = self._plans.of(study)
             best = trials.best(session, study_id=study_id, minimize=plan.minimize)
-            numbers = proposals.wanted_numbers(session, study=study)
             in_flight = trials.count_in_flight(session, study_id=study_id)
-            adaptive = numbers and plan.spec.method == "tpe"
-            known = trials.of_study(session, study_id=study_id) if adaptive else []
+            wanted = proposals.wanted(session, study=study, plan=plan, in_flight=in_flight)
         if study.state != StudyState.RUNNING:
             return
         if self._target_reached(plan, best):
             self._complete(study, f"the target {plan.spec.metric.target:g} was reached", stop_running=True)
-        elif numbers:
-            self._propose(study, plan, numbers, known, in_flight)
-        elif in_flight == 0 and study.trials_created >= study.run_cap:
+        elif wanted is not None:
+            self._propose(study, plan, wanted)
+        elif in_flight == 0 and study.runs >= study.run_cap:
             self._complete(study, None, stop_running=False)
 
-    def _propose(
-        self, study: StudyRecord, plan: Plan, numbers: range, known: list[TrialRecord], in_flight: int
-    ) -> None:
-        wanted = proposals.requests(plan, numbers=numbers, known=known)
-        answers = {family: self._asker.ask(request) for family, request in wanted.items()}
+    def _propose(self, study: StudyRecord, plan: Plan, wanted: Wanted) -> None:
+        answers = {family: self._asker.ask(request) for family, request in wanted.requests.items()}
         with self._database.write() as session:
-            proposals.store(
-                session,
-                study=study,
-                plan=plan,
-                numbers=numbers,
-                answers=answers,
-                asked_after=study.trials_created - in_flight,
-                now=self._database.now(session),
-            )
+            now = self._database.now(session)
+            proposals.store(session, study=study, plan=plan, wanted=wanted, answers=answers, now=now)
         self._hub.ring()
 
     def _target_reached(self, plan: Plan, best: TrialRecord | None) -> bool:
