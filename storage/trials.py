@@ -14,6 +14,7 @@ from storage import tables as t
 from storage.bulk import update_each
 from storage.studies import StudyRecord
 from tuner.errors import Conflict, NotFound
+from tuner.study.failure import FAILURES
 from tuner.study.states import TERMINAL, Origin, TrialState
 
 
@@ -184,6 +185,26 @@ def count_in_flight(session: Session, *, study_id: int) -> int:
         t.Trial.study_id == study_id, t.Trial.state.in_((TrialState.QUEUED, TrialState.RUNNING))
     )
     return session.execute(query).scalar_one()
+
+
+def count_by_state(session: Session, *, study_id: int) -> dict[TrialState, int]:
+    """Count a study's trials."""
+    query = select(t.Trial.state, func.count()).where(t.Trial.study_id == study_id).group_by(t.Trial.state)
+    return {TrialState(state): count for state, count in session.execute(query)}
+
+
+def failed_attempts(session: Session, *, study_id: int) -> dict[int, list[tuple[str, str | None]]]:
+    """Return outcome and traceback of each attempt that counts, in order, by the ids of the study's failed trials."""
+    query = (
+        select(t.Attempt.trial_id, t.Attempt.outcome, t.Attempt.error)
+        .join(t.Trial, t.Trial.id == t.Attempt.trial_id)
+        .where(t.Trial.study_id == study_id, t.Trial.state == TrialState.FAILED, t.Attempt.outcome.in_(FAILURES))
+        .order_by(t.Attempt.trial_id, t.Attempt.attempt)
+    )
+    found: dict[int, list[tuple[str, str | None]]] = {}
+    for trial_id, outcome, error in session.execute(query):
+        found.setdefault(trial_id, []).append((outcome, error))
+    return found
 
 
 def queued(

@@ -9,7 +9,7 @@ import logging
 import time
 from typing import Protocol
 
-from api.conductor import proposals
+from api.conductor import failures, proposals
 from api.conductor.asker import Asker, SamplerFailed
 from api.conductor.proposals import Outrun, Wanted
 from api.conductor.retention import Retention
@@ -88,9 +88,12 @@ class Conductor:
             best = trials.best(session, study_id=study_id, minimize=plan.minimize)
             in_flight = trials.count_in_flight(session, study_id=study_id)
             wanted = proposals.wanted(session, study=study, plan=plan, in_flight=in_flight)
+            hopeless = failures.verdict(session, study=study, plan=plan, in_flight=in_flight)
         if study.state != StudyState.RUNNING:
             return
-        if self._target_reached(plan, best):
+        if hopeless is not None:
+            self._fail(study_id, hopeless)
+        elif self._target_reached(plan, best):
             self._complete(study, f"the target {plan.spec.metric.target:g} was reached", stop_running=True)
         elif wanted is not None:
             self._propose(study, plan, wanted)

@@ -7,17 +7,17 @@
 - One round makes a bounded portion of what is missing, so that no transaction grows with a study document's numbers.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from api.conductor import failures
 from api.plans import Plan
 from storage import events, studies, trials
 from storage.events import Change
 from storage.studies import StudyRecord
-from storage.trials import NewTrial, TrialRecord
+from storage.trials import NewTrial
 from tuner.errors import Conflict
 from tuner.search.request import AskRequest, Observation
 from tuner.study.hyperparameter import Scalar
@@ -54,16 +54,16 @@ def wanted(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int) 
         return None
     names = [family.optimizer for family in plan.families]
     turns = plan.turns(trials.next_indexes(session, study_id=study.id, families=names), room)
-    known = trials.of_study(session, study_id=study.id) if adaptive else []
+    history = _history(session, study.id) if adaptive else {}
     asked = {family.optimizer: family for family, _ in turns}
     requests = {
-        name: _request(plan, family, [i for turn, i in turns if turn is family], known)
+        name: _request(plan, family, [i for turn, i in turns if turn is family], history.get(name, []))
         for name, family in asked.items()
     }
     return Wanted(turns, requests, study.trials_created - in_flight)
 
 
-def _request(plan: Plan, family: FamilySpace, indexes: list[int], known: Sequence[TrialRecord]) -> AskRequest:
+def _request(plan: Plan, family: FamilySpace, indexes: list[int], history: list[Observation]) -> AskRequest:
     per_family = plan.spec.run_cap // len(plan.families)
     return AskRequest(
         method=plan.spec.method,
@@ -71,21 +71,25 @@ def _request(plan: Plan, family: FamilySpace, indexes: list[int], known: Sequenc
         family=family.optimizer,
         domains=family.swept,
         indexes=indexes,
-        history=list(_history(trial for trial in known if trial.family == family.optimizer)),
+        history=history,
         minimize=plan.minimize,
         startup=min(10, max(3, per_family // 3)),
     )
 
 
-def _history(known: Iterator[TrialRecord]) -> Iterator[Observation]:
-    """Yield what a sampler may learn from: results, and what is under way."""
-    for trial in known:
+def _history(session: Session, study_id: int) -> dict[str, list[Observation]]:
+    """Return what a sampler may learn from, by family: results, configurations that cannot work, what is under way."""
+    found: dict[str, list[Observation]] = {}
+    failing = failures.own(session, study_id=study_id)
+    for trial in trials.of_study(session, study_id=study_id):
+        seen = found.setdefault(trial.family, [])
         if trial.state == TrialState.COMPLETED:
-            yield Observation(trial.params, trial.value)
-        elif trial.state == TrialState.INFEASIBLE:
-            yield Observation(trial.params, None, feasible=False)
+            seen.append(Observation(trial.params, trial.value))
+        elif trial.state == TrialState.INFEASIBLE or trial.id in failing:
+            seen.append(Observation(trial.params, None, feasible=False))
         elif trial.state in PENDING:
-            yield Observation(trial.params, None)
+            seen.append(Observation(trial.params, None))
+    return found
 
 
 def store(

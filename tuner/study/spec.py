@@ -144,9 +144,10 @@ class OptimizerChoice(Section):
 
 
 class Budget(Section):
-    """What a trial may cost."""
+    """What a trial may cost, and how many trials may fail before any works."""
 
     examples_per_trial: int = Field(default=20_000, ge=1, le=10**12)
+    max_failed: int = Field(default=10, ge=1, le=1_000_000)
 
 
 class Retry(Section):

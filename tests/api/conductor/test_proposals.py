@@ -1,16 +1,20 @@
 """Proposals: every family's sequence goes on where its rows end, in bounded portions, whatever else a study holds."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import stored_leases
+from sqlalchemy import update
 from stored_leases import NOW
 from study_documents import study_document
 
 from api.conductor import proposals
 from api.conductor.proposals import MOST, Outrun
 from api.plans import Plan, Plans
-from storage import studies, trials
+from storage import studies, trials, workers
+from storage import tables as t
 from storage.database import Database
 from storage.migrate import upgrade
 from storage.studies import StudyRecord
@@ -55,7 +59,8 @@ class Scene:
         return len(wanted.turns)
 
     def store(self, wanted: proposals.Wanted) -> None:
-        answers = {family: propose(request) for family, request in wanted.requests.items()}
+        even = {family: replace(request, method="quasirandom") for family, request in wanted.requests.items()}
+        answers = {family: propose(request) for family, request in even.items()}  # without loading optuna
         with self.database.write() as session:
             proposals.store(session, study=self.study, plan=self.plan, wanted=wanted, answers=answers, now=NOW)
 
@@ -127,3 +132,29 @@ def test_nothing_is_stored_once_the_cap_was_taken_meanwhile(database: Database) 
         scene.store(wanted)
     assert scene.round() == 3
     assert scene.wanted() is None
+
+
+def test_a_sampler_sees_configurations_that_fail_by_themselves_and_no_infrastructure(database: Database) -> None:
+    scene = Scene(database, method="tpe", optimizers=["sgd"], run_cap=20, parallel=5)
+    scene.round()
+    with database.write() as session:
+        worker = workers.register(
+            session, worker_session="x" * 16, name="w", devices=[], workloads=[], version="", now=NOW
+        )
+        found = trials.of_study(session, study_id=scene.id)
+        fate = [("error", "ValueError: lr"), ("lost", None), ("crashed", "signal 9"), ("error", "KeyError: 1")]
+        for trial, (outcome, error) in zip(found, fate, strict=False):
+            for _ in range(2):
+                stored_leases.grant(session, trial.id, worker)
+                stored_leases.take_back(session, trial.id, outcome, error)
+            if outcome == "error" and error == "KeyError: 1":
+                stored_leases.grant(session, trial.id, worker)
+                stored_leases.take_back(session, trial.id, "lost")
+            session.execute(update(t.Trial).where(t.Trial.id == trial.id).values(state=TrialState.FAILED))
+    wanted = scene.wanted()
+    assert wanted is not None
+    seen = wanted.requests["sgd"].history
+    assert [(o.params, o.feasible, o.pending) for o in seen] == [
+        (found[0].params, False, False),
+        (found[4].params, True, True),
+    ]

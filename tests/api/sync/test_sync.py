@@ -126,7 +126,7 @@ def test_a_drained_trial_is_queued_again_without_charge_and_an_error_with(client
     found = trial(client, 0)
     assert found["state"] == "failed"
     assert found["reason"] == "crashed 2 times; retry.max is 1"
-    wait_for(lambda: study_state(client) == "completed")
+    wait_for(lambda: study_state(client) == "failed")
 
 
 def test_divergence_is_a_result_and_a_missing_metric_a_failure(client: TestClient) -> None:
