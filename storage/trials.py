@@ -203,7 +203,7 @@ def failed_attempts(session: Session, *, study_id: int) -> dict[int, list[tuple[
     )
     found: dict[int, list[tuple[str, str | None]]] = {}
     for trial_id, outcome, error in session.execute(query):
-        found.setdefault(trial_id, []).append((outcome, error))
+        found.setdefault(trial_id, []).append((str(outcome), error))
     return found
 
 
