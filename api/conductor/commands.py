@@ -36,8 +36,9 @@ class Commands:
             raise InvalidInput([Fault("Idempotency-Key", "has 1 to 200 characters")])
         with self._database.read() as session:
             known = {**BUILT_IN_WORKLOADS, **workers.workload_names(session)}
+        # All that depends on the document alone is worked out before others have to wait for the write transaction.
         spec = parse_study(document, load_catalogue(), known)
-        full = spec.model_dump(mode="json")
+        full, stack, parallel = spec.model_dump(mode="json"), stack_key(spec), spec.in_flight()
         with self._database.write() as session:
             now = self._database.now(session)
             if idempotency_key is not None:
@@ -51,9 +52,9 @@ class Commands:
                 name=spec.name,
                 title=spec.title,
                 document=full,
-                stack=stack_key(spec),
+                stack=stack,
                 run_cap=spec.run_cap,
-                parallel=spec.in_flight(),
+                parallel=parallel,
                 idempotency_key=idempotency_key,
                 now=now,
             )

@@ -6,6 +6,7 @@ greatest common one, found up to its square root: the cost does not grow with th
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import gcd, isqrt
 
 SMALLEST_OF_FOUR = 4
@@ -23,6 +24,12 @@ def default_micro_batch(batch_sizes: Sequence[int]) -> int:
     """Return the default of a study: the largest legal one that gives four parts and is 4 or more, or else the largest
     legal one.
     """
+    return _default(tuple(batch_sizes))
+
+
+@lru_cache(maxsize=256)
+def _default(batch_sizes: tuple[int, ...]) -> int:
+    """Remembered: it is asked for with every trial that is leased."""
     legal = legal_micro_batches(batch_sizes)
     quarter = max((size for size in legal if size <= min(batch_sizes) // 4), default=1)
     return quarter if quarter >= SMALLEST_OF_FOUR else legal[-1]
