@@ -3,7 +3,7 @@
 Stated for the server, which loads no torch; a test holds them equal to the workloads' own signatures and checks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuner.errors import Fault
@@ -86,23 +86,26 @@ def read_parameters(workload: str, params: Mapping[str, Scalar]) -> dict[str, Sc
     return read
 
 
-def parameter_faults(workload: str, params: Mapping[str, Scalar]) -> Iterator[Fault]:
-    """Yield what is wrong with the (read) parameters of a built-in workload; nothing for others."""
+def parameter_faults(workload: str, params: Mapping[str, Scalar]) -> list[Fault]:
+    """Return what is wrong with the (read) parameters of a built-in workload; nothing for others."""
     if workload not in BUILT_IN_PARAMETERS:
-        return
+        return []
     declared = {parameter.name: parameter for parameter in BUILT_IN_PARAMETERS[workload]}
     takes = f"{workload} takes {', '.join(declared) or 'no parameters'}"
+    faults = []
     for name, value in params.items():
         if name not in declared:
-            yield Fault(f"workload.params.{name}", f"is unknown; {hint(name, declared, takes)}")
+            faults.append(Fault(f"workload.params.{name}", f"is unknown; {hint(name, declared, takes)}"))
         elif fault := _fault(declared[name], value):
-            yield Fault(f"workload.params.{name}", fault)
+            faults.append(Fault(f"workload.params.{name}", fault))
     for name, parameter in declared.items():
         if isinstance(parameter, Text) and name not in params:
-            yield Fault(f"workload.params.{name}", f"is missing; {takes}")
-    width, heads = params.get("width", 64), params.get("heads", 4)
-    if workload == "text-gpt" and isinstance(width, int) and isinstance(heads, int) and heads > 0 and width % heads:
-        yield Fault("workload.params.width", f"is {width}; allowed are multiples of heads, {heads}")
+            faults.append(Fault(f"workload.params.{name}", f"is missing; {takes}"))
+    if workload == "text-gpt" and not faults:
+        width, heads = int(params.get("width", 64)), int(params.get("heads", 4))
+        if width % heads:
+            faults.append(Fault("workload.params.width", f"is {width}; allowed are multiples of heads, {heads}"))
+    return faults
 
 
 def _fault(parameter: Parameter, value: Scalar) -> str | None:
