@@ -13,6 +13,7 @@ from storage.trials import TrialRecord
 from tuner.errors import Fault, InvalidInput, InvalidTransition, NameTaken
 from tuner.study.catalogue import BUILT_IN_WORKLOADS, load_catalogue
 from tuner.study.check import parse_study
+from tuner.study.spec import StudySpec
 from tuner.study.states import TERMINAL, StudyState, TrialState
 
 
@@ -58,7 +59,10 @@ class Commands:
                 idempotency_key=idempotency_key,
                 now=now,
             )
-            events.append(session, changes=[Change(study.id, "study.running")], now=now)
+            changes = [Change(study.id, "study.running")]
+            if left_out := spec.batch_sizes_left_out():
+                changes.append(Change(study.id, "study.note", None, {"message": _left_out(left_out, spec)}))
+            events.append(session, changes=changes, now=now)
         self._plans.keep(study.id, spec)
         self._hub.ring()
         return study
@@ -117,3 +121,8 @@ class Commands:
             trial = trials.get(session, study_id=study.id, number=number)
         self._hub.ring()
         return trial
+
+
+def _left_out(sizes: list[int], spec: StudySpec) -> str:
+    named = ", ".join(map(str, sizes))
+    return f"not tried: batch size {named}, above the budget of {spec.budget.examples_per_trial} examples per trial"

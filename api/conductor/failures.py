@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 from api.plans import Plan
 from storage import trials
 from storage.studies import StudyRecord
-from tuner.study.failure import gives_up, own_failure
+from tuner.study.failure import RESULTS, gives_up, own_failure
 from tuner.study.states import TrialState
 
 
@@ -17,6 +17,8 @@ def own(session: Session, *, study_id: int) -> set[int]:
 
 def verdict(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int) -> str | None:
     """Return why a study should end as failed, or None."""
+    if trials.any_in(session, study_id=study.id, states=RESULTS):
+        return None  # the usual case costs one look, however many trials there are
     counts = trials.count_by_state(session, study_id=study.id)
     over = in_flight == 0 and study.runs >= study.run_cap
     max_failed = plan.spec.budget.max_failed

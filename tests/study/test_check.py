@@ -262,6 +262,7 @@ def test_batches_above_the_budget_are_refused_where_no_trial_could_take_a_step_a
     assert "so no trial of sgd could take a step" in faults(optimizers=["adamw", own])["optimizers[1].batch_size"]
     spec = parse(parameters={"batch_size": {"values": [16, 640, 641, 100_000]}}, micro_batch=16)
     assert families(spec, CATALOGUE)[0].domains["batch_size"] == Choices((16, 640))
+    assert spec.batch_sizes_left_out() == [641, 100_000]
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,14 @@ class StudySpec(Section):
         """
         return batch_sizes(choice, self.parameters, self.budget)
 
+    def batch_sizes_left_out(self) -> list[int]:
+        """The batch sizes that the document names and no trial can have, because they are above the budget."""
+        named = [choice.overrides.get("batch_size", self.parameters.get("batch_size")) for choice in self.optimizers]
+        sizes = {
+            int(BATCH_SIZE.read(size)) for parameter in named if parameter is not None for size in parameter.listed
+        }
+        return sorted(sizes.difference(self.batch_sizes()))
+
     def micro_batch_size(self) -> int:
         """Examples per tick: as given, or else derived from the batch sizes (`micro_batch.py`)."""
         return self.micro_batch if self.micro_batch is not None else default_micro_batch(self.batch_sizes())

@@ -1,4 +1,4 @@
-"""What a submission costs others: nothing is worked out while they wait for the write transaction."""
+"""Submissions: nothing is worked out while others wait for the write transaction; what is left out is said."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from study_documents import study_document
 
 from api.conductor import commands
+from storage import events
 from storage.database import Database
 from tuner.study.spec import StudySpec
 
@@ -43,3 +44,13 @@ def test_a_document_is_checked_and_its_stack_derived_outside_the_write_transacti
     submitting = [entry for entry in seen if entry[0] != "micro_batch_size"]
     assert submitting == [("parse_study", False), ("stack_key", False)]
     assert ("micro_batch_size", False) in seen and ("micro_batch_size", True) not in seen
+
+
+def test_batch_sizes_that_are_left_out_are_named_in_an_event(client: TestClient) -> None:
+    document = study_document(parameters={"batch_size": {"values": [16, 1024, 641]}})
+    study = client.post("/api/v1/studies", json=document).json()
+    with client.app.state.server.database.read() as session:  # type: ignore[attr-defined]
+        found = events.after(session, study_id=study["id"], revision=0)
+    assert [event.data["message"] for event in found if event.kind == "study.note"] == [
+        "not tried: batch size 641, 1024, above the budget of 640 examples per trial"
+    ]
