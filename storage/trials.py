@@ -14,7 +14,6 @@ from storage import tables as t
 from storage.bulk import update_each
 from storage.studies import StudyRecord
 from tuner.errors import Conflict, NotFound
-from tuner.study.failure import FAILURES
 from tuner.study.states import TERMINAL, Origin, TrialState
 
 
@@ -185,37 +184,6 @@ def count_in_flight(session: Session, *, study_id: int) -> int:
         t.Trial.study_id == study_id, t.Trial.state.in_((TrialState.QUEUED, TrialState.RUNNING))
     )
     return session.execute(query).scalar_one()
-
-
-def count_by_state(session: Session, *, study_id: int) -> dict[TrialState, int]:
-    """Count a study's trials."""
-    query = select(t.Trial.state, func.count()).where(t.Trial.study_id == study_id).group_by(t.Trial.state)
-    return {TrialState(state): count for state, count in session.execute(query)}
-
-
-def any_in(session: Session, *, study_id: int, states: Collection[TrialState]) -> bool:
-    """Whether a study has a trial in one of the states; costs the same however many it has."""
-    query = select(t.Trial.id).where(t.Trial.study_id == study_id, t.Trial.state.in_(states)).limit(1)
-    return session.execute(query).first() is not None
-
-
-ERROR_END = 1000
-"""Characters: where the exception of a traceback stands."""
-
-
-def failed_attempts(session: Session, *, study_id: int) -> dict[int, list[tuple[str, str | None]]]:
-    """Return outcome and end of the traceback of each attempt that counts, in order, by ids of the failed trials."""
-    error = func.substr(t.Attempt.error, func.length(t.Attempt.error) - ERROR_END)
-    query = (
-        select(t.Attempt.trial_id, t.Attempt.outcome, error)
-        .join(t.Trial, t.Trial.id == t.Attempt.trial_id)
-        .where(t.Trial.study_id == study_id, t.Trial.state == TrialState.FAILED, t.Attempt.outcome.in_(FAILURES))
-        .order_by(t.Attempt.trial_id, t.Attempt.attempt)
-    )
-    found: dict[int, list[tuple[str, str | None]]] = {}
-    for trial_id, outcome, end in session.execute(query):
-        found.setdefault(trial_id, []).append((str(outcome), end))
-    return found
 
 
 def queued(

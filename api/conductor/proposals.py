@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from api.conductor import failures
 from api.plans import Plan
-from storage import events, studies, trials
+from storage import events, outcomes, studies, trials
 from storage.events import Change
 from storage.studies import StudyRecord
 from storage.trials import NewTrial
@@ -29,6 +29,7 @@ MOST = 100
 MOST_ADAPTIVE = 16
 """The same where the sampler looks at the history, which takes it some 30 ms each."""
 
+TOLD = (TrialState.COMPLETED, TrialState.INFEASIBLE, TrialState.FAILED)
 PENDING = (TrialState.QUEUED, TrialState.RUNNING, TrialState.PAUSED)
 
 
@@ -81,7 +82,7 @@ def _history(session: Session, study_id: int) -> dict[str, list[Observation]]:
     """Return what a sampler may learn from, by family: results, configurations that cannot work, what is under way."""
     found: dict[str, list[Observation]] = {}
     failing = failures.own(session, study_id=study_id)
-    for trial in trials.of_study(session, study_id=study_id):
+    for trial in outcomes.of_study(session, study_id=study_id, states=[*PENDING, *TOLD]):
         seen = found.setdefault(trial.family, [])
         if trial.state == TrialState.COMPLETED:
             seen.append(Observation(trial.params, trial.value))
