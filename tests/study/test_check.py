@@ -34,6 +34,7 @@ def test_defaults_are_filled_in() -> None:
     assert spec.metric.name == "valid_loss"
     assert spec.metric.goal == "minimize"
     assert spec.retry.max == 3
+    assert spec.budget.max_failed == 10
     assert spec.seed == 0
 
 
