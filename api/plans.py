@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapify, heapreplace
 
 from storage.studies import StudyRecord
 from tuner.study.catalogue import Catalogue, load_catalogue
@@ -23,9 +25,19 @@ class Plan:
         """Whether smaller values of the metric are better."""
         return self.spec.metric.goal == "minimize"
 
-    def family_of(self, number: int) -> tuple[FamilySpace, int]:
-        """Return the family of a trial number (families take turns), and the trial's index within that family."""
-        return self.families[number % len(self.families)], number // len(self.families)
+    def turns(self, indexes: Sequence[int], count: int) -> list[tuple[FamilySpace, int]]:
+        """Deal the next `count` proposals: each goes to the family that has had the fewest, the first of several.
+
+        `indexes` are of each family's next proposal. Each proposal comes as its family and its index there.
+        """
+        waiting = [(index, place) for place, index in enumerate(indexes)]
+        heapify(waiting)
+        found = []
+        for _ in range(count):
+            index, place = waiting[0]
+            found.append((self.families[place], index))
+            heapreplace(waiting, (index + 1, place))
+        return found
 
 
 def stack_key(spec: StudySpec) -> str:

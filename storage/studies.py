@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from storage import tables as t
 from tuner.errors import NameTaken, NotFound
-from tuner.study.states import StudyState, TrialState, check_study
+from tuner.study.states import Origin, StudyState, TrialState, check_study
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class StudyRecord:
     parallel: int
     program: dict[str, Any] | None
     trials_created: int
+    runs: int
     revision: int
     idempotency_key: str | None
     created_at: datetime
@@ -61,7 +62,8 @@ def create(
     """
     row = t.Study(
         name=name, title=title, state=StudyState.RUNNING, document=document, stack=stack, run_cap=run_cap,
-        parallel=parallel, idempotency_key=idempotency_key, created_at=now, trials_created=0, revision=0,
+        parallel=parallel, idempotency_key=idempotency_key, created_at=now, trials_created=0, runs=0,
+        revision=0,
     )  # fmt: skip
     try:
         with session.begin_nested():
@@ -154,19 +156,23 @@ def mark_started(session: Session, *, ids: Collection[int], now: datetime) -> No
     session.execute(update(t.Study).where(t.Study.id.in_(ids), t.Study.started_at.is_(None)).values(started_at=now))
 
 
-def reserve_number(session: Session, *, study_id: int) -> int | None:
-    """Take the next trial number of a running study, or None when its cap is reached: exact under any concurrency."""
-    number = session.execute(
+def reserve_number(session: Session, *, study_id: int, count: int = 1, origin: Origin = Origin.PROPOSED) -> int | None:
+    """Take the next `count` trial numbers of a running study and return the first: exact under any concurrency.
+
+    None when the study does not run, or when so many proposed or enqueued trials would pass its cap.
+    """
+    runs = count if origin.is_run else 0
+    after = session.execute(
         update(t.Study)
         .where(
             t.Study.id == study_id,
             t.Study.state == StudyState.RUNNING,
-            t.Study.trials_created < t.Study.run_cap,
+            t.Study.runs + runs <= t.Study.run_cap,
         )
-        .values(trials_created=t.Study.trials_created + 1)
+        .values(trials_created=t.Study.trials_created + count, runs=t.Study.runs + runs)
         .returning(t.Study.trials_created)
     ).scalar_one_or_none()
-    return None if number is None else number - 1
+    return None if after is None else after - count
 
 
 def delete_study(session: Session, *, study_id: int) -> None:

@@ -1,6 +1,9 @@
 """The tables. What must always hold is stated here as keys and constraints, not in comments elsewhere.
 
-- A study's trials are numbered without gaps; `trials_created` counts them and never passes `run_cap`.
+- A study's trials are numbered without gaps; `trials_created` counts them. `runs` counts the proposed and enqueued ones
+  and never passes `run_cap`.
+- A proposal is known by its family and its index in the family's sequence, and is made once. A replicate or branch has
+  its parent in the same study.
 - A trial has at most one live attempt (outcome null); an attempt's number is the fence.
 - A study's events are numbered by its own revision.
 - Ids of studies, trials and workers are never used twice.
@@ -50,7 +53,8 @@ class Study(Base):
 
     __tablename__ = "studies"
     __table_args__ = (
-        CheckConstraint("trials_created <= run_cap", name="cap"),
+        CheckConstraint("runs <= run_cap", name="cap"),
+        CheckConstraint("runs <= trials_created", name="runs"),
         CheckConstraint("state in ('running','paused','completed','stopped','failed')", name="state"),
         NEVER_AGAIN,
     )
@@ -68,6 +72,7 @@ class Study(Base):
         JSON(none_as_null=True), doc="what every attempt of a reproducible study runs; null before its first"
     )
     trials_created: Mapped[int] = mapped_column(default=0)
+    runs: Mapped[int] = mapped_column(default=0, doc="proposed and enqueued trials")
     revision: Mapped[int] = mapped_column(BigInteger, default=0)
     idempotency_key: Mapped[str | None] = mapped_column(String(200), unique=True)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
@@ -81,6 +86,10 @@ class Trial(Base):
     __tablename__ = "trials"
     __table_args__ = (
         UniqueConstraint("study_id", "number"),
+        UniqueConstraint("study_id", "family", "family_index", name="uq_trials_proposal"),
+        ForeignKeyConstraint(
+            ["study_id", "parent"], ["trials.study_id", "trials.number"], name="fk_trials_parent", ondelete="CASCADE"
+        ),
         Index("ix_trials_study_state", "study_id", "state"),
         Index("ix_trials_state", "state"),
         CheckConstraint(
@@ -88,6 +97,9 @@ class Trial(Base):
             name="state",
         ),
         CheckConstraint("state <> 'completed' or value is not null", name="completed_has_value"),
+        CheckConstraint("origin in ('proposed','enqueued','replicate','branch')", name="origin"),
+        CheckConstraint("(origin = 'proposed') = (family_index is not null)", name="proposed_has_index"),
+        CheckConstraint("(origin in ('replicate','branch')) = (parent is not null)", name="derived_has_parent"),
         NEVER_AGAIN,
     )
 
@@ -95,6 +107,9 @@ class Trial(Base):
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
     number: Mapped[int]
     family: Mapped[str] = mapped_column(String(64))
+    family_index: Mapped[int | None] = mapped_column(doc="place in the family's sequence of proposals")
+    origin: Mapped[str] = mapped_column(String(16))
+    parent: Mapped[int | None] = mapped_column(doc="number of the trial that this one was derived from")
     params: Mapped[dict[str, Any]] = mapped_column(JSON)
     seed: Mapped[int] = mapped_column(BigInteger)
     replicate: Mapped[int] = mapped_column(default=0)

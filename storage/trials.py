@@ -1,19 +1,20 @@
 """Queries on trials. State changes are guarded by the state that they start from: the first terminal one wins."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from storage import studies
 from storage import tables as t
 from storage.bulk import update_each
 from storage.studies import StudyRecord
-from tuner.errors import NotFound
-from tuner.study.states import TERMINAL, StudyState, TrialState
+from tuner.errors import Conflict, NotFound
+from tuner.study.states import TERMINAL, Origin, StudyState, TrialState
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class TrialRecord:
     study_id: int
     number: int
     family: str
+    family_index: int | None
+    origin: Origin
+    parent: int | None
     params: dict[str, Any]
     seed: int
     replicate: int
@@ -44,13 +48,13 @@ class TrialRecord:
 
 def record(row: t.Trial) -> TrialRecord:
     """Return a row as a value."""
-    fields = {name: getattr(row, name) for name in TrialRecord.__dataclass_fields__}
-    return TrialRecord(**{**fields, "state": TrialState(row.state)})
+    values = {name: getattr(row, name) for name in TrialRecord.__dataclass_fields__}
+    return TrialRecord(**{**values, "state": TrialState(row.state), "origin": Origin(row.origin)})
 
 
 @dataclass(frozen=True)
 class NewTrial:
-    """A new trial's values."""
+    """A new trial's values. A proposal has its index in the family's sequence, a replicate or branch its parent."""
 
     number: int
     family: str
@@ -61,19 +65,48 @@ class NewTrial:
     asked_after: int
     total_steps: int
     total_examples: int
+    origin: Origin = Origin.ENQUEUED
+    family_index: int | None = None
+    parent: int | None = None
 
 
 def create(session: Session, *, study_id: int, trial: NewTrial, now: datetime) -> int:
     """Store a trial under the number that `studies.reserve_number` gave; return its id."""
-    ended = trial.state in TERMINAL
-    row = t.Trial(
-        study_id=study_id, number=trial.number, family=trial.family, params=trial.params, seed=trial.seed,
-        state=trial.state, reason=trial.reason, asked_after=trial.asked_after, total_steps=trial.total_steps,
-        total_examples=trial.total_examples, created_at=now, finished_at=now if ended else None,
-    )  # fmt: skip
-    session.add(row)
-    session.flush()
-    return row.id
+    return create_all(session, study_id=study_id, trials=[trial], now=now)[0]
+
+
+def create_all(session: Session, *, study_id: int, trials: Sequence[NewTrial], now: datetime) -> list[int]:
+    """Store trials under the numbers that `studies.reserve_number` gave; return their ids.
+
+    Raises:
+        Conflict: one of them is a proposal that was made before, or has no such parent.
+    """
+    rows = [
+        t.Trial(
+            **{field.name: getattr(trial, field.name) for field in fields(NewTrial)},
+            study_id=study_id,
+            created_at=now,
+            finished_at=now if trial.state in TERMINAL else None,
+        )
+        for trial in trials
+    ]
+    session.add_all(rows)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise Conflict(f"trials {trials[0].number} to {trials[-1].number} cannot be stored: {error.orig}") from error
+    return [row.id for row in rows]
+
+
+def next_indexes(session: Session, *, study_id: int, families: Sequence[str]) -> list[int]:
+    """Return the index of each family's next proposal."""
+    last = [
+        select(func.max(t.Trial.family_index))
+        .where(t.Trial.study_id == study_id, t.Trial.family == family)
+        .scalar_subquery()
+        for family in families
+    ]
+    return [0 if index is None else index + 1 for index in session.execute(select(*last)).one()]
 
 
 def get(session: Session, *, study_id: int, number: int) -> TrialRecord:

@@ -23,7 +23,7 @@ import httpx2
 from pydantic import BaseModel
 
 from tuner.connection import Connection, NotAStream
-from tuner.document import read_document
+from tuner.document import plain, read_document
 from tuner.errors import NotFound, Unreachable
 from tuner.study.states import StudyState
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
@@ -93,8 +93,11 @@ class Client:
     # Studies
 
     def submit(self, document: Mapping[str, Any] | str | Path) -> StudyDetail:
-        """Create a study from a document, or from a YAML or JSON file (a path). It starts at once."""
-        values = read_document(document).values if isinstance(document, str | Path) else dict(document)
+        """Create a study from a document, or from a YAML or JSON file (a path). It starts at once.
+
+        A document may hold scalars and arrays of numpy and torch.
+        """
+        values = read_document(document).values if isinstance(document, str | Path) else plain(document)
         return self._http.fetch(StudyDetail, "POST", "/api/v1/studies", body=values)
 
     def study(self, study: str | int) -> StudyDetail:

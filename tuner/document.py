@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,16 @@ def read_document(path: str | Path) -> Document:
     except UnicodeDecodeError as error:
         raise InvalidInput([Fault(str(path), "is not UTF-8 text")]) from error
     return parse_document(text, str(path))
+
+
+def plain(value: Any) -> Any:
+    """Return a document's values as JSON has them: scalars and arrays of numpy and torch become numbers and lists."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    # Both libraries call it so, and neither has to be loaded to ask for it.
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def parse_document(text: str, source: str) -> Document:

@@ -14,6 +14,7 @@ from storage.trials import TrialRecord
 from tuner.errors import Fault, InvalidInput, InvalidTransition, NameTaken
 from tuner.study.catalogue import BUILT_IN_WORKLOADS, load_catalogue
 from tuner.study.check import parse_study
+from tuner.study.spec import StudySpec
 from tuner.study.states import TERMINAL, StudyState, TrialState
 
 
@@ -37,8 +38,9 @@ class Commands:
             raise InvalidInput([Fault("Idempotency-Key", "has 1 to 200 characters")])
         with self._database.read() as session:
             known = {**BUILT_IN_WORKLOADS, **workers.workload_names(session)}
+        # All that depends on the document alone is worked out before others have to wait for the write transaction.
         spec = parse_study(document, load_catalogue(), known)
-        full = spec.model_dump(mode="json")
+        full, stack, parallel = spec.model_dump(mode="json"), stack_key(spec), spec.in_flight()
         with self._database.write() as session:
             now = self._database.now(session)
             if idempotency_key is not None:
@@ -52,13 +54,16 @@ class Commands:
                 name=spec.name,
                 title=spec.title,
                 document=full,
-                stack=stack_key(spec),
+                stack=stack,
                 run_cap=spec.run_cap,
-                parallel=spec.in_flight(),
+                parallel=parallel,
                 idempotency_key=idempotency_key,
                 now=now,
             )
-            events.append(session, changes=[Change(study.id, "study.running")], now=now)
+            changes = [Change(study.id, "study.running")]
+            if left_out := spec.batch_sizes_left_out():
+                changes.append(Change(study.id, "study.note", None, {"message": _left_out(left_out, spec)}))
+            events.append(session, changes=changes, now=now)
         self._plans.keep(study.id, spec)
         self._hub.ring()
         return study
@@ -113,3 +118,8 @@ class Commands:
             trial = trials.get(session, study_id=study.id, number=number)
         self._hub.ring()
         return trial
+
+
+def _left_out(sizes: list[int], spec: StudySpec) -> str:
+    named = ", ".join(map(str, sizes))
+    return f"not tried: batch size {named}, above the budget of {spec.budget.examples_per_trial} examples per trial"

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from api.conductor import failures
 from api.conductor.closing import close
 from api.conductor.proposing import Proposing
 from api.conductor.retention import Retention
@@ -101,12 +102,16 @@ class Conductor:
             plan = self._plans.of(study)
             best = trials.best(session, study_id=study_id, minimize=plan.minimize)
             in_flight = trials.count_in_flight(session, study_id=study_id)
+            hopeless = failures.verdict(session, study=study, plan=plan, in_flight=in_flight)
         if study.state != StudyState.RUNNING:
             return
-        if self._target_reached(plan, best):
-            self._complete(study, f"the target {plan.spec.metric.target:g} was reached")
-        elif in_flight == 0 and study.trials_created >= study.run_cap:
-            self._complete(study, None)
+        if hopeless is not None:
+            self._end(study, StudyState.FAILED, hopeless, "study failed")
+        elif self._target_reached(plan, best):
+            reason = f"the target {plan.spec.metric.target:g} was reached"
+            self._end(study, StudyState.COMPLETED, reason, reason)
+        elif in_flight == 0 and study.runs >= study.run_cap:
+            self._end(study, StudyState.COMPLETED, None, "study completed")
 
     def _target_reached(self, plan: Plan, best: TrialRecord | None) -> bool:
         metric = plan.spec.metric
@@ -114,17 +119,10 @@ class Conductor:
             return False
         return best.value <= metric.target if plan.minimize else best.value >= metric.target
 
-    def _complete(self, study: StudyRecord, reason: str | None) -> None:
+    def _end(self, study: StudyRecord, state: StudyState, reason: str | None, why: str) -> None:
         with self._database.write() as session:
             now = self._database.now(session)
-            changes = close(
-                session,
-                study=study,
-                state=StudyState.COMPLETED,
-                reason=reason,
-                why=reason or "study completed",
-                now=now,
-            )
+            changes = close(session, study=study, state=state, reason=reason, why=why, now=now)
             events.append(session, changes=changes, now=now)
-        log.info("study completed", extra={"action": "study_completed", "study": study.name})
+        log.info("study %s", state, extra={"action": f"study_{state}", "study": study.name, "reason": reason})
         self._hub.ring()

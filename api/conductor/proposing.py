@@ -41,13 +41,12 @@ class Proposing:
         with self._database.read() as session:
             study = studies.get(session, study_id)
             plan = self._plans.of(study)
-            numbers = proposals.wanted_numbers(session, study=study)
-            if not numbers:
-                return
             in_flight = trials.count_in_flight(session, study_id=study_id)
-            known = trials.of_study(session, study_id=study_id) if plan.spec.method == "tpe" else []
+            wanted = proposals.wanted(session, study=study, plan=plan, in_flight=in_flight)
+        if wanted is None:
+            return
         answers = {}
-        for family, request in proposals.requests(plan, numbers=numbers, known=known).items():
+        for family, request in wanted.requests.items():
             try:
                 answers[family] = self._asker.ask(request)
             except SamplerFailed as error:
@@ -57,15 +56,8 @@ class Proposing:
                 raise
         self._failed.pop(study_id, None)
         with self._database.write() as session:
-            proposals.store(
-                session,
-                study=study,
-                plan=plan,
-                numbers=numbers,
-                answers=answers,
-                asked_after=study.trials_created - in_flight,
-                now=self._database.now(session),
-            )
+            now = self._database.now(session)
+            proposals.store(session, study=study, plan=plan, wanted=wanted, answers=answers, now=now)
         self._hub.ring()
 
     def _note_failure(self, study_id: int, request: AskRequest, error: SamplerFailed) -> None:

@@ -4,6 +4,7 @@ A trial's first terminal transition wins. Only lost, crashed and error count aga
 leases in memory; the caller saves them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +19,7 @@ from storage.reports import ReportRow
 from tuner.search.ranking import value_of_curve
 from tuner.study.states import StudyState, TrialState
 
+LOSSES = ("train_loss", "valid_loss")
 CHARGED = ("lost", "crashed", "error")
 
 
@@ -90,10 +92,18 @@ def _finish(ending: Ending, curve: Sequence[ReportRow], now: datetime) -> Change
     if value is not None:
         return _end(ending, TrialState.COMPLETED, now=now, value=value)
     if values:
-        return _end(ending, TrialState.INFEASIBLE, "diverged", now=now)
+        return _end(ending, TrialState.INFEASIBLE, _without_value(metric.name, values[-1], curve), now=now)
     known = ", ".join(sorted({name for row in curve for name in row.metrics})) or "nothing"
     reason = f"the workload reported no {metric.name!r}; it reported {known}"
     return _end(ending, TrialState.FAILED, reason, now=now)
+
+
+def _without_value(metric: str, last: float, curve: Sequence[ReportRow]) -> str:
+    """Say why a trial has reports of its metric and no value: its loss diverged, or the metric alone is not finite."""
+    losses = {name: row.metrics[name] for row in curve for name in LOSSES if name in row.metrics}  # the last of each
+    if metric in LOSSES or not all(map(math.isfinite, losses.values())):
+        return "diverged"
+    return f"{metric} is {last} at the end{', while the loss is finite' if losses else ''}"
 
 
 def _give_back(ending: Ending, step: int, now: datetime) -> Change:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
+import torch
 from pydantic import BaseModel
 
 import tuner
@@ -106,6 +108,29 @@ def test_a_document_is_sent_as_json_from_a_mapping_or_a_file(tmp_path: Path) -> 
         recorder.client.submit(document)
         assert json.loads(recorder.requests[0].content) == {"workload": "digits-mlp", "run_cap": 8}
         assert recorder.requests[0].headers["Content-Type"] == "application/json"
+
+
+def test_a_document_may_hold_scalars_and_arrays_of_numpy_and_torch() -> None:
+    recorder = Recorder(STUDY)
+    lr = {"min": np.float32(0.5), "max": torch.tensor(2.0), "scaling": np.str_("log")}
+    sizes = {"values": np.array([16, 32]) * 2}
+    recorder.client.submit(
+        {
+            "run_cap": np.int64(8),
+            "optimizers": ({"name": "sgd", "lr": lr}, {"name": "adamw", "lr": torch.logspace(-2, 0, 3)}),
+            "parameters": {"batch_size": sizes},
+            "reproducible": np.bool_(True),
+        }
+    )
+    assert json.loads(recorder.requests[0].content) == {
+        "run_cap": 8,
+        "optimizers": [
+            {"name": "sgd", "lr": {"min": 0.5, "max": 2.0, "scaling": "log"}},
+            {"name": "adamw", "lr": pytest.approx([0.01, 0.1, 1.0])},
+        ],
+        "parameters": {"batch_size": {"values": [32, 64]}},
+        "reproducible": True,
+    }
 
 
 @pytest.mark.parametrize("value", [math.nan, {1, 2}])

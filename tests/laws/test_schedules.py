@@ -228,3 +228,15 @@ def test_every_fault_is_named():
         schedules.multiplier("wsd", 0, 10, cooldown_shape="sqrt")
     with pytest.raises(InvalidInput, match="for all trials"):
         schedules.multiplier("wsd", 0, 10, cooldown_shape=torch.zeros(2))
+
+
+@pytest.mark.parametrize(("cycles", "growth"), [(400, 8.0), (2, 1e300), (10**9, 1.5), (10**300, 1.0), (1000, 2.0)])
+def test_cosine_with_enormous_lengths_ends_with_its_longest_cycle(cycles, growth):
+    """Of cycles that grow by r, the last begins at the share 1 / r: from there it is half a cosine by hand."""
+    factors = sequence("cosine", 100, warmup=0.0, cycles=cycles, cycle_growth=growth)
+    assert all(0 <= factor <= 1 for factor in factors)
+    if growth > 1.1:
+        begin = 100 / growth
+        for t in range(math.ceil(begin) + 1, 100):
+            within = (t - begin) / (100 - begin)
+            assert factors[t] == pytest.approx(0.5 + 0.5 * math.cos(math.pi * within), abs=1e-6)

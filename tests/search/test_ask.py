@@ -101,3 +101,51 @@ def test_the_history_shown_is_bounded_and_keeps_what_matters() -> None:
 def test_nothing_to_sweep_gives_empty_choices() -> None:
     asked = AskRequest("tpe", 0, "sgd", {}, [0, 1], [], True, 3)
     assert propose(asked) == [{}, {}]
+
+
+SIZES = tuple(range(1, 33))
+
+
+def of_sizes(values: tuple[Scalar, ...], history: list[Observation], count: int = 40) -> list[Scalar]:
+    domains: dict[str, Domain] = {"batch_size": Choices(values), "lr": Range(1e-4, 1.0, "log")}
+    asked = AskRequest("tpe", 3, "adamw", domains, list(range(50, 50 + count)), history, True, 0)
+    return [chosen["batch_size"] for chosen in propose(asked)]
+
+
+def test_tpe_learns_of_a_number_from_its_neighbours() -> None:
+    """Of 200 sizes 40 were tried, and those near 120 did best: many of the others near 120 are tried next."""
+    sizes = tuple(range(1, 201))
+    tried = np.random.default_rng(0).permutation(sizes)[:40].tolist()
+    history = [Observation({"batch_size": size}, abs(size - 120.0)) for size in tried]
+    domains: dict[str, Domain] = {"batch_size": Choices(sizes)}
+    chosen = [
+        propose(AskRequest("tpe", 0, "adamw", domains, [index], history, True, 0))[0]["batch_size"]
+        for index in range(50, 90)
+    ]
+    new = [size for size in chosen if size not in tried and abs(int(size) - 120) <= 20]
+    assert len(new) >= 22  # without an order: 8 to 16
+
+
+def test_the_order_in_which_numbers_are_listed_does_not_matter_to_tpe() -> None:
+    history = [Observation({"batch_size": size, "lr": 0.01 * size}, abs(size - 20.0)) for size in SIZES]
+    shuffled = tuple(np.random.default_rng(0).permutation(SIZES).tolist())
+    assert of_sizes(shuffled, history, 5) == of_sizes(SIZES, history, 5)
+
+
+def test_tpe_shown_a_value_outside_its_space_learns_from_the_rest() -> None:
+    """An enqueued trial may have values that the study does not list."""
+    history = observed(20)
+    strange: dict[str, Scalar] = {"lr": 7.0, "beta1": 0.3, "batch_size": 12, "layers": 9, "nesterov": "yes"}
+    chosen = propose(request("tpe", [20], [*history, Observation(strange, 0.5)]))[0]
+    assert chosen["batch_size"] in (8, 16, 32) and 1e-4 <= float(chosen["lr"]) <= 1.0
+
+
+def test_failing_configurations_are_left_alone_as_diverging_ones_are() -> None:
+    """Above lr 40 of 100 the loss raises, and 10 does best: of the last 40 of 80 trials few are spent above."""
+    domains: dict[str, Domain] = {"lr": Range(1e-3, 100.0, "log")}
+    history: list[Observation] = []
+    for index in range(80):
+        (chosen,) = propose(AskRequest("tpe", 1, "sgd", domains, [index], history, True, 10))
+        lr = float(chosen["lr"])
+        history.append(Observation(chosen, None, False) if lr > 40 else Observation(chosen, abs(math.log10(lr) - 1)))
+    assert sum(not seen.feasible for seen in history[40:]) <= 6  # if they are not shown: 31 to 40

@@ -34,6 +34,7 @@ def test_defaults_are_filled_in() -> None:
     assert spec.metric.name == "valid_loss"
     assert spec.metric.goal == "minimize"
     assert spec.retry.max == 3
+    assert spec.budget.max_failed == 10
     assert spec.seed == 0
 
 
@@ -54,9 +55,9 @@ def test_every_fault_is_named_at_once_with_its_field_and_the_value() -> None:
     )
     assert "'123'" in found["name"]
     assert found["metrik"] == "unknown key; did you mean 'metric'?"
-    assert found["workload"] == "unknown workload 'digit'; known are digits-mlp"
+    assert found["workload"] == "unknown workload 'digit'; did you mean 'digits-mlp'?"
     assert "'x' given" in found["optimizers[0].lr.min"]
-    assert "unknown optimizer 'sgdd'; known are " in found["optimizers[1]"] and "adamw, " in found["optimizers[1]"]
+    assert found["optimizers[1]"] == "unknown optimizer 'sgdd'; did you mean 'sgd'?"
     assert "muon has no hyperparameter 'foo'" in found["optimizers[2].foo"]
     assert "0 given" in found["parameters.batch_size"]
     assert "unknown schedule 'cos'" in found["parameters.schedule"]
@@ -72,7 +73,11 @@ def test_every_fault_is_named_at_once_with_its_field_and_the_value() -> None:
         ({"optimizers": ["sgd", "sgd"]}, "optimizers[1]", "listed twice"),
         ({"optimizers": [{"name": "sgd", "lr": {"min": 1e-3}}]}, "optimizers[0].lr", "both min and max"),
         ({"optimizers": [{"name": "sgd", "lr": {"min": 0, "max": 1, "scaling": "log"}}]}, "optimizers[0].lr", "above"),
-        ({"optimizers": [{"name": "sgd", "lr": {"min": 2, "max": 1}}]}, "optimizers[0].lr", "below max, not 2 and 1"),
+        (
+            {"optimizers": [{"name": "sgd", "lr": {"min": 2, "max": 1}}]},
+            "optimizers[0].lr",
+            "min must not be above max; given are 2 and 1",
+        ),
         (
             {"optimizers": [{"name": "momentum", "momentum": {"min": 0.5, "max": 1.5}}]},
             "optimizers[0].momentum.max",
@@ -129,9 +134,167 @@ def test_the_micro_batch_divides_every_batch_and_leaves_two_parts_or_more(sizes:
     assert parse(parameters={"batch_size": {"values": sizes}}).micro_batch_size() == expected
 
 
-def test_numbers_that_yaml_reads_as_text_are_taken_as_numbers() -> None:
-    spec = parse(optimizers=[{"name": "sgd", "lr": {"values": ["1e-3", 0.1]}}])
-    assert families(spec, CATALOGUE)[0].domains["lr"] == Choices((0.001, 0.1))
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "+.1e-2"])
+def test_numbers_that_yaml_1_1_reads_as_text_are_numbers_where_numbers_are_wanted(text: str) -> None:
+    spec = parse(
+        optimizers=[{"name": "sgd", "lr": {"values": [text, 0.1]}}, {"name": "adamw", "lr": {"min": text, "max": 1}}],
+        budget={"examples_per_trial": "1e5"},
+        metric={"target": text},
+        workload={"name": "digits-mlp", "params": {"hidden": "2e1"}},
+    )
+    sgd, adamw = families(spec, CATALOGUE)
+    assert sgd.domains["lr"] == Choices((0.001, 0.1)) and adamw.domains["lr"] == Range(0.001, 1.0)
+    assert (spec.budget.examples_per_trial, spec.metric.target) == (100_000, 0.001)
+    assert spec.workload.params == {"hidden": 20}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"optimizers": [{"name": "sgd", "lr": "0.1"}]}, "optimizers[0].lr"),
+        ({"optimizers": [{"name": "sgd", "lr": {"min": "0.1", "max": 1}}]}, "optimizers[0].lr.min"),
+        ({"optimizers": [{"name": "sgd", "lr": True}]}, "optimizers[0].lr"),
+        ({"parameters": {"batch_size": "32"}}, "parameters.batch_size"),
+        ({"workload": {"name": "digits-mlp", "params": {"hidden": "32"}}}, "workload.params.hidden"),
+        ({"run_cap": "4"}, "run_cap"),
+        ({"run_cap": True}, "run_cap"),
+        ({"run_cap": 4.5}, "run_cap"),
+        ({"divergence_factor": "20"}, "divergence_factor"),
+    ],
+)
+def test_text_and_truth_values_are_never_taken_for_numbers(changes: dict[str, Any], field: str) -> None:
+    assert list(faults(**changes)) == [field]
+
+
+def test_the_types_of_an_own_workloads_parameters_stay() -> None:
+    params = {"code": "007", "rate": "1e-3", "flag": True, "count": 3, "share": 3.0, "word": "no"}
+    spec = parse_study(study_document(workload={"name": "mine", "params": params}), CATALOGUE, ["mine"])
+    again = StudySpec.model_validate(json.loads(json.dumps(spec.model_dump(mode="json"))))
+    for found in (spec, again):
+        read = found.workload.params
+        assert {key: (type(value), value) for key, value in read.items()} == {
+            key: (type(value), value) for key, value in params.items()
+        }
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"parameters": {"weight_decay": {"values": [0.1, {}]}}}, "parameters.weight_decay.values[1]"),
+        ({"parameters": {"weight_decay": {"value": [1]}}}, "parameters.weight_decay.value"),
+        ({"parameters": {"weight_decay": None}}, "parameters.weight_decay"),
+        ({"optimizers": [["sgd"]]}, "optimizers[0]"),
+        ({"optimizers": [{"name": "sgd", "lr": [float("nan")]}]}, "optimizers[0].lr.values[0]"),
+        ({"optimizers": [{"name": "sgd", "lr": {"mn": 1, "max": 2}}]}, "optimizers[0].lr.mn"),
+        ({"workload": {"name": "digits-mlp", "params": {"hidden": [1]}}}, "workload.params.hidden"),
+        ({"workload": 3}, "workload"),
+        ({"budget": 3}, "budget"),
+        ({"budget": {"examples": 3}}, "budget.examples"),
+        ({"metric": {"target": "low"}}, "metric.target"),
+        ({"reproducible": "x" * 5000}, "reproducible"),
+    ],
+)
+def test_one_bad_value_gives_one_short_line(changes: dict[str, Any], field: str) -> None:
+    found = faults(**changes)
+    if "lr" in str(changes) and "mn" in str(changes):
+        found.pop("optimizers[0].lr", None)  # without its min it is no range either
+    assert list(found) == [field]
+    assert "\n" not in found[field] and len(found[field]) < 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "meant"),
+    [
+        ({"optimizers": ["AdamW"]}, "optimizers[0]", "adamw"),
+        ({"optimizers": ["torch.optim.SGD"]}, "optimizers[0]", "sgd"),
+        ({"optimizers": ["schedule-free-adamw"]}, "optimizers[0]", "schedule_free_adamw"),
+        ({"optimizers": [{"name": "sgd", "learning_rate": 0.1}]}, "optimizers[0].learning_rate", "lr"),
+        ({"optimizers": [{"name": "sgd", "bs": 8}]}, "optimizers[0].bs", "batch_size"),
+        ({"parameters": {"bs": 8}}, "parameters.bs", "batch_size"),
+        ({"parameters": {"learning_rate": 0.1}}, "parameters.learning_rate", "lr"),
+        ({"parameters": {"wd": 0.1}}, "parameters.wd", "weight_decay"),
+        ({"parameters": {"schedule": "CosineAnnealingLR"}}, "parameters.schedule", "cosine"),
+        ({"max_trials": 8}, "max_trials", "run_cap"),
+        ({"budget": {"max_fail": 8}}, "budget.max_fail", "max_failed"),
+        ({"metric": "accuracy"}, "metric.name", "valid_accuracy"),
+        ({"workload": {"name": "digits-mlp", "params": {"hiden": 8}}}, "workload.params.hiden", "hidden"),
+    ],
+)
+def test_other_spellings_and_other_libraries_words_are_understood(
+    changes: dict[str, Any], field: str, meant: str
+) -> None:
+    assert f"did you mean {meant!r}?" in faults(**changes)[field]
+
+
+WITH = {"optimizers": ["sgd", {"name": "adamw", "schedule": "wsd"}]}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [
+        ({"cooldown": 0.5, "schedule": "cosine"}, None),
+        ({"cooldown": {"value": 0.5, "when": {"optimizer": ["adamw"]}}}, None),
+        ({"cooldown": {"value": 0.5, "when": {"optimizer": ["sgd"]}}}, "parameters.cooldown"),
+        ({"gamma": 0.5}, "parameters.gamma"),
+        ({"gamma": 0.5, "schedule": {"values": ["constant", "step"]}}, None),
+        ({"lr": {"value": 1, "when": {"schedule": ["wsd"]}}}, None),
+        ({"lr": {"value": 1, "when": {"schedule": ["cosine"]}}}, "parameters.lr.when.schedule"),
+        (
+            {"lr": {"value": 1, "when": {"schedule": ["wsd"], "optimizer": ["sgd"]}}},
+            "parameters.lr.when.schedule",
+        ),
+        ({"warmup": {"value": 0.1, "when": {"schedule": ["step"]}}}, "parameters.warmup.when.schedule"),
+        ({"lr": {"value": 1, "when": {"optimizer": []}}}, "parameters.lr.when.optimizer"),
+        ({"lr": {"value": 1, "when": {"schedule": []}}}, "parameters.lr.when.schedule"),
+    ],
+)
+def test_what_could_never_take_effect_is_named(parameters: dict[str, Any], field: str | None) -> None:
+    if field is None:
+        spec = parse(**WITH, parameters=parameters)
+        (key,) = [key for key in parameters if key != "schedule"]
+        assert any(key in family.domains for family in families(spec, CATALOGUE))
+    else:
+        assert list(faults(**WITH, parameters=parameters)) == [field]
+
+
+def test_batches_above_the_budget_are_refused_where_no_trial_could_take_a_step_and_else_left_out() -> None:
+    own = {"name": "sgd", "batch_size": [2048, 4096]}
+    assert "so no trial could take a step" in faults(parameters={"batch_size": 641})["budget.examples_per_trial"]
+    assert "so no trial of sgd could take a step" in faults(optimizers=["adamw", own])["optimizers[1].batch_size"]
+    spec = parse(parameters={"batch_size": {"values": [16, 640, 641, 100_000]}}, micro_batch=16)
+    assert families(spec, CATALOGUE)[0].domains["batch_size"] == Choices((16, 640))
+    assert spec.batch_sizes_left_out() == [641, 100_000]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "field"),
+    [
+        ({"name": "sgd", "lr": {"min": 0.1, "max": 3, "integer": True}}, "optimizers[0].lr.integer"),
+        ({"name": "muon", "ns_steps": {"min": 2, "max": 9, "integer": False}}, "optimizers[0].ns_steps.integer"),
+        ({"name": "muon", "ns_steps": {"min": 2.5, "max": 9}}, "optimizers[0].ns_steps.min"),
+        ({"name": "muon", "ns_steps": 4.5}, "optimizers[0].ns_steps"),
+        ({"name": "sgd", "batch_size": {"values": [8, 16], "integer": False}}, "optimizers[0].batch_size.integer"),
+        ({"name": "sgd", "schedule": {"value": "wsd", "integer": True}}, "optimizers[0].schedule.integer"),
+    ],
+)
+def test_what_is_an_integer_is_the_catalogues_to_say(optimizer: dict[str, Any], field: str) -> None:
+    assert list(faults(optimizers=[optimizer])) == [field]
+
+
+@pytest.mark.parametrize("written", [{}, {"integer": True}, {"integer": None}])
+def test_an_integer_hyperparameter_has_integers_however_it_is_written(written: dict[str, Any]) -> None:
+    spec = parse(
+        optimizers=[
+            {"name": "muon", "ns_steps": {"min": 2, "max": 9, **written}},
+            {"name": "soap", "refresh": {"values": [2.0, 2, 3], **written}},
+            {"name": "shampoo", "refresh": {"min": 5, "max": 5.0, **written}},
+        ]
+    )
+    muon, soap, shampoo = families(spec, CATALOGUE)
+    assert muon.domains["ns_steps"] == Range(2, 9, "linear", integer=True)
+    assert soap.domains["refresh"] == Choices((2, 3))
+    assert shampoo.domains["refresh"] == Fixed(5)
+    assert all(isinstance(value, int) for value in (*soap.domains["refresh"].values, shampoo.domains["refresh"].value))
 
 
 JSON = st.recursive(

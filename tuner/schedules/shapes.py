@@ -27,6 +27,10 @@ def polynomial(at: Moment) -> Tensor:
     return _above(at.numbers["floor"], _power(1 - at.progress, at.numbers["power"]))
 
 
+LARGEST_LOG = 700.0
+"""Of a length that is still counted in units of the first cycle: exp(709.8) is the largest number."""
+
+
 def cosine(at: Moment) -> Tensor:
     """Return half a cosine from 1 to the floor, `cycles` times, each `cycle_growth` times as long as the previous one.
 
@@ -37,10 +41,15 @@ def cosine(at: Moment) -> Tensor:
     ratio = torch.where(even, 2.0, growth)
     whole = _power(ratio, cycles) - 1
     """Length of all cycles, in units of the first, times ratio - 1."""
-    number = torch.where(even, q * cycles, torch.log1p(q * whole) / torch.log(ratio))
+    log = torch.log(ratio)
+    enormous = cycles * log > LARGEST_LOG
+    """The first cycle is then too short for any update to fall into it: what is left of the lengths is their logs."""
+    rest = (cycles + torch.log(q) / log).clamp(min=0)
+    number = torch.where(even, q * cycles, torch.where(enormous, rest, torch.log1p(q * whole) / log))
     index = torch.minimum((number + NEAR).floor(), cycles - 1)
     before = _power(ratio, index)
-    within = torch.where(even, q * cycles - index, (q * whole + 1 - before) / (before * (ratio - 1)))
+    grown = torch.where(enormous, torch.exp((number - index) * log) - 1, (q * whole + 1 - before) / before)
+    within = torch.where(even, q * cycles - index, grown / (ratio - 1))
     return _above(at.numbers["floor"], 0.5 + 0.5 * torch.cos(math.pi * within.clamp(min=0, max=1)))
 
 

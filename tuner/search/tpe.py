@@ -11,13 +11,12 @@ import math
 import warnings
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from tuner.search import quasirandom
+from tuner.search.axis import Axis
 from tuner.search.request import AskRequest, Observation
 from tuner.study.hyperparameter import Scalar
-from tuner.study.space import Choices, Domain, Range
 
 SHOWN = 1500
 """Trials in the history of a proposal: TPE's time grows with it (about 30 ms at this size)."""
@@ -39,8 +38,9 @@ def propose(request: AskRequest) -> list[dict[str, Scalar]]:
 
 def _ask(request: AskRequest, index: int, pending: list[dict[str, Scalar]]) -> dict[str, Scalar]:
     history = shown(request) + [Observation(values, None) for values in pending]
-    distributions = {name: _distribution(domain) for name, domain in request.domains.items()}
-    conditional = any(name not in seen.params for seen in history for name in request.domains)
+    axes = {name: Axis(domain) for name, domain in request.domains.items()}
+    told = _tell(request, history, axes)
+    conditional = any(name not in trial.params for trial in told for name in axes)
     with warnings.catch_warnings():
         # group=True (conditional hyperparameters) is marked experimental; its results are pinned by our tests.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -52,9 +52,9 @@ def _ask(request: AskRequest, index: int, pending: list[dict[str, Scalar]]) -> d
             constant_liar=True,
         )
     study = optuna.create_study(sampler=sampler, direction="minimize" if request.minimize else "maximize")
-    study.add_trials(_tell(request, history, distributions))
-    trial = study.ask(distributions)
-    return {name: _from_optuna(domain, trial.params[name]) for name, domain in request.domains.items()}
+    study.add_trials(told)
+    trial = study.ask({name: axis.distribution() for name, axis in axes.items()})
+    return {name: axis.proposed(trial.params[name]) for name, axis in axes.items()}
 
 
 def shown(request: AskRequest) -> list[Observation]:
@@ -76,44 +76,20 @@ def shown(request: AskRequest) -> list[Observation]:
     return [history[i] for i in sorted(keep)]
 
 
-def _tell(
-    request: AskRequest, history: list[Observation], distributions: dict[str, BaseDistribution]
-) -> list[optuna.trial.FrozenTrial]:
+def _tell(request: AskRequest, history: list[Observation], axes: dict[str, Axis]) -> list[optuna.trial.FrozenTrial]:
     values = [seen.value for seen in history if seen.value is not None and math.isfinite(seen.value)]
     worst = (max(values) if request.minimize else min(values)) if values else 0.0
-    told = []
+    found = []
     for seen in history:
-        names = [name for name in request.domains if name in seen.params]
-        told.append(
+        known = {name: axis.told(seen.params[name]) for name, axis in axes.items() if name in seen.params}
+        params = {name: value for name, value in known.items() if value is not None}
+        found.append(
             create_trial(
                 state=TrialState.RUNNING if seen.pending else TrialState.COMPLETE,
                 value=None if seen.pending else (worst if seen.value is None else seen.value),
-                params={name: _to_optuna(request.domains[name], seen.params[name]) for name in names},
-                distributions={name: distributions[name] for name in names},
+                params=params,
+                distributions={name: axes[name].distribution() for name in params},
                 constraints=None if seen.pending else {"feasible": 0.0 if seen.feasible else 1.0},
             )
         )
-    return told
-
-
-def _distribution(domain: Domain) -> BaseDistribution:
-    if isinstance(domain, Choices):
-        return CategoricalDistribution(list(domain.values))
-    assert isinstance(domain, Range)
-    if domain.integer:
-        return IntDistribution(int(domain.min), int(domain.max), log=domain.scaling == "log")
-    if domain.scaling == "reverse_log":
-        return FloatDistribution(1 - domain.max, 1 - domain.min, log=True)
-    return FloatDistribution(domain.min, domain.max, log=domain.scaling == "log")
-
-
-def _to_optuna(domain: Domain, value: Scalar) -> Scalar:
-    if isinstance(domain, Range) and domain.scaling == "reverse_log" and not domain.integer:
-        return min(max(1 - float(value), 1 - domain.max), 1 - domain.min)
-    return value
-
-
-def _from_optuna(domain: Domain, value: Scalar) -> Scalar:
-    if isinstance(domain, Range) and domain.scaling == "reverse_log" and not domain.integer:
-        return min(max(1 - float(value), domain.min), domain.max)
-    return value
+    return found

@@ -1,9 +1,11 @@
 """From a study document to the search space of each of its families."""
 
+from collections.abc import Mapping
+
 from tuner.study.catalogue import Catalogue
 from tuner.study.hyperparameter import Hyperparameter
 from tuner.study.space import Choices, Domain, FamilySpace, Fixed, Range
-from tuner.study.spec import ParameterSpec, StudySpec
+from tuner.study.spec import OptimizerChoice, ParameterSpec, StudySpec
 
 
 def schedule_parameters(catalogue: Catalogue) -> dict[str, Hyperparameter]:
@@ -27,26 +29,38 @@ def _family(spec: StudySpec, catalogue: Catalogue, index: int) -> FamilySpace:
         name = hyperparameter.name
         shared = _applying(spec, name, choice.name)
         if name in choice.overrides:
-            domains[name] = choice.overrides[name].domain
+            domains[name] = choice.overrides[name].domain(hyperparameter)
         elif shared is not None:
-            domains[name] = shared.domain
+            domains[name] = shared.domain(hyperparameter)
             if "schedule" in shared.when:
                 schedules_of[name] = frozenset(shared.when["schedule"])
         elif not hyperparameter.treatment:
             domains[name] = _default(hyperparameter)
     domains["batch_size"] = _batch_size(spec.batch_sizes_of(choice))
-    given = choice.overrides.get("schedule", spec.parameters.get("schedule"))
-    schedule = Fixed("constant") if given is None else given.domain
-    domains["schedule"] = schedule
-    chosen = {str(v) for v in (schedule.values if isinstance(schedule, Choices) else [getattr(schedule, "value", "")])}
-    for name in schedule_parameters(catalogue):
+    chosen = chosen_schedules(choice, spec.parameters, catalogue)
+    domains["schedule"] = Choices(tuple(chosen)) if len(chosen) > 1 else Fixed(chosen[0])
+    for name, hyperparameter in schedule_parameters(catalogue).items():
         shared = _applying(spec, name, choice.name)
         users = {s for s in chosen if any(p.name == name for p in catalogue.schedules[s].parameters)}
         if shared is not None and (users := users & set(shared.when.get("schedule", users))):
-            domains[name] = shared.domain
+            domains[name] = shared.domain(hyperparameter)
             schedules_of[name] = frozenset(users)
     defaults = {s: {p.name: p.default for p in catalogue.schedules[s].parameters} for s in sorted(chosen)}
     return FamilySpace(choice.name, domains, schedules_of, defaults)
+
+
+def chosen_schedules(
+    choice: OptimizerChoice, parameters: Mapping[str, ParameterSpec], catalogue: Catalogue
+) -> list[str]:
+    """Return the schedules that an optimizer's trials may have: its own, or else the study's."""
+    given = choice.overrides.get("schedule", parameters.get("schedule"))
+    domain = Fixed("constant") if given is None else given.domain(schedule_choice(catalogue))
+    return [str(v) for v in (domain.values if isinstance(domain, Choices) else [getattr(domain, "value", "")])]
+
+
+def schedule_choice(catalogue: Catalogue) -> Hyperparameter:
+    """The choice among the schedules, declared as hyperparameters are."""
+    return Hyperparameter("schedule", "constant", "of the learning rate", choices=tuple(catalogue.schedules))
 
 
 def _applying(spec: StudySpec, name: str, optimizer: str) -> ParameterSpec | None:

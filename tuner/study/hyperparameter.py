@@ -5,6 +5,8 @@ Standard library only: update rules declare these without pydantic, and the serv
 """
 
 import math
+import re
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -12,6 +14,15 @@ Scaling = Literal["linear", "log", "reverse_log"]
 """`log` samples log(x) uniformly, `reverse_log` samples log(1 - x) uniformly (betas and momenta near 1)."""
 
 Scalar = float | int | str | bool
+
+_MISREAD = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
+
+
+def as_number(value: Scalar) -> Scalar:
+    """Return the number that a reader of YAML 1.1 took for text, such as `1e-3` or `2.5e4`: it has no dot, or no sign
+    in its exponent. Any other value, all other text included, is returned as it is.
+    """
+    return float(value) if isinstance(value, str) and _MISREAD.fullmatch(value) else value
 
 
 @dataclass(frozen=True)
@@ -62,16 +73,23 @@ class Hyperparameter:
         right = ")" if self.high_open or self.high == math.inf else "]"
         return f"{noun} in {left}{self.low:g}, {self.high:g}{right}"
 
+    def read(self, value: Scalar) -> Scalar:
+        """Return a value of a study document as the rule takes it: what YAML 1.1 reads as text, and 3.0 as 3."""
+        if self.choices:
+            return value
+        value = as_number(value)
+        return int(value) if self.integer and isinstance(value, float) and value.is_integer() else value
+
     def fault(self, value: object) -> str | None:
         """Return what is wrong with a value, or None if it is legal."""
         if self.choices:
             legal = value in self.choices
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             legal = False
         else:
             above = value > self.low if self.low_open else value >= self.low
             below = value < self.high if self.high_open else value <= self.high
-            legal = above and below and (not self.integer or float(value).is_integer())
+            legal = above and below and (not self.integer or value % 1 == 0)
         return None if legal else f"{self.name} is {value!r}; allowed is {self.allowed()}"
 
 

@@ -21,7 +21,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Choices:
-    """A few values without order."""
+    """A few values. Numbers among themselves have an order, which adaptive methods use."""
 
     values: tuple[Scalar, ...]
 
@@ -43,37 +43,50 @@ class Range:
 Domain = Fixed | Choices | Range
 
 
-def encode(domain: Range, value: float) -> float:
-    """Map a value to the axis on which the range is even."""
-    if domain.scaling == "log":
-        return math.log(value)
-    if domain.scaling == "reverse_log":
-        return math.log1p(-value)
-    return value
-
-
-def decode(domain: Range, position: float) -> float:
-    """Map a position on the even axis back to a value, clipped into the range."""
-    if domain.scaling == "log":
-        value = math.exp(position)
-    elif domain.scaling == "reverse_log":
-        value = -math.expm1(position)
-    else:
-        value = position
-    if domain.integer:
-        value = round(value)
-    return min(max(value, domain.min), domain.max)
-
-
 def at_quantile(domain: Domain, u: float) -> Scalar:
-    """Return the value at quantile u in [0, 1) of the domain's uniform distribution."""
+    """Return the value at quantile u in [0, 1] of the domain's uniform distribution; always one of the domain.
+
+    Every whole number of a linear range is equally likely, as every choice is.
+    """
     if isinstance(domain, Fixed):
         return domain.value
     if isinstance(domain, Choices):
         return domain.values[min(int(u * len(domain.values)), len(domain.values) - 1)]
-    low, high = encode(domain, domain.min), encode(domain, domain.max)
-    value = decode(domain, low + u * (high - low))
-    return int(value) if domain.integer else value
+    low, high = _ends(domain)
+    value = _decode(domain.scaling, low * (1 - u) + high * u)
+    if domain.integer:
+        return int(min(max(round(value), math.ceil(domain.min)), math.floor(domain.max)))
+    return min(max(value, domain.min), domain.max)
+
+
+def quantile_of(domain: Range, value: float) -> float:
+    """Return the quantile in [0, 1] of a value: the inverse of `at_quantile`, 0 or 1 for a value outside."""
+    low, high = _ends(domain)
+    inside = _encode(domain.scaling, min(max(value, domain.min), domain.max))
+    # Halves, because the width of a range may exceed the largest number.
+    width = high / 2 - low / 2
+    return min(max((inside / 2 - low / 2) / width, 0.0), 1.0) if width else 0.0
+
+
+def _ends(domain: Range) -> tuple[float, float]:
+    """Return the ends of a range on the axis on which it is even; whole numbers reach half-way to the next."""
+    reach = 0.5 if domain.integer else 0.0
+    return _encode(domain.scaling, domain.min - reach), _encode(domain.scaling, domain.max + reach)
+
+
+def _encode(scaling: Scaling, value: float) -> float:
+    if scaling == "log":
+        return math.log(value)
+    return math.log1p(-value) if scaling == "reverse_log" else value
+
+
+def _decode(scaling: Scaling, position: float) -> float:
+    try:
+        if scaling == "log":
+            return math.exp(position)
+        return -math.expm1(position) if scaling == "reverse_log" else position
+    except OverflowError:  # rounded past the largest number; the range ends before
+        return math.inf if scaling == "log" else -math.inf
 
 
 @dataclass(frozen=True)

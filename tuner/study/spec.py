@@ -5,34 +5,24 @@ than one field, and is the entry point (`parse_study`).
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from tuner.study.hyperparameter import Scaling
+from tuner.study.hyperparameter import Hyperparameter, Scalar, Scaling
 from tuner.study.micro_batch import default_micro_batch
+from tuner.study.reading import AnyScalar, Number, Whole, shown
 from tuner.study.space import Choices, Domain, Fixed, Range
 
-DEFAULT_BATCH_SIZE = 32
-
-
-def _number_if_it_looks_like_one(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 (no dot) as text; convert it to the intended number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-AnyScalar = Annotated[bool | int | float | str, BeforeValidator(_number_if_it_looks_like_one)]
+BATCH_SIZE = Hyperparameter("batch_size", 32, "examples per step", low=1, high=10**9, integer=True)
 
 
 def _slug(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name) or name.isdigit():
         raise ValueError(
-            f"{name!r} given; a name has 1 to 64 of a-z 0-9 . _ -, starts with a letter or digit, and is not all digits"
+            f"{shown(name)} given; a name has 1 to 64 of a-z 0-9 . _ -, starts with a letter or digit, "
+            "and is not all digits"
         )
     return name
 
@@ -61,7 +51,7 @@ class Metric(Section):
     name: str = Field(default="valid_loss", min_length=1, max_length=200)
     goal: Literal["minimize", "maximize"] = "minimize"
     at: Literal["last", "best"] = "last"
-    target: float | None = None
+    target: Number | None = None
     stop_on_target: bool = False
 
     @model_validator(mode="before")
@@ -81,10 +71,10 @@ class ParameterSpec(Section):
 
     value: AnyScalar | None = None
     values: list[AnyScalar] | None = Field(default=None, min_length=1, max_length=1000)
-    min: float | None = None
-    max: float | None = None
+    min: Number | None = None
+    max: Number | None = None
     scaling: Scaling = "linear"
-    integer: bool = False
+    integer: bool | None = None
     when: dict[Literal["optimizer", "schedule"], list[str]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -94,6 +84,8 @@ class ParameterSpec(Section):
             return {"value": value}
         if isinstance(value, list):
             return {"values": value}
+        if not isinstance(value, dict | ParameterSpec):
+            raise ValueError(f"{shown(value)} given; allowed is a value, a list of values, or min and max")
         return value
 
     @model_validator(mode="after")
@@ -105,8 +97,8 @@ class ParameterSpec(Section):
             return self
         if self.min is None or self.max is None:
             raise ValueError("a range needs both min and max")
-        if self.min >= self.max:
-            raise ValueError(f"min must be below max, not {self.min:g} and {self.max:g}")
+        if self.min > self.max:
+            raise ValueError(f"min must not be above max; given are {self.min:g} and {self.max:g}")
         if self.scaling == "log" and self.min <= 0:
             raise ValueError(f"log scaling needs min above 0, not {self.min:g}")
         if self.scaling == "reverse_log" and self.max >= 1:
@@ -114,14 +106,16 @@ class ParameterSpec(Section):
         return self
 
     @property
-    def domain(self) -> Domain:
-        """The domain that was written."""
-        if self.value is not None:
-            return Fixed(self.value)
-        if self.values is not None:
-            return Choices(tuple(self.values)) if len(self.values) > 1 else Fixed(self.values[0])
-        assert self.min is not None and self.max is not None
-        return Range(self.min, self.max, self.scaling, self.integer)
+    def listed(self) -> list[Scalar]:
+        """The values that are named one by one: all of them, or the ends of a range."""
+        return self.values or [one for one in (self.value, self.min, self.max) if one is not None]
+
+    def domain(self, hyperparameter: Hyperparameter) -> Domain:
+        """Return the domain of a hyperparameter: as written, with its values as the hyperparameter reads them."""
+        if self.min is not None and self.max is not None and self.min < self.max:
+            return Range(self.min, self.max, self.scaling, hyperparameter.integer)
+        values = tuple(dict.fromkeys(map(hyperparameter.read, self.listed)))
+        return Choices(values) if len(values) > 1 else Fixed(values[0])
 
 
 class OptimizerChoice(Section):
@@ -140,19 +134,30 @@ class OptimizerChoice(Section):
             return {"name": value}
         if isinstance(value, dict) and "overrides" not in value:
             return {"name": value.get("name"), "overrides": {k: v for k, v in value.items() if k != "name"}}
+        if not isinstance(value, dict | OptimizerChoice):
+            raise ValueError(f"{shown(value)} given; allowed is a name, or a mapping with name and ranges")
         return value
 
 
 class Budget(Section):
-    """What a trial may cost."""
+    """What a trial may cost, and how many trials may fail before any works."""
 
-    examples_per_trial: int = Field(default=20_000, ge=1, le=10**12)
+    examples_per_trial: Whole = Field(default=20_000, ge=1, le=10**12)
+    max_failed: Whole = Field(default=10, ge=1, le=1_000_000)
 
 
 class Retry(Section):
     """How often a trial that was lost or crashed is tried again."""
 
-    max: int = Field(default=3, ge=0, le=100)
+    max: Whole = Field(default=3, ge=0, le=100)
+
+
+def batch_sizes(choice: OptimizerChoice, parameters: Mapping[str, ParameterSpec], budget: Budget) -> list[int]:
+    """Return the batch sizes of one family that the budget allows, ascending; if it allows none, all of them."""
+    parameter = choice.overrides.get("batch_size", parameters.get("batch_size"))
+    listed = [BATCH_SIZE.default] if parameter is None else map(BATCH_SIZE.read, parameter.listed)
+    sizes = sorted({int(size) for size in listed})
+    return [size for size in sizes if size <= budget.examples_per_trial] or sizes
 
 
 class StudySpec(Section):
@@ -165,28 +170,35 @@ class StudySpec(Section):
     optimizers: list[OptimizerChoice] = Field(min_length=1, max_length=100)
     parameters: dict[str, ParameterSpec] = Field(default_factory=dict, max_length=100)
     method: Literal["random", "quasirandom", "tpe"] = "tpe"
-    run_cap: int = Field(ge=1, le=1_000_000)
-    parallel: int | None = Field(default=None, ge=1, le=100_000, description="trials in flight")
+    run_cap: Whole = Field(ge=1, le=1_000_000)
+    parallel: Whole | None = Field(default=None, ge=1, le=100_000, description="trials in flight")
     budget: Budget = Budget()
     retry: Retry = Retry()
-    micro_batch: int | None = Field(default=None, ge=1, le=1_000_000, description="examples per tick and slot")
-    evaluations: int = Field(default=20, ge=1, le=1000, description="evaluations per trial, evenly spaced")
-    report_points: int = Field(default=100, ge=1, le=200, description="rows of a trial's curve")
-    divergence_factor: float = Field(default=20.0, gt=1, description="times the first step's loss that ends a trial")
+    micro_batch: Whole | None = Field(default=None, ge=1, le=1_000_000, description="examples per tick and slot")
+    evaluations: Whole = Field(default=20, ge=1, le=1000, description="evaluations per trial, evenly spaced")
+    report_points: Whole = Field(default=100, ge=1, le=200, description="rows of a trial's curve")
+    divergence_factor: Number = Field(default=20.0, gt=1, description="times the first step's loss that ends a trial")
     reproducible: bool = Field(default=False, description="pin every attempt to one program")
-    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+    seed: Whole = Field(default=0, ge=0, le=2**63 - 1)
 
     def batch_sizes(self) -> list[int]:
         """Every batch size that a trial of this study may have."""
         return sorted({size for choice in self.optimizers for size in self.batch_sizes_of(choice)})
 
     def batch_sizes_of(self, choice: OptimizerChoice) -> list[int]:
-        """Every batch size that a trial of one family may have: the family's own, or else the study's."""
-        parameter = choice.overrides.get("batch_size", self.parameters.get("batch_size"))
-        if parameter is None:
-            return [DEFAULT_BATCH_SIZE]
-        values = parameter.values if parameter.values is not None else [parameter.value]
-        return sorted({int(v) for v in values if isinstance(v, int | float)})
+        """Every batch size that a trial of one family may have: the family's own, or else the study's.
+
+        Those above the budget are left out, since no trial could take a step with them.
+        """
+        return batch_sizes(choice, self.parameters, self.budget)
+
+    def batch_sizes_left_out(self) -> list[int]:
+        """The batch sizes that the document names and no trial can have, because they are above the budget."""
+        named = [choice.overrides.get("batch_size", self.parameters.get("batch_size")) for choice in self.optimizers]
+        sizes = {
+            int(BATCH_SIZE.read(size)) for parameter in named if parameter is not None for size in parameter.listed
+        }
+        return sorted(sizes.difference(self.batch_sizes()))
 
     def micro_batch_size(self) -> int:
         """Examples per tick: as given, or else derived from the batch sizes (`micro_batch.py`)."""

@@ -1,4 +1,4 @@
-"""States of studies and trials.
+"""States of studies and trials, and why a trial exists.
 
 Which state of a study may follow which is a table here. For trials it is stated by the guards of the updates in
 `storage/trials.py`: queued → running → a terminal state or queued again.
@@ -30,6 +30,20 @@ class TrialState(StrEnum):
     FAILED = "failed"
     INFEASIBLE = "infeasible"
     CANCELLED = "cancelled"
+
+
+class Origin(StrEnum):
+    """Why a trial exists. A replicate (another seed) and a branch (from a trial's checkpoint) have a parent."""
+
+    PROPOSED = "proposed"
+    ENQUEUED = "enqueued"
+    REPLICATE = "replicate"
+    BRANCH = "branch"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether such trials count towards `run_cap`."""
+        return self in (Origin.PROPOSED, Origin.ENQUEUED)
 
 
 S, T = StudyState, TrialState

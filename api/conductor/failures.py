@@ -1,0 +1,30 @@
+"""What failed trials tell: which configurations fail by themselves, and whether a study should give up."""
+
+from sqlalchemy.orm import Session
+
+from api.plans import Plan
+from storage import outcomes, trials
+from storage.studies import StudyRecord
+from tuner.study.failure import RESULTS, gives_up, own_failure
+from tuner.study.states import TrialState
+
+
+def own(session: Session, *, study_id: int) -> set[int]:
+    """Return the ids of the failed trials whose configurations fail by themselves."""
+    failed = outcomes.failed_attempts(session, study_id=study_id)
+    return {trial_id for trial_id, attempts in failed.items() if own_failure(attempts)}
+
+
+def verdict(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int) -> str | None:
+    """Return why a study should end as failed, or None."""
+    if outcomes.any_in(session, study_id=study.id, states=RESULTS):
+        return None  # the usual case costs one look, however many trials there are
+    counts = outcomes.count_by_state(session, study_id=study.id)
+    over = in_flight == 0 and study.runs >= study.run_cap
+    max_failed = plan.spec.budget.max_failed
+    if gives_up(counts, max_failed, over=over, reasons=()) is None:
+        return None
+    attempts = outcomes.failed_attempts(session, study_id=study.id)
+    failed = trials.of_study(session, study_id=study.id, states=[TrialState.FAILED])
+    reasons = [own_failure(attempts.get(trial.id, ())) or trial.reason or "" for trial in failed]
+    return gives_up(counts, max_failed, over=over, reasons=reasons)

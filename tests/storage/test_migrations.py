@@ -1,0 +1,84 @@
+"""Migrations keep what is stored: a database with rows is upgraded and loses none of them."""
+
+import json
+from typing import Any
+
+import pytest
+from alembic import command
+from sqlalchemy import text
+
+from storage import studies, trials
+from storage.database import Database
+from storage.migrate import alembic_config, upgrade
+from tuner.study.states import Origin
+
+AT = "2026-01-01 00:00:00"
+STUDY = {
+    "title": "", "state": "running", "document": json.dumps({"workload": {"name": "w"}}), "stack": "k", "run_cap": 9,
+    "parallel": 4, "revision": 0, "created_at": AT,
+}  # fmt: skip
+TRIAL = {
+    "params": "{}", "seed": 0, "replicate": 0, "state": "queued", "asked_after": 0, "attempt": 0, "charged": 0,
+    "step": 0, "examples": 0, "total_steps": 1, "total_examples": 32, "created_at": AT,
+}  # fmt: skip
+
+
+def insert(database: Database, table: str, **values: Any) -> None:
+    columns = ", ".join(values)
+    with database.write() as session:
+        session.execute(text(f"insert into {table} ({columns}) values ({', '.join(f':{c}' for c in values)})"), values)
+
+
+def count(database: Database, table: str) -> int:
+    with database.read() as session:
+        return int(session.execute(text(f"select count(*) from {table}")).scalar_one())
+
+
+@pytest.fixture
+def at_0003(database: Database) -> Database:
+    """Two studies of three and two families with 7 and 3 trials, and an attempt with a report."""
+    command.downgrade(alembic_config(database), "0003")
+    for study, families, many in ((1, ("sgd", "adamw", "muon"), 7), (2, ("muon", "sgd"), 3)):
+        insert(database, "studies", id=study, name=f"s{study}", trials_created=many, **STUDY)
+        for number in range(many):
+            trial_id, family = 10 * study + number, families[number % len(families)]
+            insert(database, "trials", id=trial_id, study_id=study, number=number, family=family, **TRIAL)
+    insert(
+        database, "workers", id=1, session="x", name="w", devices="[]", workloads="[]", version="", seq=0,
+        first_seen=AT, last_seen=AT,
+    )  # fmt: skip
+    insert(
+        database, "attempts", trial_id=10, attempt=1, worker_id=1, device="cpu", lease_expires=AT, resumed_from=0,
+        started_at=AT, ticks=0, computed=0,
+    )  # fmt: skip
+    insert(database, "reports", trial_id=10, attempt=1, step=5, examples=160, elapsed_s=1.0, metrics="{}")
+    return database
+
+
+def test_stored_trials_become_the_proposals_that_they_were(at_0003: Database) -> None:
+    upgrade(at_0003)
+    with at_0003.read() as session:
+        first, second = (studies.get(session, name) for name in ("s1", "s2"))
+        assert [(study.trials_created, study.runs) for study in (first, second)] == [(7, 7), (3, 3)]
+        for study, families in ((first, 3), (second, 2)):
+            found = trials.of_study(session, study_id=study.id)
+            assert [trial.family_index for trial in found] == [trial.number // families for trial in found]
+            assert {(trial.origin, trial.parent) for trial in found} == {(Origin.PROPOSED, None)}
+        assert trials.next_indexes(session, study_id=1, families=["adamw", "sgd", "lion"]) == [2, 3, 0]
+
+
+def test_a_migration_loses_no_row_of_any_table_and_foreign_keys_hold_afterwards(at_0003: Database) -> None:
+    upgrade(at_0003)
+    tables = ("studies", "trials", "attempts", "reports")
+    assert [count(at_0003, table) for table in tables] == [2, 10, 1, 1]
+    with at_0003.write() as session:
+        studies.delete_study(session, study_id=1)
+    assert [count(at_0003, table) for table in tables] == [1, 3, 0, 0]
+
+
+def test_a_downgrade_brings_the_earlier_schema_back_with_its_rows(at_0003: Database) -> None:
+    upgrade(at_0003)
+    command.downgrade(alembic_config(at_0003), "0003")
+    assert [count(at_0003, table) for table in ("studies", "trials", "attempts", "reports")] == [2, 10, 1, 1]
+    upgrade(at_0003)
+    command.check(alembic_config(at_0003))

@@ -1,0 +1,57 @@
+"""Failures: whether a configuration fails by itself, and when a study in which everything fails gives up.
+
+A configuration that raises the same exception at every attempt is evidence about the search space, as divergence is.
+A worker that was lost, a process that crashed, or exceptions that differ are not: they say nothing of it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from tuner.study.states import TrialState
+
+FAILURES = ("lost", "crashed", "error")
+"""Outcomes of attempts that count against `retry.max`."""
+
+RESULTS = (TrialState.COMPLETED, TrialState.PRUNED, TrialState.INFEASIBLE)
+"""What shows that a study's trials can be trained."""
+
+Attempts = Sequence[tuple[str, str | None]]
+"""A failed trial's attempts that count: outcome, and traceback if there is one."""
+
+
+def exception_of(traceback: str | None) -> str:
+    """Return the last line of a traceback, e.g. `ValueError: the loss is negative`."""
+    lines = [line.strip() for line in (traceback or "").splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def own_failure(attempts: Attempts) -> str | None:
+    """Return the exception by which a configuration fails by itself, or None if it is not known to.
+
+    Digits may differ between attempts: a resumed one raises at another step.
+    """
+    raised = [exception_of(traceback) for outcome, traceback in attempts if outcome == "error"]
+    kinds = {re.sub(r"\d+", "0", exception) for exception in raised}
+    same = len(raised) == len(attempts) and len(kinds) == 1 and kinds != {""}
+    return raised[-1] if same else None
+
+
+def gives_up(counts: Mapping[TrialState, int], max_failed: int, *, over: bool, reasons: Sequence[str]) -> str | None:
+    """Return why a study ends as failed, or None while it may go on.
+
+    It ends when its first `max_failed` trials have all failed, and when it is `over` and had no result but failures.
+
+    Args:
+        counts: its trials by state.
+        max_failed: the study's `budget.max_failed`, at least 1.
+        over: whether no trial is left to run.
+        reasons: why its trials failed, for the message.
+    """
+    failed = counts.get(TrialState.FAILED, 0)
+    if failed == 0 or any(counts.get(state, 0) for state in RESULTS) or not (over or failed >= max_failed):
+        return None
+    told = "".join(f": {reason}" for reason, _ in Counter(reasons).most_common(1))
+    if failed >= max_failed:
+        return f"the first {failed} trials all failed (budget.max_failed is {max_failed}){told}"
+    return f"{'the only trial' if failed == 1 else f'all {failed} trials'} failed{told}"
