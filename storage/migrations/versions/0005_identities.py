@@ -41,7 +41,7 @@ def _count_ids_up(table: str) -> None:
     rest = connection.exec_driver_sql(
         f"select sql from sqlite_master where type = 'index' and tbl_name = '{table}' and sql is not null"
     ).scalars().all()
-    lines = [line for line in made.splitlines() if f'pk_{table}' not in line]
+    lines = [line for line in made.splitlines() if not re.fullmatch(r'\s*(CONSTRAINT \w+ )?PRIMARY KEY \(id\),?\s*', line)]
     text = re.sub(r',\s*\)$', '\n)', '\n'.join(lines)).replace('id INTEGER NOT NULL', 'id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL', 1)
     assert 'AUTOINCREMENT' in text, made
     connection.exec_driver_sql(text.replace(table, f'new_{table}', 1))

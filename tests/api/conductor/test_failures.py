@@ -57,16 +57,16 @@ def test_one_studys_trouble_touches_no_other_and_is_said(
     client: TestClient, server: Any, monkeypatch: pytest.MonkeyPatch, short_rests: None
 ) -> None:
     """Whatever the conductor's own code raises about a study; it is tried again until it works."""
-    real = proposals.requests
+    real = proposals.wanted
     broken = threading.Event()
     broken.set()
 
-    def requests(plan: Any, **given: Any) -> Any:
-        if broken.is_set() and plan.spec.name == "odd":
+    def wanted(session: Any, *, study: Any, **given: Any) -> Any:
+        if broken.is_set() and study.name == "odd":
             raise ZeroDivisionError("the odd study")
-        return real(plan, **given)
+        return real(session, study=study, **given)
 
-    monkeypatch.setattr(proposals, "requests", requests)
+    monkeypatch.setattr(proposals, "wanted", wanted)
     odd = submit(client, "odd")
     submit(client, "even")
     finish_all(client, "even")
