@@ -19,6 +19,14 @@ TABLE: list[tuple[type[TunerError], int, str]] = [
     (DatabaseUnusable, 507, "tuner:storage-unusable"),
     (TunerError, 500, "tuner:error"),
 ]
+HTTP_KINDS = {
+    400: "tuner:malformed",
+    401: "tuner:not-allowed",
+    403: "tuner:not-allowed",
+    404: "tuner:not-found",
+    413: "tuner:too-large",
+}
+"""Errors that Starlette, FastAPI or the gate answer before a handler runs."""
 
 
 def problem(status: int, kind: str, detail: str, faults: tuple[Fault, ...] = ()) -> JSONResponse:
@@ -48,8 +56,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        kinds = {401: "tuner:not-allowed", 403: "tuner:not-allowed", 404: "tuner:not-found", 413: "tuner:too-large"}
-        return problem(error.status_code, kinds.get(error.status_code, "about:blank"), str(error.detail))
+        return problem(error.status_code, HTTP_KINDS.get(error.status_code, "about:blank"), str(error.detail))
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:

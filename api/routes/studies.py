@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
 
+from api.requests import CheckedRoute
 from api.state import Srv
 from api.views import study_detail, study_view
 from storage import studies
@@ -18,7 +19,7 @@ from tuner.errors import Fault, InvalidInput
 from tuner.study.states import StudyState
 from tuner.wire.views import Page, StudyDetail, StudyView
 
-router = APIRouter(prefix="/studies", tags=["studies"])
+router = APIRouter(prefix="/studies", tags=["studies"], route_class=CheckedRoute)
 
 
 @router.post("", status_code=201)
