@@ -2,6 +2,7 @@
 
 SQLite gets one write engine, whose transactions begin IMMEDIATE under a process-wide lock, and a separate read engine:
 its default (deferred) transactions let two writers read the same count and both insert. PostgreSQL uses one engine.
+A URL is kept as its parts: a path may contain any character, and a message never contains a password.
 `synchronous=NORMAL` survives a killed process, but a power cut may lose the last moments; `FULL` survives both.
 """
 
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -28,21 +29,21 @@ class DatabaseUnusable(TunerError):
 class Database:
     """One database: `with db.read() as session` and `with db.write() as session` (commits at the end)."""
 
-    def __init__(self, url: str, *, readers: int = 40, synchronous: Literal["NORMAL", "FULL"] = "NORMAL") -> None:
-        self.url = url
+    def __init__(self, url: str | URL, *, readers: int = 40, synchronous: Literal["NORMAL", "FULL"] = "NORMAL") -> None:
+        url = _password_apart(make_url(url))
+        self.name = name_of(url)
         self._write_lock = threading.Lock()
-        parsed = make_url(url)
-        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.is_sqlite = url.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            if not parsed.database or parsed.database == ":memory:":
+            if not url.database or url.database == ":memory:":
                 raise DatabaseUnusable(
-                    f"database_url is {url!r}; SQLite needs a file, e.g. sqlite:////tmp/tuner.sqlite"
+                    f"database_url is {self.name!r}; SQLite needs a file, e.g. sqlite:////tmp/tuner.sqlite"
                 )
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
             self._writer = _sqlite_engine(url, begin="BEGIN IMMEDIATE", pool=1, synchronous=synchronous)
             self._reader = _sqlite_engine(url, begin="BEGIN", pool=readers, synchronous=synchronous)
         else:
-            self._writer = self._reader = create_engine(url, pool_size=readers, pool_pre_ping=True)
+            self._writer = self._reader = _shared_engine(url, pool=readers)
         self._write_sessions = sessionmaker(self._writer, expire_on_commit=False)
         self._read_sessions = sessionmaker(self._reader, expire_on_commit=False)
 
@@ -64,7 +65,7 @@ class Database:
             with self._write_sessions.begin() as session:
                 yield session
             return
-        with self._write_lock, _plain_errors(self.url), self._write_sessions.begin() as session:
+        with self._write_lock, _plain_errors(self.name), self._write_sessions.begin() as session:
             yield session
 
     def now(self, session: Session) -> datetime:
@@ -80,19 +81,40 @@ class Database:
         self._reader.dispose()
 
 
+def name_of(url: URL) -> str:
+    """Name a database in messages: its file, or its URL without its password."""
+    if url.get_backend_name() == "sqlite":
+        return url.database or "sqlite://"
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def _password_apart(url: URL) -> URL:
+    """Move a password from the query, which SQLAlchemy shows, to where it hides it."""
+    password = url.query.get("password")
+    return url.difference_update_query(["password"]).set(password=password) if isinstance(password, str) else url
+
+
 @contextmanager
-def _plain_errors(url: str) -> Iterator[None]:
+def _plain_errors(name: str) -> Iterator[None]:
     """Turn a full disk or a read-only file into a one-line error."""
     try:
         yield
     except OperationalError as error:
         cause = str(error.orig)
         if any(sign in cause for sign in UNUSABLE):
-            raise DatabaseUnusable(f"cannot write the database {url}: {cause}") from error
+            raise DatabaseUnusable(f"cannot write the database {name}: {cause}") from error
         raise
 
 
-def _sqlite_engine(url: str, *, begin: str, pool: int, synchronous: str) -> Engine:
+def _shared_engine(url: URL, *, pool: int) -> Engine:
+    try:
+        return create_engine(url, pool_size=pool, pool_pre_ping=True)
+    except ImportError as error:
+        remedy = "install 'tuner-hpo[postgres]'"
+        raise DatabaseUnusable(f"{name_of(url)} needs a Python package: {error}; {remedy}") from error
+
+
+def _sqlite_engine(url: URL, *, begin: str, pool: int, synchronous: str) -> Engine:
     engine = create_engine(
         url,
         pool_size=pool,

@@ -59,7 +59,7 @@ class Asker:
                 [sys.executable, "-P", "-m", "tuner.search.process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                text=True,
+                encoding="utf-8",
                 start_new_session=True,  # Ctrl-C is the server's; this process ends when its input closes
             )
             if self._closed:  # closed while it was starting

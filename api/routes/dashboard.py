@@ -51,7 +51,7 @@ class Files(StaticFiles):
 @router.get("/workers", response_class=HTMLResponse)
 def shell() -> HTMLResponse:
     """Serve the shell."""
-    page = (STATIC / "index.html").read_text().replace("plotly-VERSION", f"plotly-{plotly_version}")
+    page = (STATIC / "index.html").read_text("utf-8").replace("plotly-VERSION", f"plotly-{plotly_version}")
     return HTMLResponse(page, headers={"Cache-Control": "no-cache"})
 
 

@@ -24,7 +24,7 @@ def test_an_outage_and_a_login(page: Page, watch: Watch, tmp_path: Path) -> None
         expect(banner).to_be_hidden()
     expect(banner).to_have_text(re.compile("Connection lost"))
 
-    with serving(tmp_path, "--no-worker", "--token", TOKEN, port=int(url.rsplit(":", 1)[1])):
+    with serving(tmp_path, "--no-worker", port=int(url.rsplit(":", 1)[1]), TUNER_TOKEN=TOKEN):
         expect(page.locator("h1")).to_have_text("Log in")
         expect(banner).to_be_hidden()
         page.get_by_label("Token").fill("not-the-token-of-it")

@@ -70,7 +70,7 @@ def test_nobody_there_is_one_line_and_code_3(tuner: Run) -> None:
         (
             problem(401, "tuner:not-allowed", "a token is required"),
             1,
-            "error: a token is required (give it with --token",
+            "error: a token is required (set TUNER_TOKEN, or give --token-file",
         ),
         ((200, "text/html", b"<html>"), 3, "error: http://127.0.0.1:"),
         (problem(500, "about:blank", "a [bold]defect[/]\x1b[2J"), 1, "error: http://127.0.0.1:"),
@@ -178,9 +178,12 @@ def test_delete_wants_a_yes(tuner: Run, server: FakeServer) -> None:
     assert [method for method, *_ in server.asked] == ["GET", "DELETE"]
 
 
-def test_the_token_reaches_the_server(tuner: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_reaches_the_server(
+    tuner: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("given\n")
     server.set("/api/v1/studies", answer({"items": [study_view()], "next_cursor": None}))
-    tuner("studies", "--token", "given")
+    tuner("studies", "--token-file", str(tmp_path / "token"))
     monkeypatch.setenv("TUNER_TOKEN", "from-environment")
     tuner("studies")
     assert [headers["Authorization"] for _, _, headers, _ in server.asked] == [
@@ -225,10 +228,15 @@ BUSY = "BUSY"
         (["--port", BUSY], {}, 1, ("cannot listen on 127.0.0.1:", "in use", "--port")),
         (["--data-dir", "/proc/none"], {}, 1, ("cannot write to the data directory /proc/none", "--data-dir")),
         (["--host", "0.0.0.0"], {}, 2, ("TUNER_TOKEN",)),
-        (["--host", "203.0.113.1", "--token", "x" * 16], {}, 1, ("cannot listen on 203.0.113.1",)),
-        (["--token", "short"], {}, 2, ("--token (TUNER_TOKEN): ", "16 characters")),
+        (["--host", "203.0.113.1"], {"TUNER_TOKEN": "x" * 16}, 1, ("cannot listen on 203.0.113.1",)),
+        ([], {"TUNER_TOKEN": "short"}, 2, ("TUNER_TOKEN: ", "16 characters")),
         ([], {"TUNER_PROT": "1"}, 2, ("TUNER_PROT", "did you mean TUNER_PORT?")),
         ([], {"TUNER_PORT": "many"}, 2, ("--port (TUNER_PORT): ",)),
+        ([], {"TUNER_ALLOWED_HOSTS": "a"}, 2, ("allowed_hosts", "JSON")),
+        (["--db", "mysql://x"], {}, 2, ("--db (TUNER_DATABASE_URL): mysql given", "postgresql", "sqlite")),
+        (["--db", "nonsense"], {}, 2, ("--db (TUNER_DATABASE_URL): not a URL given",)),
+        (["--db", "postgresql+psycopg2://h/x"], {}, 1, ("psycopg2",)),
+        (["--db", "postgresql+psycopg://nobody@127.0.0.1:1/x"], {}, 1, ("nobody@127.0.0.1:1/x", "refused")),
     ],
 )
 def test_a_server_says_in_one_line_why_it_does_not_start(

@@ -1,28 +1,20 @@
 """A fresh database for every test, on SQLite and on a real PostgreSQL server."""
 
-import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from postgresql import fresh_database, postgresql_server
 
 from storage.database import Database
 from storage.migrate import upgrade
-
-COUNT = itertools.count()
 
 
 @pytest.fixture(scope="session")
 def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a PostgreSQL server of this test process."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-    import pgserver
-
-    # Its socket's path must be short, and its own user must be able to read it.
-    with pgserver.get_server(tmp_path_factory.mktemp("pg")) as server:
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    with postgresql_server(tmp_path_factory.mktemp("pg"), tmp_path_factory.mktemp("runtime")) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -30,13 +22,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     """An empty database with the newest schema."""
     url = f"sqlite:///{tmp_path / 'test.sqlite'}"
     if request.param == "postgresql":
-        server = request.getfixturevalue("postgresql_url")
-        name = f"test_{next(COUNT)}"
-        engine = create_engine(server, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(f"create database {name}"))
-        engine.dispose()
-        url = make_url(server).set(database=name).render_as_string(hide_password=False)
+        url = fresh_database(request.getfixturevalue("postgresql_url"))
     found = Database(url)
     upgrade(found)
     yield found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuner.errors import NotFound
-from tuner.terminal.options import Json, Server, Study, Token, connect
+from tuner.terminal.options import Json, Server, Study, TokenFile, connect
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,7 +20,7 @@ TRIALS_SHOWN = 50
 
 def studies(
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     state: Annotated[str | None, typer.Option(help="Only studies in this state, e.g. running.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -33,7 +33,7 @@ def studies(
     from tuner.terminal.tables import studies_table
     from tuner.wire.views import Page, StudyView
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         views = list(client.studies(state))
     if as_json:
         print_json(Page[StudyView](items=views))
@@ -44,7 +44,7 @@ def studies(
 def trials(
     study: Study,
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     state: Annotated[str | None, typer.Option(help="Only trials in this state, e.g. completed.")] = None,
     sort: Annotated[str | None, typer.Option(help="number, value, ...; prefix with - for descending order.")] = None,
     limit: Annotated[
@@ -62,7 +62,7 @@ def trials(
     from tuner.terminal.tables import trials_table
     from tuner.wire.views import Page, TrialView
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         if as_json:
             print_json(Page[TrialView](items=list(client.trials(study, state, sort, limit))))
             return
@@ -72,7 +72,7 @@ def trials(
     _show(trials_table(rows, view.swept, view.metric, max(total, len(rows))))
 
 
-def best(study: Study, server: Server = None, token: Token = None, as_json: Json = False) -> None:
+def best(study: Study, server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
     """Show the winner so far, its evidence, and a snippet to paste.
 
     Example:
@@ -81,7 +81,7 @@ def best(study: Study, server: Server = None, token: Token = None, as_json: Json
     from tuner.terminal.console import print_json, print_snippet
     from tuner.terminal.reports import best_report
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         result = client.best(study)
         if as_json:
             print_json(result)
@@ -91,7 +91,7 @@ def best(study: Study, server: Server = None, token: Token = None, as_json: Json
     print_snippet(result.snippet)
 
 
-def leaderboard(study: Study, server: Server = None, token: Token = None, as_json: Json = False) -> None:
+def leaderboard(study: Study, server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
     """Rank the optimizers of a study by their best trial.
 
     Example:
@@ -100,7 +100,7 @@ def leaderboard(study: Study, server: Server = None, token: Token = None, as_jso
     from tuner.terminal.console import print_json
     from tuner.terminal.tables import leaderboard_table
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         board = client.leaderboard(study)
         if as_json:
             print_json(board)
@@ -109,7 +109,7 @@ def leaderboard(study: Study, server: Server = None, token: Token = None, as_jso
     _show(leaderboard_table(board, view.swept))
 
 
-def advice(study: Study, server: Server = None, token: Token = None, as_json: Json = False) -> None:
+def advice(study: Study, server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
     """Recommend batch sizes, with intervals, grades, and the experiment that would narrow them.
 
     Example:
@@ -118,7 +118,7 @@ def advice(study: Study, server: Server = None, token: Token = None, as_json: Js
     from tuner.terminal.console import print_json
     from tuner.terminal.reports import advice_report
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         items = client.batch_advice(study)
     if as_json:
         print_json(items)
@@ -129,7 +129,7 @@ def advice(study: Study, server: Server = None, token: Token = None, as_json: Js
 def catalogue(
     name: Annotated[str | None, typer.Argument(help="An optimizer, schedule, method or workload.")] = None,
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Show what a study document may name; with NAME, its formula, ranges and sources.
@@ -141,7 +141,7 @@ def catalogue(
     from tuner.terminal.console import print_json
     from tuner.terminal.reports import catalogue_entries, catalogue_entry, catalogue_overview
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         whole = client.catalogue()
     found = catalogue_entries(whole, name) if name else []
     if name and not found:
@@ -154,7 +154,7 @@ def catalogue(
         _show(catalogue_overview(whole))
 
 
-def workers(server: Server = None, token: Token = None, as_json: Json = False) -> None:
+def workers(server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
     """List the workers: busy, idle and lost.
 
     Example:
@@ -164,7 +164,7 @@ def workers(server: Server = None, token: Token = None, as_json: Json = False) -
     from tuner.terminal.tables import workers_table
     from tuner.wire.views import Page, WorkerView
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         views = list(client.workers())
     if as_json:
         print_json(Page[WorkerView](items=views))

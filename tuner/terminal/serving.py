@@ -27,6 +27,12 @@ def check_data_dir(path: Path) -> None:
         raise TunerError(f"cannot write to the data directory {path}: {reason}; {remedy}") from error
 
 
+def has_password(database_url: str) -> bool:
+    """Return whether a database's URL carries a password: after the user's name, or in its query."""
+    kind, _, rest = database_url.partition("://")
+    return not kind.startswith("sqlite") and (":" in rest.rpartition("@")[0] or "password=" in rest)
+
+
 def end_with(parent: int) -> None:
     """End this process, as SIGTERM does, once the process `parent` is no longer its parent."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuner.errors import InvalidInput, TunerError
-from tuner.terminal.options import Json, Server, Study, Token, connect
+from tuner.terminal.options import Json, Server, Study, TokenFile, connect
 
 if TYPE_CHECKING:
     from tuner.client import Client
@@ -21,7 +21,7 @@ def submit(
         str, typer.Argument(metavar="FILE", help="A study document in YAML or JSON; - reads standard input.")
     ],
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the study until it ends.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -36,7 +36,7 @@ def submit(
     from tuner.terminal.console import messages, print_json
 
     document = read_document(file)
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         try:
             study = client.submit(document.values)
         except InvalidInput as error:
@@ -51,7 +51,7 @@ def submit(
             messages().print(f"follow it: tuner watch {study.name}", markup=False)
 
 
-def watch(study: Study, server: Server = None, token: Token = None, as_json: Json = False) -> None:
+def watch(study: Study, server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
     """Follow a study until it ends; with --json, one line per change.
 
     Exit code 0 if it completed, 1 if it was stopped or failed. Ctrl-C leaves the study running.
@@ -59,7 +59,7 @@ def watch(study: Study, server: Server = None, token: Token = None, as_json: Jso
     Example:
       tuner watch digits-optimizers
     """
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         _follow(client, study, as_json)
 
 
@@ -84,7 +84,7 @@ def stop(
     study: Study,
     trial: Annotated[int | None, typer.Option(min=0, help="Stop only the trial with this number.")] = None,
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Stop a study, or one of its trials; results are kept.
@@ -95,7 +95,7 @@ def stop(
     """
     from tuner.terminal.console import messages, print_json
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         result = client.stop(study) if trial is None else client.stop_trial(study, trial)
     if as_json:
         print_json(result)
@@ -108,7 +108,7 @@ def delete(
     study: Study,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Delete a study with its trials; this cannot be undone.
 
@@ -117,7 +117,7 @@ def delete(
     """
     from tuner.terminal.console import messages
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         if not yes:
             view = client.study(study)
             if not sys.stdin.isatty():
