@@ -154,7 +154,7 @@ def serve(
 
     A password is never an option, which every user of the machine can read: set TUNER_DATABASE_URL, or PGPASSWORD.
     """
-    from tuner.terminal.serving import check_data_dir, end_with, has_password
+    from tuner.terminal.serving import check_data_dir, check_workloads, end_with, has_password
 
     _check_api_lies_beside()
     if db is not None and has_password(db):
@@ -162,6 +162,7 @@ def serve(
         raise InvalidInput([Fault("--db", f"{why}; set TUNER_DATABASE_URL instead, or PGPASSWORD")])
     given = {"host": host, "port": port, "database_url": db, "data_dir": data_dir, "token_file": token_file}
     settings = _settings({**given, "width": width, "local_workers": worker, "workloads": workloads})
+    check_workloads(settings.workloads)
     check_data_dir(settings.data_dir)
     if parent is not None:
         end_with(parent)
@@ -216,10 +217,12 @@ def worker(
     """
     from tuner.client import DEFAULT_SERVER
     from tuner.store import absolute_root
+    from tuner.terminal.serving import check_workloads
     from tuner.token import token_in, token_of
     from tuner.worker.run import run
 
     url = server or os.environ.get("TUNER_SERVER") or DEFAULT_SERVER
+    check_workloads(workloads or [])
     token = token_in(token_file) if token_file is not None else token_of()
     store = absolute_root(checkpoints) if checkpoints is not None else None
     status = run(
@@ -292,6 +295,7 @@ for _command in (
     study_commands.watch,
     read_commands.studies,
     read_commands.trials,
+    read_commands.trial,
     read_commands.best,
     read_commands.leaderboard,
     read_commands.advice,

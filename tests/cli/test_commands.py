@@ -13,10 +13,11 @@ from typer.testing import Result
 
 import tuner as package
 from tuner import cli
+from tuner.wire.views import StudyView
 
 Run = Callable[..., Result]
 ROOT = Path(package.__file__).parent.parent
-COMMANDS = ["demo", "serve", "worker", "submit", "watch", "studies", "trials", "best", "leaderboard", "advice"]
+COMMANDS = ["demo", "serve", "worker", "submit", "watch", "studies", "trials", "trial", "best", "leaderboard", "advice"]
 COMMANDS += ["stop", "delete", "catalogue", "workers"]
 
 
@@ -158,6 +159,27 @@ def test_watching_a_study_that_did_not_complete_fails(tuner: Run, server: FakeSe
     assert result.stderr == f"error: study demo {state}: max_failed reached\n"
 
 
+def test_watching_a_study_without_a_result_fails_with_what_its_trials_said(tuner: Run, server: FakeServer) -> None:
+    needs = "no trial has completed, 8 failed: 8 x KeyError: 'x' (see trial 0)"
+    nothing = study(run_cap=8, counts={"failed": 8}, best=None, notice=needs)
+    stream_of(server, nothing)
+    result = tuner("watch", "demo")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        f"demo completed: 8/8 trials, 8 failed, {needs}",
+        f"error: study demo has no result: {needs}",
+    ]
+    stream_of(server, nothing)
+    server.set("/api/v1/studies", answer(study(state="running"), 201), "POST")
+    assert tuner("submit", "-", "--watch", input="name: demo").exit_code == 1
+
+
+def test_states_print_as_their_names() -> None:
+    view = StudyView.model_validate(study_view())
+    assert str(view.counts) == "{'completed': 62, 'infeasible': 2}"
+    assert "state='completed'" in str(view)
+
+
 def test_stop_of_a_study_or_a_trial(tuner: Run, server: FakeServer) -> None:
     server.set("/api/v1/studies/demo/stop", answer(study(state="stopped")), "POST")
     server.set("/api/v1/studies/demo/trials/7/stop", answer(trial(state="cancelled", value=None)), "POST")
@@ -234,6 +256,9 @@ BUSY = "BUSY"
         ([], {"TUNER_PORT": "many"}, 2, ("--port (TUNER_PORT): ",)),
         ([], {"TUNER_ALLOWED_HOSTS": "a"}, 2, ("allowed_hosts", "JSON")),
         (["--db", "mysql://x"], {}, 2, ("--db (TUNER_DATABASE_URL): mysql given", "postgresql", "sqlite")),
+        (["--workloads", "nosuch.py"], {}, 2, ("--workloads: nosuch.py: no such file",)),
+        (["--workloads", "no_such_module.x"], {}, 2, ("--workloads: no module 'no_such_module'",)),
+        ([], {"TUNER_WORKLOADS": '["/dev/null.py"]'}, 2, ("--workloads: /dev/null.py: ",)),
         (["--db", "nonsense"], {}, 2, ("--db (TUNER_DATABASE_URL): not a URL given",)),
         (["--db", "postgresql+psycopg2://h/x"], {}, 1, ("psycopg2",)),
         (["--db", "postgresql+psycopg://nobody@127.0.0.1:1/x"], {}, 1, ("nobody@127.0.0.1:1/x", "refused")),

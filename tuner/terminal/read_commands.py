@@ -4,6 +4,7 @@ Each connects a client method to a table or a report, or with `--json` to the AP
 registers them and turns their errors into exit codes. Everything heavy is imported inside, so that `--help` stays fast.
 """
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -72,6 +73,32 @@ def trials(
     _show(trials_table(rows, view.swept, view.metric, max(total, len(rows))))
 
 
+def trial(
+    study: Study,
+    number: Annotated[int, typer.Argument(metavar="N", min=0, help="The trial's number.", show_default=False)],
+    server: Server = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show one trial: its state, its configuration, and its traceback if it failed.
+
+    Example:
+      tuner trial digits-optimizers 17
+    """
+    from tuner.terminal.console import print_json, print_traceback
+    from tuner.terminal.reports import trial_report
+
+    with connect(server, token_file) as client:
+        view = client.trial(study, number)
+        if as_json:
+            print_json(view)
+            return
+        about = client.study(study)
+    _show(trial_report(view, about.metric, about.swept))
+    if view.error:
+        print_traceback(view.error)
+
+
 def best(study: Study, server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
     """Show the winner so far, its evidence, and a snippet to paste.
 
@@ -134,15 +161,21 @@ def catalogue(
 ) -> None:
     """Show what a study document may name; with NAME, its formula, ranges and sources.
 
+    Needs no server. With one (--server or TUNER_SERVER), it also lists the workloads that workers have registered.
+
     Examples:
       tuner catalogue
       tuner catalogue muon
     """
     from tuner.terminal.console import print_json
     from tuner.terminal.reports import catalogue_entries, catalogue_entry, catalogue_overview
+    from tuner.wire.catalogue import catalogue_view
 
-    with connect(server, token_file) as client:
-        whole = client.catalogue()
+    if server or os.environ.get("TUNER_SERVER"):
+        with connect(server, token_file) as client:
+            whole = client.catalogue()
+    else:
+        whole = catalogue_view()
     found = catalogue_entries(whole, name) if name else []
     if name and not found:
         raise NotFound(f"the catalogue has no {name!r}; 'tuner catalogue' lists all names")

@@ -54,7 +54,8 @@ def submit(
 def watch(study: Study, server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
     """Follow a study until it ends; with --json, one line per change.
 
-    Exit code 0 if it completed, 1 if it was stopped or failed. Ctrl-C leaves the study running.
+    Exit code 0 if it completed with a result, 1 if it was stopped, failed, or none of its trials completed. Ctrl-C
+    leaves the study running.
 
     Example:
       tuner watch digits-optimizers
@@ -76,8 +77,12 @@ def _follow(client: "Client", study: str, as_json: bool) -> None:
     else:
         with Progress(messages(), f"{client.url}/studies/{study}") as progress:
             view = progress.follow(client.watch(study, away=progress.away))
-    if view is not None and view.state != StudyState.COMPLETED:
-        raise TunerError(f"study {view.name} {view.state}" + (f": {view.reason}" if view.reason else ""))
+    if view is None:
+        return
+    if view.state != StudyState.COMPLETED:
+        raise TunerError(f"study {view.name} {view.state.value}" + (f": {view.reason}" if view.reason else ""))
+    if view.best is None:
+        raise TunerError(f"study {view.name} has no result: {view.notice or 'none of its trials completed'}")
 
 
 def stop(

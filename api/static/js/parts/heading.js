@@ -31,7 +31,7 @@ export function heading(study, actions) {
       study.title && study.title !== study.name && h("p", { class: "title" }, study.title),
       h("p", { class: "muted" }, facts.join(" · ")),
       study.reason && h("p", { class: "reason" }, study.reason),
-      study.waits_for && h("p", { class: "reason", role: "status" }, `Waiting for ${study.waits_for}`),
+      study.notice && h("p", { class: "notice", role: "status" }, capital(study.notice)),
     ),
     h(
       "div",
@@ -40,6 +40,11 @@ export function heading(study, actions) {
       h("button", { class: "danger", onClick: () => erase(study, actions) }, "Delete"),
     ),
   );
+}
+
+/** @param {string} text */
+function capital(text) {
+  return text.slice(0, 1).toUpperCase() + text.slice(1);
 }
 
 async function stop(study, { at, fail, refresh }) {

@@ -95,8 +95,8 @@ function open(root, study, context) {
   });
   return {
     show: (now) => {
-      const { name, title, state, reason, fingerprint, waits_for } = now;
-      replace(top.heading, { name, title, state, reason, fingerprint, waits_for }, () => heading(now, context));
+      const { name, title, state, reason, fingerprint, notice } = now;
+      replace(top.heading, { name, title, state, reason, fingerprint, notice }, () => heading(now, context));
       fill(top.progress, bar(now), facts(now));
       found.changed(now);
     },
