@@ -79,7 +79,7 @@ def test_a_mark_leads_to_its_trial(page: Page, finished: str) -> None:
 
 def test_the_results_are_shown(page: Page, finished: str) -> None:
     page.goto(finished)
-    expect(page.locator(".snippet pre")).to_contain_text("tuner.optimizers.build(")
+    expect(page.locator(".snippet pre")).to_contain_text("total_steps = ")
     rows = page.locator("table.leaderboard tbody tr")
     expect(rows).to_have_count(3)
     assert sorted(rows.locator(".optimizer").all_inner_texts()) == ["adamw", "muon", "sgd"]
