@@ -94,9 +94,9 @@ def _adafactor(given: Params) -> Made:
 def _lbfgs(given: Params) -> Made:
     if given["line_search"] != "fixed":
         return None
-    names = {"iterations": "max_iter", "max_evaluations": "max_eval", "history": "history_size"}
-    told: dict[str, object] = {names.get(name, name): given[name] for name in ("lr", *names, "tolerance_grad", "tolerance_change")}
-    return "LBFGS", told
+    counts = {"max_iter": "iterations", "max_eval": "max_evaluations", "history_size": "history"}
+    tolerances = _only(given, "tolerance_grad", "tolerance_change")
+    return "LBFGS", {"lr": given["lr"], **{key: given[name] for key, name in counts.items()}, **tolerances}
 
 
 TORCH: dict[str, Callable[[Params], Made]] = {
