@@ -48,6 +48,8 @@ class Gate:
         async def dressed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answer = MutableHeaders(scope=message)
+                if self._token is not None and same_secret(self._cookie(headers) or "", cookie_value(self._token)):
+                    answer["Tuner-Login"] = "cookie"  # the page offers to log out
                 answer["Content-Security-Policy"] = CSP
                 answer["X-Content-Type-Options"] = "nosniff"
                 answer["Referrer-Policy"] = "same-origin"
@@ -75,8 +77,10 @@ class Gate:
             return 413, self._too_large(f"{length} bytes")
         path = scope["path"]
         if self._token is not None and path.startswith(GUARDED) and path not in PUBLIC:
-            if not self._authorised(headers, host):
-                return 401, "a token is required: `Authorization: Bearer TOKEN`, or log in on the dashboard"
+            if not self._authorised(headers):
+                given = "authorization" in headers or self._cookie(headers) is not None
+                what = "this is not the server's token" if given else "a token is required"
+                return 401, f"{what}: send `Authorization: Bearer TOKEN`, or log in on the dashboard"
         return None
 
     def _host_allowed(self, host: str) -> bool:
@@ -94,16 +98,21 @@ class Gate:
             return f"requests from other sites are not allowed (Sec-Fetch-Site: {site})"
         return None
 
-    def _authorised(self, headers: Headers, host: str) -> bool:
+    def _authorised(self, headers: Headers) -> bool:
         assert self._token is not None
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and same_secret(given.strip(), self._token):
             return True
+        cookie = self._cookie(headers)
+        return cookie is not None and same_secret(cookie, cookie_value(self._token))
+
+    def _cookie(self, headers: Headers) -> str | None:
+        """Return the value of the login cookie, which need not be the right one."""
         try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(cookie_name(host))
+            found = SimpleCookie(headers.get("cookie", "")).get(cookie_name(headers.get("host", "")))
         except CookieError:
-            return False
-        return cookie is not None and same_secret(cookie.value, cookie_value(self._token))
+            return None
+        return found.value if found is not None else None
 
     def _bounded(self, receive: Receive) -> Receive:
         """Reject a body without a declared length once it grows too large."""

@@ -33,9 +33,13 @@ def best(session: Session, study: StudyRecord, plan: Plan) -> Best:
         trial=trial_view(session, study, winner),
         grade="D",
         interval=None,
-        evidence=f"Grade D: the best of {len(completed)} completed trials. {ONE_SEED}",
+        evidence=f"Grade D: {_best_of(len(completed))}. {ONE_SEED}",
         snippet=snippet(winner.params, winner.total_steps),
     )
+
+
+def _best_of(completed: int) -> str:
+    return "the only completed trial" if completed == 1 else f"the best of {completed} completed trials"
 
 
 def leaderboard(session: Session, study: StudyRecord, plan: Plan) -> Leaderboard:

@@ -37,3 +37,6 @@ def test_an_outage_and_a_login(page: Page, watch: Watch, tmp_path: Path) -> None
         assert TOKEN not in page.evaluate("JSON.stringify([localStorage, sessionStorage])")
         page.reload()
         expect(page.locator("h1")).to_have_text("Workers")
+        page.get_by_role("button", name="Log out").click()
+        expect(page.locator("h1")).to_have_text("Log in")
+        expect(page.locator("#logout")).to_be_hidden()

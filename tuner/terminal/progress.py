@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.study.states import StudyState, TrialState
-from tuner.terminal.formats import configuration, duration, number, percent
+from tuner.terminal.formats import configuration, duration, many, number, percent
 from tuner.terminal.tables import finished, state
 from tuner.wire.views import StudyView
 
@@ -145,7 +145,7 @@ class Progress:
             self._out.print(Text(text), soft_wrap=True)
 
     def _facts(self, view: StudyView) -> str:
-        facts = [f"{finished(view)}/{view.run_cap} trials"]
+        facts = [f"{finished(view)}/{many(view.run_cap, 'trial')}"]
         for shown in (TrialState.RUNNING, TrialState.FAILED, TrialState.INFEASIBLE):
             if amount := view.counts.get(shown, 0):
                 facts.append(f"{amount} {shown.value}")

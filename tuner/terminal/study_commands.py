@@ -34,6 +34,7 @@ def submit(
     """
     from tuner.document import read_document
     from tuner.terminal.console import messages, print_json
+    from tuner.terminal.formats import many
 
     document = read_document(file)
     with connect(server, token_file) as client:
@@ -44,7 +45,7 @@ def submit(
         if as_json and not watch:
             print_json(study)
             return
-        messages().print(f"submitted {study.name}: {study.run_cap} trials of {study.workload}", markup=False)
+        messages().print(f"submitted {study.name}: {many(study.run_cap, 'trial')} of {study.workload}", markup=False)
         if watch:
             _follow(client, study.name, as_json)
         else:
@@ -121,12 +122,13 @@ def delete(
       tuner delete digits-optimizers --yes
     """
     from tuner.terminal.console import messages
+    from tuner.terminal.formats import many
 
     with connect(server, token_file) as client:
         if not yes:
             view = client.study(study)
             if not sys.stdin.isatty():
                 raise InvalidInput(f"deleting {view.name} needs --yes without a terminal")
-            typer.confirm(f"Delete {view.name} with {sum(view.counts.values())} trials?", abort=True, err=True)
+            typer.confirm(f"Delete {view.name} with {many(sum(view.counts.values()), 'trial')}?", abort=True, err=True)
         client.delete(study)
     messages().print(f"deleted {study}", markup=False)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.study.states import TERMINAL
-from tuner.terminal.formats import configuration, count, duration, number, percent
+from tuner.terminal.formats import configuration, duration, many, number, percent
 from tuner.wire.failures import headline
 from tuner.wire.views import Leaderboard, StudyView, TrialView, WorkerView
 
@@ -92,7 +92,7 @@ def trials_table(trials: Sequence[TrialView], swept: dict[str, list[str]], metri
         if why := headline(trial.error or "") or trial.reason:
             label.append(f": {why}")
         table.add_row(str(trial.number), label, number(trial.value), Text(trial.optimizer), Text(config), done)
-    return Group(table, Text(f"{len(trials)} of {count(total)} trials", "dim"))
+    return Group(table, Text(f"{len(trials)} of {many(total, 'trial')}", "dim"))
 
 
 def leaderboard_table(board: Leaderboard, swept: dict[str, list[str]]) -> RenderableType:
