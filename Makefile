@@ -1,9 +1,8 @@
 # Every target makes .venv and installs into it first, when needed. TORCH=cpu installs PyTorch's CPU-only build.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.ONESHELL:
-.SHELLFLAGS := -eu -o pipefail -c
 .PHONY: help install demo serve test check format bench catalogue clean
+# Works with make 3.81, which macOS has: every line of a recipe is a shell of its own, so a longer one is joined by `\`.
 
 # The first of these that is new enough (a name on PATH may be a version manager's stub).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -16,35 +15,35 @@ ARGS ?=
 
 help:
 	@echo "make demo       train 64 real trials, show the winner, keep the dashboard up (ARGS=--exit ends after the study)"
-	echo "make serve      start the server with a local worker"
-	echo "make test       run every test"
-	echo "make check      lint, types, import directions"
-	echo "make format     format the code"
-	echo "make bench      run the benchmarks (slow)"
-	echo "make catalogue  write tuner/optimizers/catalogue.json from the rules"
-	echo "make install    only install"
+	@echo "make serve      start the server with a local worker"
+	@echo "make test       run every test"
+	@echo "make check      lint, types, import directions"
+	@echo "make format     format the code"
+	@echo "make bench      run the benchmarks (slow)"
+	@echo "make catalogue  write tuner/optimizers/catalogue.json from the rules"
+	@echo "make install    only install"
 
 install: $(READY)
 
+FOUND := $(or $(PYTHON),python3)
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c constraints.txt
+
 $(READY): pyproject.toml constraints.txt
-	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(NEW_ENOUGH)' 2> /dev/null; then
-		echo "Tuner needs Python 3.11 or newer; $(or $(PYTHON),python3) is not ($$($(or $(PYTHON),python3) --version 2>&1 | head -1))." >&2
-		echo "Install one and name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2
-		exit 1
+	@if ! "$(FOUND)" -c '$(NEW_ENOUGH)' 2> /dev/null; then \
+		echo "Tuner needs Python 3.11 or newer; $(FOUND) is not ($$("$(FOUND)" --version 2>&1 | head -1))." >&2; \
+		echo "Install one and name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; \
+		exit 1; \
 	fi
-	if [ ! -x $(BIN)/python ] && ! "$(PYTHON)" -m venv .venv > .venv.log 2>&1; then
-		cat .venv.log >&2
-		echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2
-		exit 1
+	@if [ ! -x $(BIN)/python ] && ! "$(FOUND)" -m venv .venv > .venv.log 2>&1; then \
+		cat .venv.log >&2; \
+		echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+		exit 1; \
 	fi
-	rm -f .venv.log
-	echo "installing into .venv (a few minutes the first time)"
-	pip() { $(BIN)/python -m pip --quiet --disable-pip-version-check "$$@"; }
-	if [ "$(TORCH)" = cpu ]; then
-		pip install -c constraints.txt torch --index-url https://download.pytorch.org/whl/cpu
-	fi
-	pip install -c constraints.txt -e '.[dev]' 2> .venv/install.log || { cat .venv/install.log >&2; exit 1; }
-	touch $(READY)
+	@rm -f .venv.log
+	@echo "installing into .venv (a few minutes the first time)"
+	@if [ "$(TORCH)" = cpu ]; then $(PIP) torch --index-url https://download.pytorch.org/whl/cpu; fi
+	@$(PIP) -e '.[dev]' 2> .venv/install.log || { cat .venv/install.log >&2; exit 1; }
+	@touch $(READY)
 
 demo: $(READY)
 	@exec $(BIN)/tuner demo $(ARGS)
@@ -57,16 +56,16 @@ test: $(READY)
 
 check: $(READY)
 	@$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 
 format: $(READY)
 	@$(BIN)/ruff check --fix
-	$(BIN)/ruff format
+	@$(BIN)/ruff format
 
 bench: $(READY)
-	@for script in benchmarks/[a-z]*.py; do $(BIN)/python "$$script" $(ARGS); done
+	@for script in benchmarks/[a-z]*.py; do $(BIN)/python "$$script" $(ARGS) || exit 1; done
 
 catalogue: $(READY)
 	@$(BIN)/python -m tuner.optimizers

@@ -72,7 +72,7 @@ def create_app(settings: Settings, database: Database, waits: Waits | None = Non
     app.add_middleware(GZipMiddleware, minimum_size=1024)
     app.add_middleware(Gate, settings=settings)
     app.add_middleware(Watcher, metrics=metrics, prefix=API)
-    problems.install(app)
+    problems.install(app, dashboard.page)
     for module in (studies, trials, results, events, workers, catalogue):
         app.include_router(module.router, prefix=API)
     app.include_router(session.router)

@@ -1,8 +1,9 @@
 """Errors as RFC 9457 problem documents: one table from exceptions to status and type."""
 
+from collections.abc import Callable
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -19,6 +20,14 @@ TABLE: list[tuple[type[TunerError], int, str]] = [
     (DatabaseUnusable, 503, "tuner:storage-unusable"),
     (TunerError, 500, "tuner:error"),
 ]
+HTTP_KINDS = {
+    400: "tuner:malformed",
+    401: "tuner:not-allowed",
+    403: "tuner:not-allowed",
+    404: "tuner:not-found",
+    413: "tuner:too-large",
+}
+"""Errors that Starlette, FastAPI or the gate answer before a handler runs."""
 
 RETRY_AFTER_S = "2"
 
@@ -35,8 +44,8 @@ def problem(status: int, kind: str, detail: str, faults: tuple[Fault, ...] = ())
     return JSONResponse(body, status_code=status, media_type="application/problem+json")
 
 
-def install(app: FastAPI) -> None:
-    """Return every error as a problem document."""
+def install(app: FastAPI, page: Callable[[int], Response]) -> None:
+    """Return every error as a problem document; `page` answers a reader who opens an address that does not exist."""
 
     @app.exception_handler(TunerError)
     async def _ours(request: Request, error: TunerError) -> JSONResponse:
@@ -52,14 +61,21 @@ def install(app: FastAPI) -> None:
         return problem(422, "tuner:invalid-input", "; ".join(map(str, faults)), faults)
 
     @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        kinds = {401: "tuner:not-allowed", 403: "tuner:not-allowed", 404: "tuner:not-found", 413: "tuner:too-large"}
-        return problem(error.status_code, kinds.get(error.status_code, "about:blank"), str(error.detail))
+    async def _http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404 and _is_reader(request):
+            return page(404)
+        return problem(error.status_code, HTTP_KINDS.get(error.status_code, "about:blank"), str(error.detail))
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         # Starlette itself logs the traceback.
         return problem(500, "tuner:error", "the server failed on this request; see its log for the traceback")
+
+
+def _is_reader(request: Request) -> bool:
+    """Whether a person opened the address in a browser."""
+    is_page = not request.url.path.startswith(("/api/", "/static/"))
+    return request.method == "GET" and is_page and "text/html" in request.headers.get("accept", "")
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -1,5 +1,6 @@
 """Access control, applied before any route runs.
 
+- Whatever bytes a request has, they are refused with a status below 500: what cannot be read is not ours.
 - Host must be one of ours: another name that points at 127.0.0.1 is a DNS rebinding attack.
 - Unsafe methods must not come from a page of another origin (Origin, Sec-Fetch-Site).
 - If a token is set, the API and /metrics require it as a bearer token, or the cookie that the login page issued for it.
@@ -10,13 +11,14 @@ This is plain ASGI because a streaming response must pass through unbuffered.
 
 import hashlib
 import hmac
-from http.cookies import SimpleCookie
+from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import problem
+from api.problems import HTTP_KINDS, problem
 from api.settings import LOOPBACK, Settings
 
 CSP = (
@@ -46,6 +48,8 @@ class Gate:
         async def dressed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answer = MutableHeaders(scope=message)
+                if self._token is not None and same_secret(self._cookie(headers) or "", cookie_value(self._token)):
+                    answer["Tuner-Login"] = "cookie"  # the page offers to log out
                 answer["Content-Security-Policy"] = CSP
                 answer["X-Content-Type-Options"] = "nosniff"
                 answer["Referrer-Policy"] = "same-origin"
@@ -54,35 +58,40 @@ class Gate:
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             status, detail = refusal
-            kind = "tuner:too-large" if status == 413 else "tuner:not-allowed"
-            await problem(status, kind, detail)(scope, receive, dressed)
+            await problem(status, HTTP_KINDS[status], detail)(scope, receive, dressed)
             return
         await self._app(scope, self._bounded(receive), dressed)
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
+        if "\0" in scope["path"] or b"%00" in scope["query_string"] or any(b"\0" in v for _, v in scope["headers"]):
+            return 400, "the request's address or headers contain a NUL character"
         host = headers.get("host", "")
         if not self._host_allowed(host):
             return 403, f"Host {host!r} is not one of this server's names; add it to TUNER_ALLOWED_HOSTS"
         if scope["method"] not in SAFE_METHODS and (why := self._foreign(headers, host)):
             return 403, why
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self._settings.max_body_bytes:
-            return 413, f"the body has {length} bytes; at most {self._settings.max_body_bytes} are allowed"
+        if not (length.isascii() and length.isdecimal() and len(length) < 20):
+            return 400, f"Content-Length {length[:40]!r} is not a number of bytes"
+        if int(length) > self._settings.max_body_bytes:
+            return 413, self._too_large(f"{length} bytes")
         path = scope["path"]
         if self._token is not None and path.startswith(GUARDED) and path not in PUBLIC:
             if not self._authorised(headers):
-                return 401, "a token is required: `Authorization: Bearer TOKEN`, or log in on the dashboard"
+                given = "authorization" in headers or self._cookie(headers) is not None
+                what = "this is not the server's token" if given else "a token is required"
+                return 401, f"{what}: send `Authorization: Bearer TOKEN`, or log in on the dashboard"
         return None
 
     def _host_allowed(self, host: str) -> bool:
-        name = urlsplit(f"//{host}").hostname or ""
+        name = host_and_port(host)[0]
         allowed = {*LOOPBACK, self._settings.host, *self._settings.allowed_hosts}
         # A server that listens on all addresses cannot know its own names; its token protects it.
-        return name in allowed or self._settings.host in ("0.0.0.0", "::")
+        return name in allowed or (name != "" and self._settings.host in ("0.0.0.0", "::"))
 
     def _foreign(self, headers: Headers, host: str) -> str | None:
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return f"requests from pages of {origin!r} are not allowed"
         site = headers.get("sec-fetch-site")
         if site is not None and site not in ("same-origin", "none"):
@@ -92,10 +101,18 @@ class Gate:
     def _authorised(self, headers: Headers) -> bool:
         assert self._token is not None
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token.encode()):
+        if scheme.lower() == "bearer" and same_secret(given.strip(), self._token):
             return True
-        cookie = SimpleCookie(headers.get("cookie", "")).get(cookie_name(headers.get("host", "")))
-        return cookie is not None and hmac.compare_digest(cookie.value, cookie_value(self._token))
+        cookie = self._cookie(headers)
+        return cookie is not None and same_secret(cookie, cookie_value(self._token))
+
+    def _cookie(self, headers: Headers) -> str | None:
+        """Return the value of the login cookie, which need not be the right one."""
+        try:
+            found = SimpleCookie(headers.get("cookie", "")).get(cookie_name(headers.get("host", "")))
+        except CookieError:
+            return None
+        return found.value if found is not None else None
 
     def _bounded(self, receive: Receive) -> Receive:
         """Reject a body without a declared length once it grows too large."""
@@ -107,15 +124,32 @@ class Gate:
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
                 if seen > self._settings.max_body_bytes:
-                    return {"type": "http.disconnect"}
+                    raise HTTPException(413, self._too_large(f"{seen} bytes or more"))
             return message
 
         return bounded
 
+    def _too_large(self, size: str) -> str:
+        return f"the body has {size}; at most {self._settings.max_body_bytes} are allowed"
+
+
+def same_secret(given: str, secret: str) -> bool:
+    """Compare a caller's text with a secret, in a time that does not depend on where they differ."""
+    return hmac.compare_digest(given.encode(errors="replace"), secret.encode())
+
+
+def host_and_port(host: str) -> tuple[str, int]:
+    """Split a Host header; the name is empty if it is not one. The default port is 80."""
+    try:
+        parts = urlsplit(f"//{host}")
+        return parts.hostname or "", parts.port or 80
+    except ValueError:
+        return "", 80
+
 
 def cookie_name(host: str) -> str:
     """Name the login cookie after the port: servers on one machine share a cookie jar."""
-    return f"tuner_{urlsplit(f'//{host}').port or 80}"
+    return f"tuner_{host_and_port(host)[1]}"
 
 
 def cookie_value(token: str) -> str:

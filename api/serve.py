@@ -1,11 +1,12 @@
 """Running the server: one process plus local workers, shut down in order.
 
-On SIGINT or SIGTERM the workers stop first (they return their trials), then event streams are closed and the server
-ends; all within five seconds.
+On SIGINT, SIGTERM or SIGHUP (its terminal was closed) the workers stop first (they return their trials), then event
+streams are closed and the server ends; all within five seconds.
 """
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> int
         raise
     port = listener.getsockname()[1]
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "localhost") else settings.host
-    url = f"http://{shown}:{port}"
+    url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
     app = create_app(settings, database)
     config = uvicorn.Config(
         app,
@@ -80,8 +81,9 @@ async def _run(
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (2, 15):  # SIGINT, SIGTERM
-        loop.add_signal_handler(number, stop.set)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP, and means it
+            loop.add_signal_handler(number, stop.set)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.02)
@@ -113,10 +115,16 @@ async def _run(
 
 
 def _local_workers(settings: Settings, url: str, token: str | None) -> LocalWorkers:
-    logs = settings.data_dir / "logs"
-    flags = ["--checkpoints", settings.store_root, "--checkpoint-every-s", str(settings.checkpoint_every_s)]
-    flags += ["--hang-s", str(settings.hang_s)]
-    return LocalWorkers(url, token, settings.width, logs, workloads=settings.workloads, flags=flags)
+    flags = ["--checkpoint-every-s", str(settings.checkpoint_every_s), "--hang-s", str(settings.hang_s)]
+    return LocalWorkers(
+        url,
+        token,
+        settings.width,
+        settings.data_dir / "logs",
+        workloads=settings.workloads,
+        flags=flags,
+        environment={"TUNER_CHECKPOINTS": settings.store_root},  # a store's URL may hold its keys
+    )
 
 
 def _listen(settings: Settings) -> socket.socket:

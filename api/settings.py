@@ -7,13 +7,16 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from tuner.errors import Fault, InvalidInput
 from tuner.store import absolute_root
+from tuner.token import token_in
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 READ_ELSEWHERE = ("TUNER_SERVER",)
@@ -23,15 +26,16 @@ READ_ELSEWHERE = ("TUNER_SERVER",)
 class Settings(BaseSettings):
     """Immutable; built once in the command line and passed down."""
 
-    model_config = SettingsConfigDict(env_prefix="TUNER_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="TUNER_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8700, ge=0, le=65535, description="0 picks a free port")
     data_dir: Path = Field(default=Path("var"), description="database and logs")
-    database_url: str | None = Field(default=None, description="default: SQLite in data_dir")
+    database_url: SecretStr | None = Field(default=None, description="default: SQLite in data_dir")
     sqlite_synchronous: Literal["NORMAL", "FULL"] = Field(default="NORMAL", description="FULL survives a power cut")
     database_connections: int = Field(default=40, ge=2, le=1000, description="most open at a time")
     token: SecretStr | None = Field(default=None, description="shared bearer token; required off loopback")
+    token_file: Path | None = Field(default=None, description="a file that holds the token")
     allowed_hosts: list[str] = Field(default_factory=list, description="additional host names of the server")
     local_workers: bool = Field(default=True, description="start a worker per GPU, or one for the CPU")
     workloads: list[str] = Field(default_factory=list, description="files or modules for the local workers")
@@ -51,22 +55,42 @@ class Settings(BaseSettings):
     def _paths_are_text(cls, place: object) -> object:
         return str(place) if isinstance(place, Path) else place
 
+    @model_validator(mode="before")
+    @classmethod
+    def _token_from_file(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("token_file"):
+            if values.get("token"):
+                raise InvalidInput([Fault("TUNER_TOKEN", "is set, and so is a token file; give one of them")])
+            return {**values, "token": token_in(values["token_file"])}
+        return values
+
     @field_validator("token")
     @classmethod
     def _token_is_long_enough(cls, token: SecretStr | None) -> SecretStr | None:
         if token is not None and len(token.get_secret_value()) < 16:
             raise ValueError("a token needs 16 characters or more")
+        if token is not None and not (token.get_secret_value().isascii() and token.get_secret_value().isprintable()):
+            raise ValueError("a token is one line of printable ASCII")
         return token
 
+    @field_validator("database_url")
+    @classmethod
+    def _database_is_known(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is not None:
+            database_of(given.get_secret_value())
+        return given
+
     @property
-    def url(self) -> str:
-        """The database's URL."""
-        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'tuner.sqlite'}"
+    def url(self) -> URL:
+        """The database's URL; its text shows no password."""
+        if self.database_url is not None:
+            return database_of(self.database_url.get_secret_value())
+        return URL.create("sqlite", database=str(self.data_dir.absolute() / "tuner.sqlite"))
 
     @property
     def store_root(self) -> str:
         """The checkpoint store: the configured directory or URL, or a directory in `data_dir` for local workers."""
-        return absolute_root(self.checkpoints or str(self.data_dir / "checkpoints"))
+        return absolute_root(self.checkpoints or str((self.data_dir / "checkpoints").absolute()))
 
     @property
     def on_loopback(self) -> bool:
@@ -80,6 +104,21 @@ class Settings(BaseSettings):
                 f"host is {self.host!r}, which other machines can reach; set TUNER_TOKEN (16 characters or more) "
                 "or listen on 127.0.0.1"
             )
+
+
+def database_of(text: str) -> URL:
+    """Parse a database's URL. Raises `ValueError`, which shows no more of it than its kind."""
+    try:
+        url = make_url(text)
+        kind = url.get_backend_name()
+        url.get_dialect()
+    except (ArgumentError, ValueError):
+        kind = "not a URL"
+    except (NoSuchModuleError, ImportError):
+        kind = text.partition(":")[0]
+    if kind in ("sqlite", "postgresql"):
+        return url
+    raise ValueError(f"{kind} given; allowed are postgresql+psycopg://USER@HOST/NAME and sqlite:////PATH")
 
 
 def check_environment(environment: Mapping[str, str] = os.environ) -> None:

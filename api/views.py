@@ -1,18 +1,20 @@
 """Conversion of stored values to API views."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
+from api.notices import failure_groups, notice, waits_for
 from api.plans import Plan
-from storage import attempts, programs, trials, workers
+from storage import attempts, trials, workers
 from storage.attempts import AttemptRecord
 from storage.studies import Progress, StudyRecord
 from storage.trials import TrialRecord
 from storage.workers import WorkerRecord
 from tuner.study.program import fingerprint
-from tuner.study.states import StudyState, TrialState
+from tuner.study.states import TrialState
 from tuner.wire.sync import DeviceInfo
 from tuner.wire.views import StudyDetail, StudyView, TrialView, WorkerView
 
@@ -62,18 +64,39 @@ def _trial_view(
     )
 
 
-def study_view(session: Session, study: StudyRecord, plan: Plan, progress: Progress | None) -> StudyView:
-    """Show a study for a list."""
-    return StudyView.model_validate(_study_fields(session, study, plan, progress))
+@dataclass(frozen=True)
+class Moment:
+    """When a study is looked at, and how long a silent worker still counts as connected."""
+
+    now: datetime
+    lease_s: float
 
 
-def study_detail(session: Session, study: StudyRecord, plan: Plan, progress: Progress | None) -> StudyDetail:
-    """Show a study with its document."""
-    return StudyDetail.model_validate({**_study_fields(session, study, plan, progress), "document": study.document})
+def study_view(
+    session: Session, study: StudyRecord, plan: Plan, progress: Progress | None, moment: Moment | None = None
+) -> StudyView:
+    """Show a study for a list, or without a moment for a figure, which shows no notice."""
+    found = progress or Progress({}, 0)
+    waiting = None if moment is None else waits_for(session, study, found, now=moment.now, lease_s=moment.lease_s)
+    said = {"waits_for": waiting, "notice": notice(waiting, [], found)}
+    return StudyView.model_validate({**_study_fields(session, study, plan, found), **said})
+
+
+def study_detail(
+    session: Session, study: StudyRecord, plan: Plan, progress: Progress | None, moment: Moment
+) -> StudyDetail:
+    """Show a study with its document and its failures."""
+    found = progress or Progress({}, 0)
+    waiting = waits_for(session, study, found, now=moment.now, lease_s=moment.lease_s)
+    groups = failure_groups(session, study, found)
+    said = {"waits_for": waiting, "notice": notice(waiting, groups, found), "failures": groups}
+    return StudyDetail.model_validate(
+        {**_study_fields(session, study, plan, found), **said, "document": study.document}
+    )
 
 
 def _study_fields(
-    session: Session, study: StudyRecord, plan: Plan, progress: Progress | None
+    session: Session, study: StudyRecord, plan: Plan, progress: Progress
 ) -> dict[str, object]:  # fields of StudyView
     best = trials.best(session, study_id=study.id, minimize=plan.minimize)
     spec = plan.spec
@@ -93,31 +116,18 @@ def _study_fields(
         "run_cap": study.run_cap,
         "parallel": study.parallel,
         "examples_per_trial": spec.budget.examples_per_trial,
-        "counts": {TrialState(k): n for k, n in (progress.counts if progress else {}).items()},
-        "examples_done": progress.examples if progress else 0,
-        "slot_utilisation": progress.slot_utilisation if progress else None,
+        "counts": {TrialState(k): n for k, n in progress.counts.items()},
+        "examples_done": progress.examples,
+        "slot_utilisation": progress.slot_utilisation,
         "reproducible": spec.reproducible,
         "program": study.program,
         "fingerprint": fingerprint(study.program) if study.program else None,
-        "waits_for": _waits_for(session, study, progress) if spec.reproducible else None,
         "best": trial_view(session, study, best) if best else None,
         "revision": study.revision,
         "created_at": study.created_at,
         "started_at": study.started_at,
         "finished_at": study.finished_at,
     }
-
-
-def _waits_for(session: Session, study: StudyRecord, progress: Progress | None) -> str | None:
-    """Describe what a reproducible study waits for when it has trials to run but none is running."""
-    counts = progress.counts if progress else {}
-    stuck = counts.get(TrialState.QUEUED, 0) > 0 and counts.get(TrialState.RUNNING, 0) == 0
-    if study.state != StudyState.RUNNING or study.program is None or not stuck:
-        return None
-    pinned = ", ".join(f"{name} {value}" for name, value in study.program.items())
-    declined = programs.last_decline(session, study_id=study.id)
-    offered = f"; {declined[0]}: {declined[1]}" if declined else ""
-    return f"a worker that runs program {fingerprint(study.program)} ({pinned}){offered}"
 
 
 def worker_view(worker: WorkerRecord, *, held: int, now: datetime, lease_s: float) -> WorkerView:

@@ -2,6 +2,7 @@
 
 SQLite gets one write engine, whose transactions begin IMMEDIATE under a process-wide lock, and a separate read engine:
 its default (deferred) transactions let two writers read the same count and both insert. PostgreSQL uses one engine.
+A URL is kept as its parts: a path may contain any character, and a message never contains a password.
 `synchronous=NORMAL` survives a killed process, but a power cut may lose the last moments; `FULL` survives both.
 
 Whatever the database itself fails with, reading or writing, is `DatabaseUnusable`: nothing was stored, and trying again
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import URL, Engine, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
@@ -38,34 +39,34 @@ class Database:
 
     def __init__(
         self,
-        url: str,
+        url: str | URL,
         *,
         readers: int = 40,
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
         patience_s: float = PATIENCE_S,
     ) -> None:
         """`readers` bounds the connections that are open at a time; `patience_s` the wait for one, or for a lock."""
-        parsed = make_url(url)
-        self.shown = parsed.render_as_string(hide_password=True)
-        """The URL as it may appear in messages."""
-        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        url = _password_apart(make_url(url))
+        self.name = name_of(url)
+        """As it may appear in messages."""
+        self.is_sqlite = url.get_backend_name() == "sqlite"
         self._write_lock = threading.Lock()
         self._patience_s = patience_s
         self._file: Path | None = None
         self._identity: tuple[int, int] | None = None
         self._claim: IO[str] | None = None
         if self.is_sqlite:
-            if not parsed.database or parsed.database == ":memory:":
+            if not url.database or url.database == ":memory:":
                 raise DatabaseUnusable(
-                    f"database_url is {self.shown!r}; SQLite needs a file, e.g. sqlite:////tmp/tuner.sqlite"
+                    f"database_url is {self.name!r}; SQLite needs a file, e.g. sqlite:////tmp/tuner.sqlite"
                 )
-            self._file = Path(parsed.database)
+            self._file = Path(url.database)
             self._file.parent.mkdir(parents=True, exist_ok=True)
             common: dict[str, Any] = {"patience_s": patience_s, "synchronous": synchronous}
-            self._writer = sqlite_engine(parsed, begin="BEGIN IMMEDIATE", pool=1, **common)
-            self._reader = sqlite_engine(parsed, begin="BEGIN", pool=readers, **common)
+            self._writer = sqlite_engine(url, begin="BEGIN IMMEDIATE", pool=1, **common)
+            self._reader = sqlite_engine(url, begin="BEGIN", pool=readers, **common)
         else:
-            self._writer = self._reader = postgresql_engine(parsed, pool=readers, patience_s=patience_s)
+            self._writer = self._reader = _shared_engine(url, pool=readers, patience_s=patience_s)
         self._write_sessions = sessionmaker(self._writer, expire_on_commit=False)
         self._read_sessions = sessionmaker(self._reader, expire_on_commit=False)
 
@@ -129,7 +130,7 @@ class Database:
             yield
             return
         if not self._write_lock.acquire(timeout=self._patience_s):
-            raise DatabaseUnusable(f"the database {self.shown} is busy: no turn to write in {self._patience_s:g} s")
+            raise DatabaseUnusable(f"the database {self.name} is busy: no turn to write in {self._patience_s:g} s")
         try:
             yield
         finally:
@@ -144,7 +145,7 @@ class Database:
         except OURS:
             raise
         except (DBAPIError, PoolTimeout) as error:
-            raise DatabaseUnusable(f"the database {self.shown} cannot be used: {cause(error)}") from error
+            raise DatabaseUnusable(f"the database {self.name} cannot be used: {cause(error)}") from error
 
     def _check_identity(self) -> None:
         """Refuse to go on with a SQLite file that is not the one that was opened."""
@@ -166,3 +167,24 @@ def cause(error: Exception) -> str:
     """Return the first line of what the driver says; without the statement and its values."""
     said: Any = getattr(error, "orig", None) or error
     return str(said).strip().partition("\n")[0] or type(said).__name__
+
+
+def name_of(url: URL) -> str:
+    """Name a database in messages: its file, or its URL without its password."""
+    if url.get_backend_name() == "sqlite":
+        return url.database or "sqlite://"
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def _password_apart(url: URL) -> URL:
+    """Move a password from the query, which SQLAlchemy shows, to where it hides it."""
+    password = url.query.get("password")
+    return url.difference_update_query(["password"]).set(password=password) if isinstance(password, str) else url
+
+
+def _shared_engine(url: URL, *, pool: int, patience_s: float) -> Engine:
+    try:
+        return postgresql_engine(url, pool=pool, patience_s=patience_s)
+    except ImportError as error:
+        remedy = "install 'tuner-hpo[postgres]'"
+        raise DatabaseUnusable(f"{name_of(url)} needs a Python package: {error}; {remedy}") from error

@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 from fastapi.testclient import TestClient
 from placement import COMPILED, ByGroup, group
-from postgresql_server import postgresql, postgresql_url  # noqa: F401
+from postgresql import postgresql, postgresql_url  # noqa: F401
 
 from api.app import create_app, open_database
 from api.settings import Settings

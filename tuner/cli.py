@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from tuner.errors import Fault, InvalidInput, TunerError, Unreachable
 from tuner.terminal import probe_command, read_commands, study_commands
-from tuner.terminal.options import DataDir, Host, Port, Server, Token, Width, Workloads
+from tuner.terminal.options import DataDir, Host, Port, Server, TokenFile, Width, Workloads
 
 if TYPE_CHECKING:
     from api.settings import Settings
@@ -130,10 +130,11 @@ def serve(
     host: Host = None,
     port: Port = None,
     db: Annotated[
-        str | None, typer.Option(metavar="URL", help="A database (default: SQLite in the data directory).")
+        str | None,
+        typer.Option(metavar="URL", help="A database, without its password (default: SQLite in the data directory)."),
     ] = None,
     data_dir: DataDir = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     worker: Annotated[
         bool | None, typer.Option("--worker/--no-worker", help="Start a worker on this machine (default: yes).")
     ] = None,
@@ -150,12 +151,18 @@ def serve(
       tuner serve --port 9000 --data-dir ./var
       tuner serve --workloads my_workloads.py
       tuner serve --db postgresql+psycopg://tuner@db/tuner --no-worker
+
+    A password is never an option, which every user of the machine can read: set TUNER_DATABASE_URL, or PGPASSWORD.
     """
-    from tuner.terminal.serving import check_data_dir, end_with
+    from tuner.terminal.serving import check_data_dir, check_workloads, end_with, has_password
 
     _check_api_lies_beside()
-    given = {"host": host, "port": port, "database_url": db, "data_dir": data_dir, "token": token, "width": width}
-    settings = _settings({**given, "local_workers": worker, "workloads": workloads})
+    if db is not None and has_password(db):
+        why = "contains a password, which every user of this machine can read in the process list"
+        raise InvalidInput([Fault("--db", f"{why}; set TUNER_DATABASE_URL instead, or PGPASSWORD")])
+    given = {"host": host, "port": port, "database_url": db, "data_dir": data_dir, "token_file": token_file}
+    settings = _settings({**given, "width": width, "local_workers": worker, "workloads": workloads})
+    check_workloads(settings.workloads)
     check_data_dir(settings.data_dir)
     if parent is not None:
         end_with(parent)
@@ -167,7 +174,7 @@ def serve(
 @app.command(rich_help_panel=SERVING)
 def worker(
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     name: Annotated[str | None, typer.Option(help="A label shown to users (default: the machine's name).")] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="cpu, cuda:0, ...; may be repeated (default: all devices).")
@@ -210,10 +217,13 @@ def worker(
     """
     from tuner.client import DEFAULT_SERVER
     from tuner.store import absolute_root
+    from tuner.terminal.serving import check_workloads
+    from tuner.token import token_in, token_of
     from tuner.worker.run import run
 
     url = server or os.environ.get("TUNER_SERVER") or DEFAULT_SERVER
-    token = token or os.environ.get("TUNER_TOKEN")
+    check_workloads(workloads or [])
+    token = token_in(token_file) if token_file is not None else token_of()
     store = absolute_root(checkpoints) if checkpoints is not None else None
     status = run(
         url,
@@ -250,6 +260,7 @@ def _check_api_lies_beside() -> None:
 def _settings(given: dict[str, Any]) -> "Settings":
     """Build the server's settings: options, then TUNER_... variables, then defaults. Raises `InvalidInput`."""
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from api.settings import Settings, check_environment
 
@@ -257,14 +268,26 @@ def _settings(given: dict[str, Any]) -> "Settings":
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        faults = [Fault(_option(str(e["loc"][0])) if e["loc"] else "", e["msg"]) for e in error.errors()]
-        raise InvalidInput(faults) from error
+        faults = [
+            Fault(_option(str(e["loc"][0])) if e["loc"] else "", e["msg"].removeprefix("Value error, "))
+            for e in error.errors()
+        ]
+        # `from None`: pydantic's own error shows the values, and one of them may be a secret.
+        raise InvalidInput(faults) from None
+    except SettingsError as error:
+        raise InvalidInput(f'{error}; a list is written as JSON, e.g. \'["a", "b"]\'') from None
     settings.check()
     return settings
 
 
+SAME = ("host", "port", "data_dir", "token_file", "width", "workloads")
+OPTIONS = {"database_url": "--db", "local_workers": "--worker", **{n: f"--{n.replace('_', '-')}" for n in SAME}}
+"""Settings that `tuner serve` has options for."""
+
+
 def _option(setting: str) -> str:
-    return f"--{setting.replace('_', '-')} (TUNER_{setting.upper()})"
+    variable = f"TUNER_{setting.upper()}"
+    return f"{OPTIONS[setting]} ({variable})" if setting in OPTIONS else variable
 
 
 for _command in (
@@ -272,6 +295,7 @@ for _command in (
     study_commands.watch,
     read_commands.studies,
     read_commands.trials,
+    read_commands.trial,
     read_commands.best,
     read_commands.leaderboard,
     read_commands.advice,

@@ -26,6 +26,7 @@ from tuner.connection import Connection, NotAStream
 from tuner.document import plain, read_document
 from tuner.errors import NotFound, Unreachable
 from tuner.study.states import StudyState
+from tuner.token import token_of
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.wire.views import (
     BatchAdviceList,
@@ -55,9 +56,9 @@ ENDED = frozenset({StudyState.COMPLETED, StudyState.STOPPED, StudyState.FAILED})
 class Client:
     """Talks to one server.
 
-    `url` defaults to TUNER_SERVER, or else `http://127.0.0.1:8700`; `token` to TUNER_TOKEN. `timeout_s` limits the wait
-    for one response, in seconds. `transport` replaces the network. Safe to share between threads. Raises `InvalidInput`
-    when `url` is not an http(s) address.
+    `url` defaults to TUNER_SERVER, or else `http://127.0.0.1:8700`; `token` to TUNER_TOKEN, or the content of the file
+    that TUNER_TOKEN_FILE names. `timeout_s` limits the wait for one response, in seconds. `transport` replaces the
+    network. Safe to share between threads. Raises `InvalidInput` when `url` is not an http(s) address.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Client:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         url = url or os.environ.get("TUNER_SERVER") or DEFAULT_SERVER
-        self._http = Connection(url, token or os.environ.get("TUNER_TOKEN") or None, timeout_s, transport)
+        self._http = Connection(url, token or token_of(), timeout_s, transport)
 
     @property
     def url(self) -> str:

@@ -5,10 +5,11 @@ Invariants:
   that is not a well-formed response of a Tuner server becomes `Unreachable`, with one line that gives the address, what
   happened and the remedy.
 - Only requests that are safe to repeat are retried: GETs, and requests whose connection was never made.
-- The token is sent only in the Authorization header, and never appears in a message.
+- The token is sent only in the Authorization header; neither it nor a password in the address appears in a message.
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,17 +42,19 @@ class Connection:
     def __init__(
         self, url: str, token: str | None, timeout_s: float, transport: httpx2.BaseTransport | None = None
     ) -> None:
-        self.url = url.strip().rstrip("/")
+        url = url.strip().rstrip("/")
+        shown = re.sub("//[^/@]*@", "//***@", url)
         try:
-            parsed = httpx2.URL(self.url)
+            parsed = httpx2.URL(url)
         except httpx2.InvalidURL:
             parsed = httpx2.URL("")
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise InvalidInput([Fault("server", f"{url!r} is not an address such as http://127.0.0.1:8700")])
+            raise InvalidInput([Fault("server", f"{shown!r} is not an address such as http://127.0.0.1:8700")])
+        self.url = shown
         if token is not None and not (token.isascii() and token.isprintable()):
             raise InvalidInput([Fault("token", "contains characters that no token has; copy it again")])
         self._http = httpx2.Client(
-            base_url=self.url,
+            base_url=url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
             # uvicorn closes an idle connection after five seconds; close it earlier, so that no request hits a closing
@@ -182,7 +185,7 @@ class Connection:
             case 400 | 413 | 422:
                 return InvalidInput(_faults(problem) or detail)
             case 401:
-                return NotAllowed(f"{detail} (give it with --token or TUNER_TOKEN)")
+                return NotAllowed(f"{detail} (set TUNER_TOKEN, or give --token-file)")
             case 403:
                 return NotAllowed(detail)
             case status if status in BUSY_STATUS:

@@ -3,7 +3,7 @@
 Invariants:
 - Numbers and booleans are read as YAML 1.2 reads them: `1e-3` is a number, `no` is a string, `010` is ten, dates are
   strings. (The 1.1 rules that PyYAML follows would turn `lr: 1e-3` into text.)
-- A repeated key is a fault, never a silent overwrite.
+- A repeated key is a fault, never a silent overwrite; so is text or a number that cannot be stored.
 - Every fault gives the file, and the line if there is one.
 """
 
@@ -14,11 +14,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
 from tuner.errors import Fault, InvalidInput
+from tuner.wire.strict_json import MOST_DIGITS, load_json, unstorable
 
 MAX_BYTES = 1_000_000
 """A study document is about a page of text; anything larger is the wrong file."""
@@ -48,14 +49,17 @@ def read_document(path: str | Path) -> Document:
     not a mapping; `OSError` if the file cannot be read.
     """
     if str(path) == "-":
-        return parse_document(sys.stdin.read(MAX_BYTES + 1), "<stdin>")
+        return parse_document(_text(sys.stdin.buffer, "<stdin>"), "<stdin>")
     with open(path, "rb") as file:
-        data = file.read(MAX_BYTES + 1)
+        return parse_document(_text(file, str(path)), str(path))
+
+
+def _text(file: BinaryIO, source: str) -> str:
+    """Read UTF-8, whatever the terminal's encoding is."""
     try:
-        text = data.decode("utf-8-sig")
+        return file.read(MAX_BYTES + 1).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidInput([Fault(str(path), "is not UTF-8 text")]) from error
-    return parse_document(text, str(path))
+        raise InvalidInput([Fault(source, "is not UTF-8 text")]) from error
 
 
 def plain(value: Any) -> Any:
@@ -74,7 +78,7 @@ def parse_document(text: str, source: str) -> Document:
         raise InvalidInput([Fault(source, f"is larger than {MAX_BYTES:,} characters: not a study document")])
     lines: dict[str, int] = {}
     if source.endswith(".json") or _is_json(text):
-        values = _parse_json(text, source)
+        values = load_json(text, source)
         with contextlib.suppress(InvalidInput):  # JSON that PyYAML cannot read keeps its values but has no line numbers
             _parse_yaml(text.replace("\t", " "), source, lines)
     else:
@@ -82,33 +86,20 @@ def parse_document(text: str, source: str) -> Document:
     if not isinstance(values, dict):
         seen = "is empty" if values is None else f"holds a {type(values).__name__}"
         raise InvalidInput([Fault(source, f"{seen}; a study document is a mapping such as 'workload: digits-mlp'")])
-    return Document(values, source, lines)
+    document = Document(values, source, lines)
+    if faults := list(unstorable(values)):
+        raise InvalidInput("\n".join(document.locate(fault) for fault in faults))
+    return document
 
 
 def _is_json(text: str) -> bool:
     if not text.lstrip().startswith("{"):
         return False
     try:
-        json.loads(text)
+        json.loads(text, parse_int=float)
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _parse_json(text: str, source: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        for key in values:
-            if sum(name == key for name, _ in pairs) > 1:
-                raise InvalidInput([Fault(source, f"the key {key!r} is repeated")])
-        return values
-
-    try:
-        return json.loads(text, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        raise InvalidInput([Fault(f"{source}:{error.lineno}", error.msg)]) from error
-    except RecursionError as error:
-        raise InvalidInput([Fault(source, "is nested too deeply")]) from error
 
 
 def _parse_yaml(text: str, source: str, lines: dict[str, int]) -> Any:
@@ -164,6 +155,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    if len(node.value) > MOST_DIGITS:
+        problem = f"an integer of {len(node.value)} digits does not fit in 64 bits"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     return int(node.value)
 
 

@@ -18,7 +18,7 @@ NAME = "batch_advice"
 KINDS = (
     ("cheapest", "cheapest (fewest examples)", "#12a37b", 0.06),
     ("balanced", "balanced", "#2d7fc4", 0.22),
-    ("fastest", "fastest (fewest seconds)", "#e09a10", 0.38),
+    ("fastest", "fastest (fewest seconds)", "#be820e", 0.38),
 )
 """Field, legend, colour, and distance below the row's centre (rows are 1 apart)."""
 PAD = 2**0.18

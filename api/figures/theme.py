@@ -2,7 +2,7 @@
 
 Backgrounds are transparent and neutral colours have the same contrast on a light and on a dark page, so one figure
 serves both; the dashboard only sets the text colour to its own. Colours are those of Okabe and Ito (2008), "Color
-Universal Design", darkened or lightened until each has a contrast of 2 or more on both pages; symbols carry the same
+Universal Design", darkened or lightened until each has a contrast of 3 or more on both pages; symbols carry the same
 information for readers who cannot see the colours. `api/static/js/palette.js` holds the same table (a test compares
 them).
 """
@@ -17,7 +17,7 @@ Figure = dict[str, Any]
 
 Trace = dict[str, Any]
 
-OTHER_COLOURS: tuple[str, ...] = ("#cc79a7", "#8f7ad6", "#a0833c", "#7f8f3a", "#c2504f", "#5f9ea0", "#9a9a9a")
+OTHER_COLOURS: tuple[str, ...] = ("#c972a2", "#8f7ad6", "#a0833c", "#7f8f3a", "#c2504f", "#5b989a", "#8e8e8e")
 OTHER_SYMBOLS: tuple[str, ...] = ("pentagon", "hexagon", "hourglass", "bowtie", "star-square")
 
 _FURTHER: tuple[str, ...] = (
@@ -54,9 +54,9 @@ _FURTHER: tuple[str, ...] = (
 
 COLOURS: dict[str, str] = {
     "sgd": "#2d7fc4",
-    "momentum": "#4fb3e8",
-    "nesterov": "#12a37b",
-    "adamw": "#e09a10",
+    "momentum": "#1c96d7",
+    "nesterov": "#12a079",
+    "adamw": "#be820e",
     "muon": "#dd5f1a",
     **{name: OTHER_COLOURS[place % len(OTHER_COLOURS)] for place, name in enumerate(_FURTHER)},
 }

@@ -3,14 +3,13 @@
 from sqlalchemy.orm import Session
 
 from api.plans import Plan
+from api.results.snippets import snippet
 from api.views import trial_view
 from storage import trials
 from storage.studies import StudyRecord
 from storage.trials import TrialRecord
 from tuner.errors import NotFound
 from tuner.search.ranking import better, median
-from tuner.study.catalogue import load_catalogue
-from tuner.study.hyperparameter import Scalar
 from tuner.study.states import TrialState
 from tuner.wire.views import Best, Leaderboard, LeaderboardRow
 
@@ -34,41 +33,13 @@ def best(session: Session, study: StudyRecord, plan: Plan) -> Best:
         trial=trial_view(session, study, winner),
         grade="D",
         interval=None,
-        evidence=f"Grade D: the best of {len(completed)} completed trials. {ONE_SEED}",
-        snippet=snippet(winner.params),
+        evidence=f"Grade D: {_best_of(len(completed))}. {ONE_SEED}",
+        snippet=snippet(winner.params, winner.total_steps),
     )
 
 
-def snippet(params: dict[str, Scalar]) -> str:
-    """Write Python that builds the tuned optimizer and its schedule; choices at their default are left out."""
-    catalogue = load_catalogue()
-    info, schedule = catalogue.optimizers[str(params["optimizer"])], catalogue.schedules[str(params["schedule"])]
-    told = [h for h in info.hyperparameters if not (h.fixes_program and params.get(h.name) == h.default)]
-    chosen = [f"{h.name}={_number(params[h.name])}" for h in told if h.name in params]
-    settings = "".join(f", {p.name}={_number(params[p.name])}" for p in schedule.parameters if p.name in params)
-    return "\n".join(
-        [
-            "import torch",
-            "import tuner.optimizers, tuner.schedules",
-            "",
-            f"batch_size = {params['batch_size']}",
-            "optimizer = tuner.optimizers.build(",
-            f'    "{info.name}",',
-            "    model,",
-            *(f"    {argument}," for argument in chosen),
-            ")" + ("  # re-evaluates the loss: call optimizer.step(closure)" if info.needs_loss else ""),
-            "scheduler = torch.optim.lr_scheduler.LambdaLR(",
-            "    optimizer,",
-            "    # total_steps: updates of the whole run",
-            f'    lambda t: float(tuner.schedules.multiplier("{schedule.name}", t, total_steps{settings})),',
-            ")",
-        ]
-    )
-
-
-def _number(value: Scalar) -> str:
-    # All digits, so that the pasted value is exactly the one that was used in training.
-    return repr(value)
+def _best_of(completed: int) -> str:
+    return "the only completed trial" if completed == 1 else f"the best of {completed} completed trials"
 
 
 def leaderboard(session: Session, study: StudyRecord, plan: Plan) -> Leaderboard:

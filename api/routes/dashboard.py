@@ -51,8 +51,13 @@ class Files(StaticFiles):
 @router.get("/workers", response_class=HTMLResponse)
 def shell() -> HTMLResponse:
     """Serve the shell."""
-    page = (STATIC / "index.html").read_text().replace("plotly-VERSION", f"plotly-{plotly_version}")
-    return HTMLResponse(page, headers={"Cache-Control": "no-cache"})
+    return page(200)
+
+
+def page(status: int) -> HTMLResponse:
+    """Return the shell; with status 404 it says that there is no such page."""
+    text = (STATIC / "index.html").read_text("utf-8").replace("plotly-VERSION", f"plotly-{plotly_version}")
+    return HTMLResponse(text, status, headers={"Cache-Control": "no-cache"})
 
 
 def install(app: FastAPI) -> None:

@@ -6,20 +6,19 @@ GET  /healthz          the process responds
 GET  /readyz           the database responds too
 """
 
-import hmac
-
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 from sqlalchemy import text
 
 import tuner
-from api.security import cookie_name, cookie_value
+from api.requests import CheckedRoute
+from api.security import cookie_name, cookie_value, same_secret
 from api.state import Srv
 from tuner.errors import NotAllowed
 from tuner.wire.message import Message
 from tuner.wire.views import Health
 
-router = APIRouter(tags=["session"])
+router = APIRouter(tags=["session"], route_class=CheckedRoute)
 
 
 class Login(Message):
@@ -32,7 +31,7 @@ class Login(Message):
 def login(server: Srv, request: Request, response: Response, body: Login) -> None:
     """Exchange the token for a cookie that scripts cannot read and other sites cannot send."""
     token = server.settings.token.get_secret_value() if server.settings.token else None
-    if token is not None and not hmac.compare_digest(body.token.encode(), token.encode()):
+    if token is not None and not same_secret(body.token, token):
         raise NotAllowed("this is not the server's token")
     name = cookie_name(request.headers.get("host", ""))
     if token is not None:

@@ -10,15 +10,17 @@ DELETE /studies/{study}            delete it with all its data
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
+from sqlalchemy.orm import Session
 
-from api.state import Srv
-from api.views import study_detail, study_view
+from api.requests import CheckedRoute
+from api.state import Server, Srv
+from api.views import Moment, study_detail, study_view
 from storage import studies
 from tuner.errors import Fault, InvalidInput
 from tuner.study.states import StudyState
 from tuner.wire.views import Page, StudyDetail, StudyView
 
-router = APIRouter(prefix="/studies", tags=["studies"])
+router = APIRouter(prefix="/studies", tags=["studies"], route_class=CheckedRoute)
 
 
 @router.post("", status_code=201)
@@ -44,7 +46,8 @@ def list_studies(
         found = studies.page(session, state=state, before_id=cursor_number(cursor), limit=limit + 1)
         shown = found[:limit]
         progress = studies.progress(session, study_ids=[study.id for study in shown])
-        items = [study_view(session, study, server.plans.of(study), progress.get(study.id)) for study in shown]
+        moment = _moment(server, session)
+        items = [study_view(session, one, server.plans.of(one), progress.get(one.id), moment) for one in shown]
     return Page(items=items, next_cursor=str(shown[-1].id) if len(found) > limit else None)
 
 
@@ -70,7 +73,11 @@ def _detail(server: Srv, key: str | int) -> StudyDetail:
     with server.database.read() as session:
         study = studies.get(session, key)
         progress = studies.progress(session, study_ids=[study.id])
-        return study_detail(session, study, server.plans.of(study), progress.get(study.id))
+        return study_detail(session, study, server.plans.of(study), progress.get(study.id), _moment(server, session))
+
+
+def _moment(server: Server, session: Session) -> Moment:
+    return Moment(server.database.now(session), server.settings.lease_s)
 
 
 def cursor_number(cursor: str | None) -> int | None:

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from api.downloads import download
+from api.requests import CheckedRoute
 from api.results.curves import curve as build_curve
 from api.results.weights import stored_weights
 from api.routes.studies import cursor_number
@@ -24,7 +25,7 @@ from tuner.study.states import TrialState
 from tuner.wire.message import Number
 from tuner.wire.views import Curve, Page, TrialView
 
-router = APIRouter(prefix="/studies/{study}/trials", tags=["trials"])
+router = APIRouter(prefix="/studies/{study}/trials", tags=["trials"], route_class=CheckedRoute)
 
 
 @router.get("")
@@ -81,7 +82,7 @@ def curve(
 
 
 @router.get("/{number}/weights", response_class=Response)
-def weights(server: Srv, study: str, number: int) -> Response:
+def weights(server: Srv, study: str, number: Number) -> Response:
     """Download a trial's weights as safetensors (ETag: SHA-256). Only a study's best trial keeps its weights."""
     with server.database.read() as session:
         record = studies.get(session, study)

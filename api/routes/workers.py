@@ -12,6 +12,7 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request
 
 from api.hub import first
+from api.requests import CheckedRoute
 from api.state import Server, Srv
 from api.sync.syncs import Outcome
 from api.views import worker_view
@@ -20,7 +21,7 @@ from tuner.wire.message import Count
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.wire.views import Page, WorkerView
 
-router = APIRouter(prefix="/workers", tags=["workers"])
+router = APIRouter(prefix="/workers", tags=["workers"], route_class=CheckedRoute)
 REPORTED = ("started", "restarted", "reports", "checkpointed", "finished")
 
 

@@ -81,7 +81,7 @@ def test_results_before_and_after_the_first_trial(client: TestClient) -> None:
     assert best["grade"] == "D"
     assert best["interval"] is None
     assert "one seed" in best["evidence"]
-    assert "tuner.optimizers.build(" in best["snippet"]
+    assert f"total_steps = {held[0]['examples'] // held[0]['params']['batch_size']}" in best["snippet"]
     board = client.get("/api/v1/studies/small/leaderboard").json()
     assert board["rows"][0]["optimizer"] == held[0]["params"]["optimizer"]
     assert board["rows"][1]["best"] is None
@@ -105,7 +105,7 @@ def test_the_snippet_builds_the_tuned_optimizer(client: TestClient) -> None:
     (held,) = worker.take(1)
     worker.finish(held)
     snippet = client.get("/api/v1/studies/small/best").json()["snippet"]
-    scope = {"model": torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)), "total_steps": 10}
+    scope = {"model": torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))}
     exec(snippet, scope)
     optimizer = scope["optimizer"]
     assert isinstance(optimizer, torch.optim.Optimizer)

@@ -52,10 +52,10 @@ class Watch:
 
 
 @contextmanager
-def serving(data_dir: Path, *flags: str, port: int | None = None) -> Iterator[str]:
-    """Run `tuner serve` and give its URL once it answers; stop it in order afterwards."""
+def serving(data_dir: Path, *flags: str, port: int | None = None, **variables: str) -> Iterator[str]:
+    """Run `tuner serve`, with variables such as TUNER_TOKEN; give its URL once it answers, and stop it afterwards."""
     port = port or free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNER_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNER_")} | variables
     command = [sys.executable, "-P", "-m", "tuner", "serve", "--port", str(port), "--data-dir", str(data_dir), *flags]
     with open(data_dir / "serve.log", "a") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=environment)

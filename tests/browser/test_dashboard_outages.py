@@ -24,7 +24,7 @@ def test_an_outage_and_a_login(page: Page, watch: Watch, tmp_path: Path) -> None
         expect(banner).to_be_hidden()
     expect(banner).to_have_text(re.compile("Connection lost"))
 
-    with serving(tmp_path, "--no-worker", "--token", TOKEN, port=int(url.rsplit(":", 1)[1])):
+    with serving(tmp_path, "--no-worker", port=int(url.rsplit(":", 1)[1]), TUNER_TOKEN=TOKEN):
         expect(page.locator("h1")).to_have_text("Log in")
         expect(banner).to_be_hidden()
         page.get_by_label("Token").fill("not-the-token-of-it")
@@ -37,3 +37,6 @@ def test_an_outage_and_a_login(page: Page, watch: Watch, tmp_path: Path) -> None
         assert TOKEN not in page.evaluate("JSON.stringify([localStorage, sessionStorage])")
         page.reload()
         expect(page.locator("h1")).to_have_text("Workers")
+        page.get_by_role("button", name="Log out").click()
+        expect(page.locator("h1")).to_have_text("Log in")
+        expect(page.locator("#logout")).to_be_hidden()

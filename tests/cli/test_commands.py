@@ -13,10 +13,11 @@ from typer.testing import Result
 
 import tuner as package
 from tuner import cli
+from tuner.wire.views import StudyView
 
 Run = Callable[..., Result]
 ROOT = Path(package.__file__).parent.parent
-COMMANDS = ["demo", "serve", "worker", "submit", "watch", "studies", "trials", "best", "leaderboard", "advice"]
+COMMANDS = ["demo", "serve", "worker", "submit", "watch", "studies", "trials", "trial", "best", "leaderboard", "advice"]
 COMMANDS += ["stop", "delete", "catalogue", "workers"]
 
 
@@ -70,7 +71,7 @@ def test_nobody_there_is_one_line_and_code_3(tuner: Run) -> None:
         (
             problem(401, "tuner:not-allowed", "a token is required"),
             1,
-            "error: a token is required (give it with --token",
+            "error: a token is required (set TUNER_TOKEN, or give --token-file",
         ),
         ((200, "text/html", b"<html>"), 3, "error: http://127.0.0.1:"),
         (problem(500, "about:blank", "a [bold]defect[/]\x1b[2J"), 1, "error: http://127.0.0.1:"),
@@ -158,6 +159,27 @@ def test_watching_a_study_that_did_not_complete_fails(tuner: Run, server: FakeSe
     assert result.stderr == f"error: study demo {state}: max_failed reached\n"
 
 
+def test_watching_a_study_without_a_result_fails_with_what_its_trials_said(tuner: Run, server: FakeServer) -> None:
+    needs = "no trial has completed, 8 failed: 8 x KeyError: 'x' (see trial 0)"
+    nothing = study(run_cap=8, counts={"failed": 8}, best=None, notice=needs)
+    stream_of(server, nothing)
+    result = tuner("watch", "demo")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        f"demo completed: 8/8 trials, 8 failed, {needs}",
+        f"error: study demo has no result: {needs}",
+    ]
+    stream_of(server, nothing)
+    server.set("/api/v1/studies", answer(study(state="running"), 201), "POST")
+    assert tuner("submit", "-", "--watch", input="name: demo").exit_code == 1
+
+
+def test_states_print_as_their_names() -> None:
+    view = StudyView.model_validate(study_view())
+    assert str(view.counts) == "{'completed': 62, 'infeasible': 2}"
+    assert "state='completed'" in str(view)
+
+
 def test_stop_of_a_study_or_a_trial(tuner: Run, server: FakeServer) -> None:
     server.set("/api/v1/studies/demo/stop", answer(study(state="stopped")), "POST")
     server.set("/api/v1/studies/demo/trials/7/stop", answer(trial(state="cancelled", value=None)), "POST")
@@ -178,9 +200,12 @@ def test_delete_wants_a_yes(tuner: Run, server: FakeServer) -> None:
     assert [method for method, *_ in server.asked] == ["GET", "DELETE"]
 
 
-def test_the_token_reaches_the_server(tuner: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_reaches_the_server(
+    tuner: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("given\n")
     server.set("/api/v1/studies", answer({"items": [study_view()], "next_cursor": None}))
-    tuner("studies", "--token", "given")
+    tuner("studies", "--token-file", str(tmp_path / "token"))
     monkeypatch.setenv("TUNER_TOKEN", "from-environment")
     tuner("studies")
     assert [headers["Authorization"] for _, _, headers, _ in server.asked] == [
@@ -225,10 +250,18 @@ BUSY = "BUSY"
         (["--port", BUSY], {}, 1, ("cannot listen on 127.0.0.1:", "in use", "--port")),
         (["--data-dir", "/proc/none"], {}, 1, ("cannot write to the data directory /proc/none", "--data-dir")),
         (["--host", "0.0.0.0"], {}, 2, ("TUNER_TOKEN",)),
-        (["--host", "203.0.113.1", "--token", "x" * 16], {}, 1, ("cannot listen on 203.0.113.1",)),
-        (["--token", "short"], {}, 2, ("--token (TUNER_TOKEN): ", "16 characters")),
+        (["--host", "203.0.113.1"], {"TUNER_TOKEN": "x" * 16}, 1, ("cannot listen on 203.0.113.1",)),
+        ([], {"TUNER_TOKEN": "short"}, 2, ("TUNER_TOKEN: ", "16 characters")),
         ([], {"TUNER_PROT": "1"}, 2, ("TUNER_PROT", "did you mean TUNER_PORT?")),
         ([], {"TUNER_PORT": "many"}, 2, ("--port (TUNER_PORT): ",)),
+        ([], {"TUNER_ALLOWED_HOSTS": "a"}, 2, ("allowed_hosts", "JSON")),
+        (["--db", "mysql://x"], {}, 2, ("--db (TUNER_DATABASE_URL): mysql given", "postgresql", "sqlite")),
+        (["--workloads", "nosuch.py"], {}, 2, ("--workloads: nosuch.py: no such file",)),
+        (["--workloads", "no_such_module.x"], {}, 2, ("--workloads: no module 'no_such_module'",)),
+        ([], {"TUNER_WORKLOADS": '["/dev/null.py"]'}, 2, ("--workloads: /dev/null.py: ",)),
+        (["--db", "nonsense"], {}, 2, ("--db (TUNER_DATABASE_URL): not a URL given",)),
+        (["--db", "postgresql+psycopg2://h/x"], {}, 1, ("psycopg2",)),
+        (["--db", "postgresql+psycopg://nobody@127.0.0.1:1/x"], {}, 1, ("nobody@127.0.0.1:1/x", "refused")),
     ],
 )
 def test_a_server_says_in_one_line_why_it_does_not_start(

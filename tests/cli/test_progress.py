@@ -59,21 +59,10 @@ def test_what_is_left_is_judged_by_the_last_seconds() -> None:
     assert pace.remaining_s() == pytest.approx(110.0, rel=0.1)
 
 
-def test_a_missing_worker_is_mentioned_after_a_while() -> None:
-    clock = Clock()
-    pace = Pace(clock)
-    pace.note(view(0, running=0))
-    assert not pace.has_no_worker()
-    clock.now += progress_module.WAIT_BEFORE_HINT_S + 1
-    pace.note(view(0, running=0))
-    assert pace.has_no_worker()
-    pace.note(view(0, running=1))
-    assert not pace.has_no_worker()
-
-
-def test_what_a_reproducible_study_waits_for_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_study_needs_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress_module, "LINE_EVERY_S", 0.0)
-    waiting = view(2, running=0, slot_utilisation=0.949, waits_for="a worker that runs program abc; b: width 8")
+    needs = "waiting for a worker that runs program abc; b: width 8"
+    waiting = view(2, running=0, slot_utilisation=0.949, notice=needs)
     out = Console(file=io.StringIO(), width=80)
     with Progress(out, "http://x") as progress:
         progress.follow([view(2), waiting, waiting])

@@ -1,12 +1,16 @@
 """Commands that read: the tables and reports at 80 columns, and the API's JSON with --json."""
 
+import io
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fake_server import AT, FakeServer, answer, problem, study, study_view, trial
+from rich.console import Console
 from typer.testing import Result
+
+from tuner.terminal.tables import plain_table
 
 Run = Callable[..., Result]
 
@@ -42,6 +46,7 @@ ADVICE = {
         }
     ],
 }
+TRACEBACK = 'Traceback (most recent call last):\n  File "mine.py", line 3, in loss\n    x[\x1b[1m]\nKeyError: [b]\n'
 LR = {
     **{"name": "lr", "default": 0.02, "description": "learning rate", "allowed": "a number in (0, inf)"},
     **{"search": "0.001 to 0.1, log", "swept": True, "source": "Jordan et al. 2024"},
@@ -63,6 +68,7 @@ WORKER = {
 }
 READS: list[tuple[list[str], str, dict[str, Any]]] = [
     (["studies"], "/api/v1/studies", {"items": [study_view(slot_utilisation=0.957)], "next_cursor": None}),
+    (["trial", "demo", "7"], "/api/v1/studies/demo/trials/7", trial(error=TRACEBACK, state="failed", value=None)),
     (["trials", "demo"], "/api/v1/studies/demo/trials", {"items": [trial(value="NaN")], "next_cursor": None}),
     (["best", "demo"], "/api/v1/studies/demo/best", BEST),
     (["leaderboard", "demo"], "/api/v1/studies/demo/leaderboard", BOARD),
@@ -178,3 +184,43 @@ def test_no_winner_yet_is_a_failure_of_one_line(tuner: Run, api: FakeServer) -> 
     result = tuner("best", "demo")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: no trial of demo is completed yet\n"
+
+
+def test_a_failed_trial_shows_the_end_of_its_traceback_in_the_list_and_all_of_it_alone(
+    tuner: Run, api: FakeServer
+) -> None:
+    failed = trial(8, value=None, state="failed", reason="error 1 times; retry.max is 0", error=TRACEBACK)
+    api.set("/api/v1/studies/demo/trials", answer({"items": [failed], "next_cursor": None}))
+    assert "failed: KeyError: [b]" in tuner("trials", "demo").stdout
+    alone = tuner("trial", "demo", "7").stdout
+    assert alone.startswith("trial 7 of demo: muon failed: KeyError: [b]\n")
+    assert alone.endswith(
+        '\n\nTraceback (most recent call last):\n  File "mine.py", line 3, in loss\n    x[?[1m]\nKeyError: [b]\n'
+    )
+    assert tuner("trial", "demo", "-1").exit_code == 2
+
+
+def test_a_narrow_terminal_shows_every_range_whole(tuner: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = tuner("advice", "demo").stdout.splitlines()
+    row = next(number for number, line in enumerate(lines) if line.startswith("muon "))
+    words = " ".join(lines[row : row + 2]).split()
+    assert sorted(words) == sorted("muon 64 to 128 8 to 16 256 118 (at least 90) B".split())
+
+
+@pytest.mark.parametrize("width", range(6, 20))
+def test_what_a_narrow_terminal_cuts_ends_in_a_mark(width: int) -> None:
+    table = plain_table("a", "b", right=("b",))
+    table.add_row("8-to-256", "0.08123")
+    out = Console(file=io.StringIO(), width=width)
+    out.print(table)
+    first, second = out.file.getvalue().splitlines()[-1].split()  # type: ignore[attr-defined]
+    assert first == "8-to-256" or first.endswith("\u2026")
+    assert second == "0.08123" or second.endswith("\u2026")
+
+
+def test_the_catalogue_needs_no_server(tuner: Run, monkeypatch: pytest.MonkeyPatch, api: FakeServer) -> None:
+    monkeypatch.delenv("TUNER_SERVER")
+    names = {item["name"] for item in json.loads(tuner("catalogue", "--json").stdout)["optimizers"]}
+    assert {"sgd", "adamw", "lbfgs"} <= names
+    assert api.asked == []

@@ -53,6 +53,10 @@ def test_faults_of_the_server_find_their_line() -> None:
         ("# nothing", "s.yaml: is empty; a study document is a mapping"),
         ("a: \x07", "s.yaml: unacceptable character"),
         ("a: " + "[" * 5000, "s.yaml: is nested too deeply"),
+        ('a: 1\nb: {c: ["\\0"]}', "s.yaml:2: b.c[0]: contains a NUL character, which cannot be stored"),
+        ('a: "\\ud800"', "s.yaml:1: a: contains half of a character (U+D800), which cannot be stored"),
+        (f"a: 1\nb: {2**63}", "s.yaml:2: b: is 9223372036854775808, an integer that does not fit in 64 bits"),
+        ("a: " + "9" * 10_000, "s.yaml:1: an integer of 10000 digits does not fit in 64 bits"),
         ("a" * (MAX_BYTES + 1), "s.yaml: is larger than 1,000,000 characters"),
     ],
 )
@@ -75,6 +79,9 @@ def test_json_with_tabs_is_read_as_json() -> None:
     [
         ('{"a": 1,\n"b" 2}', "s.json:2: Expecting ':' delimiter"),
         ('{"a": 1, "a": 2}', "s.json: the key 'a' is repeated"),
+        ('{"a": 1' + "0" * 5000 + "}", "s.json: the integer 10000000000000000000... (5001 characters) does not fit"),
+        ('{"a": NaN}', "s.json: NaN is not JSON"),
+        ('{"a": [{"b": "\\ud83d"}]}', "s.json:1: a[0].b: contains half of a character (U+D83D)"),
     ],
 )
 def test_faults_in_json(text: str, message: str) -> None:
@@ -87,7 +94,7 @@ def test_files_and_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file = tmp_path / "s.yaml"
     file.write_text(TEXT, encoding="utf-8-sig")
     assert read_document(file).values == parse_document(TEXT, "x").values
-    monkeypatch.setattr("sys.stdin", io.StringIO(TEXT))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode()), encoding="ascii"))
     assert read_document("-").source == "<stdin>"
     file.write_bytes(b"name: \xff\xfe")
     with pytest.raises(InvalidInput, match="is not UTF-8 text"):

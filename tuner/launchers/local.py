@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,8 +79,8 @@ class LocalWorkers:
     """The workers of this machine.
 
     `url`, `token`: the server they work for. `width`: slots of each stack. `log_dir`: where each writes its log.
-    `workloads`: modules or files that register workloads. `threads`: per device process.
-    `flags`: additional options of `tuner worker`.
+    `workloads`: modules or files that register workloads. `threads`: per device process. `flags`: further options of
+    `tuner worker`. `environment`: variables for them, where secrets belong.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class LocalWorkers:
         workloads: list[str] | None = None,
         threads: int | None = None,
         flags: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._url = url
         self._token = token
@@ -101,6 +102,7 @@ class LocalWorkers:
         self._workloads = workloads or []
         self._threads = threads
         self._flags = list(flags)
+        self._environment = dict(environment or {})
         self.workers: list[LocalWorker] = []
 
     def start(self) -> None:
@@ -141,8 +143,9 @@ class LocalWorkers:
         command += self._flags
         for source in self._workloads:
             command += ["--workloads", source]
-        environment = dict(os.environ)
-        environment.pop("TUNER_TOKEN", None)
+        environment = {**os.environ, **self._environment}
+        for name in ("TUNER_TOKEN", "TUNER_TOKEN_FILE"):
+            environment.pop(name, None)
         if self._token:
             environment["TUNER_TOKEN"] = self._token
         if gpu is not None:
@@ -156,7 +159,7 @@ def usable_gpus() -> list[str]:
     if not gpus:
         return []
     question = "import torch; print(torch.cuda.device_count())"
-    answer = subprocess.run([sys.executable, "-P", "-c", question], capture_output=True, text=True, check=False)
+    answer = subprocess.run([sys.executable, "-P", "-c", question], capture_output=True, encoding="utf-8", check=False)
     count = int(answer.stdout) if answer.returncode == 0 and answer.stdout.strip().isdigit() else 0
     if count < len(gpus):
         log.warning("torch can use %d of %d GPUs", count, len(gpus), extra={"action": "devices"})

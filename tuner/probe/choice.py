@@ -113,14 +113,14 @@ def store(name: str, choice: Choice) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = _read() | {name: {"at": time.time(), "cells": [asdict(cell) for cell in choice.cells]}}
     draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=1) + "\n")
+    draft.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     os.replace(draft, path)
     return path
 
 
 def _read() -> dict[str, Any]:
     try:
-        content = json.loads(cache_file().read_text())
+        content = json.loads(cache_file().read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -55,6 +55,6 @@ def _cached(group: Path) -> int:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text().splitlines()
+        return path.read_text("utf-8", "replace").splitlines()
     except (OSError, UnicodeDecodeError):
         return []

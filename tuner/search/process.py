@@ -14,7 +14,7 @@ from tuner.search.request import from_json
 def main() -> None:
     """Serve until the other end closes the pipe."""
     # Output printed by a library must not get between the responses.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:
         try:

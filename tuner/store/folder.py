@@ -30,11 +30,11 @@ class FolderStore(Store):
         place = self.root / IDENTITY
         if not place.exists():
             draft = place.with_name(f"{IDENTITY}.{os.getpid()}")
-            draft.write_text(secrets.token_hex(4))
+            draft.write_text(secrets.token_hex(4), "ascii")
             with contextlib.suppress(FileExistsError):  # another process was faster
                 os.link(draft, place)
             draft.unlink()
-        return place.read_text()
+        return place.read_text("ascii")
 
     def locate(self, path: str) -> Path:
         """Return the file of a path. Raises `InvalidInput` unless it has the form and stays below the root."""

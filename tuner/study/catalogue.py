@@ -53,7 +53,7 @@ class Catalogue:
 @cache
 def load_catalogue() -> Catalogue:
     """Read the generated catalogue."""
-    data: dict[str, Any] = json.loads(CATALOGUE_PATH.read_text())
+    data: dict[str, Any] = json.loads(CATALOGUE_PATH.read_text("utf-8"))
 
     def build(kind: type[Any], entry: dict[str, Any], key: str) -> Any:
         return kind(**{**entry, key: tuple(hyperparameter_from_json(h) for h in entry[key])})

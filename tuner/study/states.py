@@ -9,7 +9,14 @@ from enum import StrEnum
 from tuner.errors import InvalidTransition
 
 
-class StudyState(StrEnum):
+class State(StrEnum):
+    """A state that prints as its name, in every container too."""
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+class StudyState(State):
     """Where a study stands."""
 
     RUNNING = "running"
@@ -19,7 +26,7 @@ class StudyState(StrEnum):
     FAILED = "failed"
 
 
-class TrialState(StrEnum):
+class TrialState(State):
     """Where a trial stands."""
 
     QUEUED = "queued"

@@ -37,6 +37,12 @@ def print_snippet(snippet: str) -> None:
     print("\n" + snippet.rstrip("\n"))
 
 
+def print_traceback(text: str) -> None:
+    """Print a traceback, after an empty line: never wrapped, control codes replaced."""
+    shown = "\n".join(_printable(line) for line in text.expandtabs().splitlines())
+    print("\n" + shown)
+
+
 def print_error(text: str) -> None:
     """Print an error, one line per fault, on standard error."""
     out = messages()
@@ -46,8 +52,11 @@ def print_error(text: str) -> None:
 
 def _plain(text: str) -> str:
     """Return foreign text without rich markup or control codes."""
-    shown = "".join(char if char.isprintable() else "?" for char in text)
-    return shown.replace("[", "\\[")
+    return _printable(text).replace("[", "\\[")
+
+
+def _printable(line: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def use_safe_streams() -> None:

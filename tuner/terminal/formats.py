@@ -38,6 +38,11 @@ def count(value: float) -> str:
     return f"{round(value):,}" if math.isfinite(value) else str(value)
 
 
+def many(amount: int, noun: str) -> str:
+    """Format a count with its noun: `1 trial`, `2 trials`."""
+    return f"{count(amount)} {noun}{'' if amount == 1 else 's'}"
+
+
 def percent(share: float | None) -> str:
     """Format a share in [0, 1], rounded down, e.g. `94 %`; a dash when there is none."""
     return "-" if share is None else f"{math.floor(100 * share)} %"

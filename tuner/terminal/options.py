@@ -11,9 +11,13 @@ if TYPE_CHECKING:
 Server = Annotated[
     str | None, typer.Option(metavar="URL", help="The server's address (or TUNER_SERVER).", show_default=False)
 ]
-Token = Annotated[
-    str | None, typer.Option(metavar="TOKEN", help="The server's token (or TUNER_TOKEN).", show_default=False)
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file", metavar="FILE", help="A file with the server's token (or TUNER_TOKEN).", show_default=False
+    ),
 ]
+"""A file, never the token itself: every user of a machine can read the options of every process."""
 Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name or id.", show_default=False)]
 Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to listen on (default: 127.0.0.1).")]
@@ -27,8 +31,9 @@ Workloads = Annotated[
 DataDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Directory of the database (default: ./var).")]
 
 
-def connect(server: str | None, token: str | None) -> "Client":
+def connect(server: str | None, token_file: Path | None) -> "Client":
     """Build the client of a command; use it in a `with` block."""
     from tuner.client import Client
+    from tuner.token import token_in
 
-    return Client(server, token)
+    return Client(server, token_in(token_file) if token_file is not None else None)

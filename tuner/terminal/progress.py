@@ -17,14 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.study.states import StudyState, TrialState
-from tuner.terminal.formats import configuration, duration, number, percent
+from tuner.terminal.formats import configuration, duration, many, number, percent
 from tuner.terminal.tables import finished, state
 from tuner.wire.views import StudyView
 
 LINE_EVERY_S = 2.0
 WINDOW_S = 20.0
-WAIT_BEFORE_HINT_S = 5.0
-"""How long no trial may be running before a missing worker is mentioned; starting one takes a few seconds."""
 
 
 class Pace:
@@ -39,7 +37,6 @@ class Pace:
         self._seen: deque[tuple[float, float]] = deque()  # (time, share): the last WINDOW_S and one before
         self._start: tuple[float, int] | None = None  # (time, ended trials) when progress began
         self._ended = 0
-        self._idle_since: float | None = None
 
     @staticmethod
     def share(view: StudyView) -> float:
@@ -59,8 +56,6 @@ class Pace:
         while len(self._seen) > 2 and self._seen[1][0] < now - WINDOW_S:
             self._seen.popleft()
         self._ended = finished(view)
-        waits = view.state == StudyState.RUNNING and not view.counts.get(TrialState.RUNNING)
-        self._idle_since = (self._idle_since or now) if waits else None
 
     def trials_per_second(self) -> float | None:
         """Trials ended per second since progress began; None before any has ended."""
@@ -77,10 +72,6 @@ class Pace:
             return None
         left = (last - first) * (1.0 - done) / (done - before)
         return max(0.0, left - (self._clock() - last))
-
-    def has_no_worker(self) -> bool:
-        """Whether nothing has been running for a while."""
-        return self._idle_since is not None and self._clock() - self._idle_since > WAIT_BEFORE_HINT_S
 
 
 class Progress:
@@ -136,10 +127,8 @@ class Progress:
         lines.append(Text(self._url, "dim"))
         if self._away is not None:
             lines.append(Text(f"{self._away} (retrying)", "yellow"))
-        elif view.waits_for:
-            lines.append(Text(f"waiting for {view.waits_for}", "yellow"))
-        elif self._pace.has_no_worker():
-            lines.append(Text("no trial is running: is there a worker? Start one with 'tuner worker'", "yellow"))
+        elif view.notice:
+            lines.append(Text(view.notice, "yellow"))
         return Group(*lines)
 
     def _write_line(self, last: bool) -> None:
@@ -150,15 +139,16 @@ class Progress:
         if view.best is not None:
             text += f"; {self._best(view)}"
         now = time.monotonic()
-        key = f"{finished(view)} {view.state} {view.waits_for}"
+        key = f"{finished(view)} {view.state} {view.notice}"
         if key != self._last_line[1] and (last or now - self._last_line[0] >= LINE_EVERY_S):
             self._last_line = (now, key)
             self._out.print(Text(text), soft_wrap=True)
 
     def _facts(self, view: StudyView) -> str:
-        facts = [f"{finished(view)}/{view.run_cap} trials"]
-        if running := view.counts.get(TrialState.RUNNING, 0):
-            facts.append(f"{running} running")
+        facts = [f"{finished(view)}/{many(view.run_cap, 'trial')}"]
+        for shown in (TrialState.RUNNING, TrialState.FAILED, TrialState.INFEASIBLE):
+            if amount := view.counts.get(shown, 0):
+                facts.append(f"{amount} {shown.value}")
         if view.slot_utilisation is not None:
             facts.append(f"{percent(view.slot_utilisation)} of the slots used")
         if rate := self._pace.trials_per_second():
@@ -168,8 +158,8 @@ class Progress:
             facts.append(f"{duration(remaining)} left")
         if view.reason:
             facts.append(view.reason)
-        if view.waits_for and not self._out.is_terminal:
-            facts.append(f"waiting for {view.waits_for}")
+        if view.notice and not self._out.is_terminal:
+            facts.append(view.notice)
         return ", ".join(facts)
 
     def _best(self, view: StudyView) -> str:

@@ -4,12 +4,13 @@ Each connects a client method to a table or a report, or with `--json` to the AP
 registers them and turns their errors into exit codes. Everything heavy is imported inside, so that `--help` stays fast.
 """
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tuner.errors import NotFound
-from tuner.terminal.options import Json, Server, Study, Token, connect
+from tuner.terminal.options import Json, Server, Study, TokenFile, connect
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,7 +21,7 @@ TRIALS_SHOWN = 50
 
 def studies(
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     state: Annotated[str | None, typer.Option(help="Only studies in this state, e.g. running.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -33,7 +34,7 @@ def studies(
     from tuner.terminal.tables import studies_table
     from tuner.wire.views import Page, StudyView
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         views = list(client.studies(state))
     if as_json:
         print_json(Page[StudyView](items=views))
@@ -44,7 +45,7 @@ def studies(
 def trials(
     study: Study,
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     state: Annotated[str | None, typer.Option(help="Only trials in this state, e.g. completed.")] = None,
     sort: Annotated[str | None, typer.Option(help="number, value, ...; prefix with - for descending order.")] = None,
     limit: Annotated[
@@ -62,7 +63,7 @@ def trials(
     from tuner.terminal.tables import trials_table
     from tuner.wire.views import Page, TrialView
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         if as_json:
             print_json(Page[TrialView](items=list(client.trials(study, state, sort, limit))))
             return
@@ -72,7 +73,33 @@ def trials(
     _show(trials_table(rows, view.swept, view.metric, max(total, len(rows))))
 
 
-def best(study: Study, server: Server = None, token: Token = None, as_json: Json = False) -> None:
+def trial(
+    study: Study,
+    number: Annotated[int, typer.Argument(metavar="N", min=0, help="The trial's number.", show_default=False)],
+    server: Server = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show one trial: its state, its configuration, and its traceback if it failed.
+
+    Example:
+      tuner trial digits-optimizers 17
+    """
+    from tuner.terminal.console import print_json, print_traceback
+    from tuner.terminal.reports import trial_report
+
+    with connect(server, token_file) as client:
+        view = client.trial(study, number)
+        if as_json:
+            print_json(view)
+            return
+        about = client.study(study)
+    _show(trial_report(view, about.metric, about.swept))
+    if view.error:
+        print_traceback(view.error)
+
+
+def best(study: Study, server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
     """Show the winner so far, its evidence, and a snippet to paste.
 
     Example:
@@ -81,7 +108,7 @@ def best(study: Study, server: Server = None, token: Token = None, as_json: Json
     from tuner.terminal.console import print_json, print_snippet
     from tuner.terminal.reports import best_report
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         result = client.best(study)
         if as_json:
             print_json(result)
@@ -91,7 +118,7 @@ def best(study: Study, server: Server = None, token: Token = None, as_json: Json
     print_snippet(result.snippet)
 
 
-def leaderboard(study: Study, server: Server = None, token: Token = None, as_json: Json = False) -> None:
+def leaderboard(study: Study, server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
     """Rank the optimizers of a study by their best trial.
 
     Example:
@@ -100,7 +127,7 @@ def leaderboard(study: Study, server: Server = None, token: Token = None, as_jso
     from tuner.terminal.console import print_json
     from tuner.terminal.tables import leaderboard_table
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         board = client.leaderboard(study)
         if as_json:
             print_json(board)
@@ -109,7 +136,7 @@ def leaderboard(study: Study, server: Server = None, token: Token = None, as_jso
     _show(leaderboard_table(board, view.swept))
 
 
-def advice(study: Study, server: Server = None, token: Token = None, as_json: Json = False) -> None:
+def advice(study: Study, server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
     """Recommend batch sizes, with intervals, grades, and the experiment that would narrow them.
 
     Example:
@@ -118,7 +145,7 @@ def advice(study: Study, server: Server = None, token: Token = None, as_json: Js
     from tuner.terminal.console import print_json
     from tuner.terminal.reports import advice_report
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         items = client.batch_advice(study)
     if as_json:
         print_json(items)
@@ -129,10 +156,12 @@ def advice(study: Study, server: Server = None, token: Token = None, as_json: Js
 def catalogue(
     name: Annotated[str | None, typer.Argument(help="An optimizer, schedule, method or workload.")] = None,
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Show what a study document may name; with NAME, its formula, ranges and sources.
+
+    Needs no server. With one (--server or TUNER_SERVER), it also lists the workloads that workers have registered.
 
     Examples:
       tuner catalogue
@@ -140,9 +169,13 @@ def catalogue(
     """
     from tuner.terminal.console import print_json
     from tuner.terminal.reports import catalogue_entries, catalogue_entry, catalogue_overview
+    from tuner.wire.catalogue import catalogue_view
 
-    with connect(server, token) as client:
-        whole = client.catalogue()
+    if server or os.environ.get("TUNER_SERVER"):
+        with connect(server, token_file) as client:
+            whole = client.catalogue()
+    else:
+        whole = catalogue_view()
     found = catalogue_entries(whole, name) if name else []
     if name and not found:
         raise NotFound(f"the catalogue has no {name!r}; 'tuner catalogue' lists all names")
@@ -154,7 +187,7 @@ def catalogue(
         _show(catalogue_overview(whole))
 
 
-def workers(server: Server = None, token: Token = None, as_json: Json = False) -> None:
+def workers(server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
     """List the workers: busy, idle and lost.
 
     Example:
@@ -164,7 +197,7 @@ def workers(server: Server = None, token: Token = None, as_json: Json = False) -
     from tuner.terminal.tables import workers_table
     from tuner.wire.views import Page, WorkerView
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         views = list(client.workers())
     if as_json:
         print_json(Page[WorkerView](items=views))

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.terminal.formats import batch_range, count, interval, number, ordered
-from tuner.terminal.tables import plain_table
+from tuner.terminal.tables import plain_table, state
+from tuner.wire.failures import headline
 from tuner.wire.views import (
     BatchAdvice,
     BatchAdviceList,
@@ -22,6 +23,7 @@ from tuner.wire.views import (
     NoiseView,
     OptimizerView,
     ScheduleView,
+    TrialView,
 )
 
 
@@ -53,6 +55,24 @@ def best_report(best: Best, metric: str, swept: dict[str, list[str]]) -> Rendera
     return Group(head, _pairs(rows))
 
 
+def trial_report(trial: TrialView, metric: str, swept: dict[str, list[str]]) -> RenderableType:
+    """Show one trial: how it ended, how far it came, and its configuration (searched values in bold)."""
+    head = Text.assemble(f"trial {trial.number} of {trial.study}: ", (trial.optimizer, "bold"), " ", state(trial.state))
+    if why := headline(trial.error or "") or trial.reason:
+        head.append(f": {why}")
+    searched = swept.get(trial.optimizer, [])
+    rows: list[tuple[str, str | Text]] = [
+        (metric, number(trial.value)),
+        ("examples", f"{count(trial.examples)} of {count(trial.total_examples)}"),
+        ("steps", f"{count(trial.step)} of {count(trial.total_steps)}"),
+        ("attempts", str(trial.attempt) if trial.attempt else "not started"),
+        ("worker", trial.worker or "-"),
+        ("seed", str(trial.seed)),
+    ]
+    rows += [(n, Text(number(v), "bold" if n in searched else "")) for n, v in ordered(trial.params)]
+    return Group(head, _pairs(rows))
+
+
 def advice_report(advice: BatchAdviceList, only_first: bool = False) -> RenderableType:
     """Show the recommended batch sizes: a table of all optimizers, then the evidence of each (or only the winner's).
 
@@ -73,7 +93,8 @@ def advice_report(advice: BatchAdviceList, only_first: bool = False) -> Renderab
 
 
 def _advice_table(items: Sequence[BatchAdvice]) -> RenderableType:
-    table = plain_table("optimizer", "balanced", "cheapest", "fastest", "critical batch", "grade")
+    ranges = ("balanced", "cheapest", "fastest", "critical batch")
+    table = plain_table("optimizer", *ranges, "grade", fold=ranges)
     for item in items:
         table.add_row(
             *(Text(item.optimizer), batch_range(item.balanced), batch_range(item.cheapest)),

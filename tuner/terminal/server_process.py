@@ -121,6 +121,6 @@ class ServerProcess:
             self._stopping.wait(0.1)
 
     def _last_words(self, what: str) -> str:
-        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        lines = self._log.read_text("utf-8", errors="replace").splitlines() if self._log.exists() else []
         words = [line.removeprefix("error: ") for line in lines[-LOG_TAIL:] if line.strip()]
         return f"{what}: {words[-1]}" if words else what

@@ -1,14 +1,17 @@
-"""Checks around a running server: its data directory is writable, and it ends with its parent."""
+"""Checks around a running server: its data directory is writable, its workloads are there, it ends with its parent."""
 
 import errno
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 
-from tuner.errors import TunerError
+from tuner.errors import Fault, InvalidInput, TunerError
 
 PROBE_BYTES = 1 << 20
 PARENT_CHECK_S = 0.5
@@ -25,6 +28,33 @@ def check_data_dir(path: Path) -> None:
         remedy = "free some space there" if error.errno == errno.ENOSPC else "choose another with --data-dir"
         reason = (error.strerror or str(error)).lower()
         raise TunerError(f"cannot write to the data directory {path}: {reason}; {remedy}") from error
+
+
+def check_workloads(sources: Sequence[str]) -> None:
+    """Check that files and modules with workloads are there and parse, without running them.
+
+    Raises `InvalidInput`: a worker that cannot import them would only end, and be started again.
+    """
+    for source in sources:
+        if not source.endswith(".py"):
+            package = source.partition(".")[0]
+            if PathFinder.find_spec(package, [os.getcwd(), *sys.path]) is None:
+                raise InvalidInput([Fault("--workloads", f"no module {package!r} here or among the installed ones")])
+            continue
+        try:
+            compile(Path(source).read_bytes(), source, "exec")
+        except OSError as error:
+            raise InvalidInput([Fault("--workloads", f"{source}: {(error.strerror or '').lower()}")]) from error
+        except (SyntaxError, ValueError) as error:
+            line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
+            why = error.msg if isinstance(error, SyntaxError) else str(error)
+            raise InvalidInput([Fault("--workloads", f"{source}{line}: is not Python: {why}")]) from error
+
+
+def has_password(database_url: str) -> bool:
+    """Return whether a database's URL carries a password: after the user's name, or in its query."""
+    kind, _, rest = database_url.partition("://")
+    return not kind.startswith("sqlite") and (":" in rest.rpartition("@")[0] or "password=" in rest)
 
 
 def end_with(parent: int) -> None:

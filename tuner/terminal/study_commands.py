@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuner.errors import InvalidInput, TunerError
-from tuner.terminal.options import Json, Server, Study, Token, connect
+from tuner.terminal.options import Json, Server, Study, TokenFile, connect
 
 if TYPE_CHECKING:
     from tuner.client import Client
@@ -21,7 +21,7 @@ def submit(
         str, typer.Argument(metavar="FILE", help="A study document in YAML or JSON; - reads standard input.")
     ],
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the study until it ends.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -34,9 +34,10 @@ def submit(
     """
     from tuner.document import read_document
     from tuner.terminal.console import messages, print_json
+    from tuner.terminal.formats import many
 
     document = read_document(file)
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         try:
             study = client.submit(document.values)
         except InvalidInput as error:
@@ -44,22 +45,23 @@ def submit(
         if as_json and not watch:
             print_json(study)
             return
-        messages().print(f"submitted {study.name}: {study.run_cap} trials of {study.workload}", markup=False)
+        messages().print(f"submitted {study.name}: {many(study.run_cap, 'trial')} of {study.workload}", markup=False)
         if watch:
             _follow(client, study.name, as_json)
         else:
             messages().print(f"follow it: tuner watch {study.name}", markup=False)
 
 
-def watch(study: Study, server: Server = None, token: Token = None, as_json: Json = False) -> None:
+def watch(study: Study, server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
     """Follow a study until it ends; with --json, one line per change.
 
-    Exit code 0 if it completed, 1 if it was stopped or failed. Ctrl-C leaves the study running.
+    Exit code 0 if it completed with a result, 1 if it was stopped, failed, or none of its trials completed. Ctrl-C
+    leaves the study running.
 
     Example:
       tuner watch digits-optimizers
     """
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         _follow(client, study, as_json)
 
 
@@ -76,15 +78,19 @@ def _follow(client: "Client", study: str, as_json: bool) -> None:
     else:
         with Progress(messages(), f"{client.url}/studies/{study}") as progress:
             view = progress.follow(client.watch(study, away=progress.away))
-    if view is not None and view.state != StudyState.COMPLETED:
-        raise TunerError(f"study {view.name} {view.state}" + (f": {view.reason}" if view.reason else ""))
+    if view is None:
+        return
+    if view.state != StudyState.COMPLETED:
+        raise TunerError(f"study {view.name} {view.state.value}" + (f": {view.reason}" if view.reason else ""))
+    if view.best is None:
+        raise TunerError(f"study {view.name} has no result: {view.notice or 'none of its trials completed'}")
 
 
 def stop(
     study: Study,
     trial: Annotated[int | None, typer.Option(min=0, help="Stop only the trial with this number.")] = None,
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Stop a study, or one of its trials; results are kept.
@@ -95,7 +101,7 @@ def stop(
     """
     from tuner.terminal.console import messages, print_json
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         result = client.stop(study) if trial is None else client.stop_trial(study, trial)
     if as_json:
         print_json(result)
@@ -108,7 +114,7 @@ def delete(
     study: Study,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     server: Server = None,
-    token: Token = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Delete a study with its trials; this cannot be undone.
 
@@ -116,12 +122,13 @@ def delete(
       tuner delete digits-optimizers --yes
     """
     from tuner.terminal.console import messages
+    from tuner.terminal.formats import many
 
-    with connect(server, token) as client:
+    with connect(server, token_file) as client:
         if not yes:
             view = client.study(study)
             if not sys.stdin.isatty():
                 raise InvalidInput(f"deleting {view.name} needs --yes without a terminal")
-            typer.confirm(f"Delete {view.name} with {sum(view.counts.values())} trials?", abort=True, err=True)
+            typer.confirm(f"Delete {view.name} with {many(sum(view.counts.values()), 'trial')}?", abort=True, err=True)
         client.delete(study)
     messages().print(f"deleted {study}", markup=False)

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.study.states import TERMINAL
-from tuner.terminal.formats import configuration, count, duration, number, percent
+from tuner.terminal.formats import configuration, duration, many, number, percent
+from tuner.wire.failures import headline
 from tuner.wire.views import Leaderboard, StudyView, TrialView, WorkerView
 
 STATE_STYLES = {
@@ -35,12 +36,18 @@ def state(name: str) -> Text:
 
 
 def plain_table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Table:
-    """Create a table with a rule under its header; `right` columns are right-aligned, `fold` columns may wrap."""
+    """Create a table with a rule under its header; `right` columns are right-aligned, `fold` columns may wrap.
+
+    Where the terminal is too narrow, what is cut ends in an ellipsis.
+    """
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         foldable = name in fold
         table.add_column(
-            Text(name), justify="right" if name in right else "left", no_wrap=not foldable, overflow="fold"
+            Text(name),
+            justify="right" if name in right else "left",
+            no_wrap=not foldable,
+            overflow="fold" if foldable else "ellipsis",
         )
     return table
 
@@ -74,16 +81,18 @@ def trials_table(trials: Sequence[TrialView], swept: dict[str, list[str]], metri
     if not trials:
         return Text("no such trials")
     table = plain_table(
-        "#", "state", metric, "optimizer", "configuration", "done", right=("#", metric, "done"), fold=("configuration",)
+        *("#", "state", metric, "optimizer", "configuration", "done"),
+        right=("#", metric, "done"),
+        fold=("state", "configuration"),
     )
     for trial in trials:
         done = f"{trial.examples / trial.total_examples:.0%}" if trial.total_examples else "-"
         config = configuration(trial.params, swept.get(trial.optimizer))
         label = state(trial.state)
-        if trial.reason:
-            label.append(f": {trial.reason}")
+        if why := headline(trial.error or "") or trial.reason:
+            label.append(f": {why}")
         table.add_row(str(trial.number), label, number(trial.value), Text(trial.optimizer), Text(config), done)
-    return Group(table, Text(f"{len(trials)} of {count(total)} trials", "dim"))
+    return Group(table, Text(f"{len(trials)} of {many(total, 'trial')}", "dim"))
 
 
 def leaderboard_table(board: Leaderboard, swept: dict[str, list[str]]) -> RenderableType:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tuner.store import PATTERN, SCOPE, SHARED
 from tuner.study.hyperparameter import Scalar
-from tuner.wire.message import Count, Message, Number
+from tuner.wire.message import Count, DeviceName, Message, Number, Text
 
 Outcome = Literal["finished", "error", "crashed", "drained", "displaced", "stopped"]
 """How a worker can end an attempt. Only the server sets `lost`."""
@@ -19,8 +19,8 @@ Outcome = Literal["finished", "error", "crashed", "drained", "displaced", "stopp
 class DeviceInfo(Message):
     """One device of a worker, e.g. `cpu` or `cuda:0`."""
 
-    device: str
-    description: str = ""
+    device: DeviceName
+    description: Text = ""
     width: int = Field(ge=1, le=1_000_000, description="slots of its stack")
     checkpoints: bool = Field(default=False, description="whether it has a checkpoint store")
     scope: str = Field(default=SHARED, pattern=SCOPE, description="which one: the shared one, or that of its own disk")
@@ -29,18 +29,18 @@ class DeviceInfo(Message):
 class WorkloadInfo(Message):
     """A workload that the worker can run."""
 
-    name: str
-    description: str = ""
+    name: Text = Field(min_length=1, max_length=200)
+    description: Text = ""
 
 
 class Registration(Message):
     """POST /workers. Registering the same session again changes nothing."""
 
     session: str = Field(min_length=16, max_length=64, description="random per process start")
-    name: str = Field(max_length=200, description="a label for people")
+    name: Text = Field(max_length=200, description="a label for people")
     devices: list[DeviceInfo] = Field(min_length=1, max_length=64)
     workloads: list[WorkloadInfo] = Field(max_length=1000)
-    version: str = ""
+    version: Text = Field(default="", max_length=64)
 
 
 class Registered(Message):
@@ -54,7 +54,7 @@ class Registered(Message):
 class Capacity(Message):
     """What one device can take. `stack` is the key of the stack that it is running, null when it is idle."""
 
-    device: str
+    device: DeviceName
     stack: str | None = None
     free: Number
     declines: list[str] = Field(
@@ -97,7 +97,7 @@ class Restarted(Message):
 
     trial: Count
     attempt: Number
-    why: str = Field(max_length=1000)
+    why: Text = Field(max_length=1000)
 
 
 class Weights(Message):
@@ -132,7 +132,7 @@ class Report(Message):
     step: Count = Field(description="updates done")
     examples: Count = Field(description="examples seen")
     elapsed_s: float = Field(ge=0, description="seconds in a slot, up to the point resumed from included")
-    metrics: dict[str, float] = Field(default_factory=dict, max_length=64)
+    metrics: dict[Text, float] = Field(default_factory=dict, max_length=64)
     ticks: Count = Field(default=0, description="of the stack, with the attempt in a slot")
     computed: float = Field(default=0.0, ge=0, description="slot-ticks: its own, and its share of the empty slots")
     noise: NoiseRow | None = None
@@ -149,7 +149,7 @@ class Finish(Message):
     value: float | None = Field(default=None, description="null: the server reads it from the reports")
     step: Count = 0
     examples: Count = 0
-    error: str | None = Field(default=None, max_length=20_000, description="traceback, for outcome error or crashed")
+    error: Text | None = Field(default=None, max_length=20_000, description="traceback, for outcome error or crashed")
     weights: Weights | None = Field(default=None, description="of a trial that finished, where they were stored")
     program: dict[str, Scalar | None] = Field(default_factory=dict, description="what fixes the floating-point result")
 
@@ -157,7 +157,7 @@ class Finish(Message):
 class SyncRequest(Message):
     """POST /workers/{worker}/sync: the worker's whole state."""
 
-    session: str
+    session: str = Field(max_length=64)
     seq: Count = Field(description="increases with every request of the session")
     capacity: list[Capacity] = Field(default_factory=list)
     held: list[Held] = Field(default_factory=list, max_length=100_000)

@@ -76,7 +76,8 @@ class StudyView(Message):
     reproducible: bool = Field(default=False, description="every attempt runs one program")
     program: dict[str, Scalar | None] | None = Field(default=None, description="that program; null before it is known")
     fingerprint: str | None = Field(default=None, description="short hash of that program")
-    waits_for: str | None = Field(default=None, description="what a reproducible study is waiting for")
+    waits_for: str | None = Field(default=None, description="what it is waiting for when none of its trials runs")
+    notice: str | None = Field(default=None, description="one line that says what it needs; null while all is well")
     best: TrialView | None = None
     revision: int
     created_at: datetime
@@ -84,9 +85,20 @@ class StudyView(Message):
     finished_at: datetime | None = None
 
 
+class FailureGroup(Message):
+    """Trials that failed with the same message."""
+
+    count: int
+    message: str
+    trial: int = Field(description="number of the first of them")
+
+
 class StudyDetail(StudyView):
     """One study with its whole document."""
 
+    failures: list[FailureGroup] = Field(
+        default_factory=list, description="the latest failures by message, the most frequent first"
+    )
     document: dict[str, Any]
 
 

@@ -84,6 +84,7 @@ def run(
     label = name or socket.gethostname()
     with Client(server, token) as client:
         agent = Agent(client, children, name=label, parent=parent, hang_s=hang_s or HANG_S)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: agent.stop())
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP, and means it
+                signal.signal(number, lambda *_: agent.stop())
         return agent.run()

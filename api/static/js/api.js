@@ -6,8 +6,11 @@
  * once.
  */
 
+import { contend } from "./share.js";
+
 const BASE = "/api/v1";
 const listeners = new Set();
+const loginListeners = new Set();
 let lost = false;
 
 /** A request that the server rejected, or that never reached it (status 0). */
@@ -76,6 +79,15 @@ export function onConnection(listener) {
 }
 
 /**
+ * Subscribe to whether a login cookie of ours was accepted: then there is something to log out of.
+ *
+ * @param {(isLoggedIn: boolean) => void} listener
+ */
+export function onLogin(listener) {
+  loginListeners.add(listener);
+}
+
+/**
  * Call a function now and every few seconds, except while the tab is hidden; immediately when it is shown again.
  *
  * @param {() => Promise<void> | void} work
@@ -101,14 +113,15 @@ export function poll(work, everyMs) {
 }
 
 /**
- * Follow a study. The stream is closed while the tab is hidden; `onOpen` runs whenever it (re)opens, so that changes in
- * between are re-read.
+ * Follow a study. One tab of the browser holds the stream (share.js) and passes on what it hears; it is closed while the
+ * tab is hidden. `onOpen` runs whenever news may have been missed.
  *
  * @param {string} study
- * @param {{onOpen: () => void, onChange: (event: any) => void, onAdvanced: () => void, onDeleted: () => void}} hooks
- * @returns {() => void} stops it
+ * @param {{onOpen: () => void, onChange: () => void, onAdvanced: () => void, onDeleted: () => void}} hooks
+ * @returns {{end: () => void, isLive: () => boolean}} `isLive`: whether this tab holds the stream; otherwise it must poll
  */
 export function follow(study, { onOpen, onChange, onAdvanced, onDeleted }) {
+  const hooks = { change: onChange, advanced: onAdvanced, deleted: onDeleted };
   let source = null;
   let timer = 0;
   let delay = 500;
@@ -125,34 +138,39 @@ export function follow(study, { onOpen, onChange, onAdvanced, onDeleted }) {
   };
   const open = () => {
     close();
-    if (document.hidden) return;
     source = new EventSource(`${BASE}${path("studies", study, "events")}`);
     source.onopen = () => {
       delay = 500;
       connection(false);
       onOpen();
     };
-    source.addEventListener("change", (event) => onChange(JSON.parse(event.data)));
-    source.addEventListener("advanced", () => onAdvanced());
+    for (const name of Object.keys(hooks)) source.addEventListener(name, () => told(name));
     source.addEventListener("closing", again);
-    source.addEventListener("deleted", () => {
-      close();
-      onDeleted();
-    });
     source.onerror = () => {
       if (source.readyState === EventSource.CONNECTING) connection(true); // CLOSED means rejected, not lost
       again();
     };
   };
-  const visibility = () => (document.hidden ? close() : open());
+  const told = (name) => {
+    shared.tell({ study, name });
+    if (name === "deleted") close();
+    hooks[name]();
+  };
+  const shared = contend({ gained: open, lost: close, heard: (message) => message.study === study && hooks[message.name]() });
+  const visibility = () => (document.hidden ? shared.release() : shared.claim());
 
   document.addEventListener("visibilitychange", visibility);
-  addEventListener("pagehide", close);
-  open();
-  return () => {
-    document.removeEventListener("visibilitychange", visibility);
-    removeEventListener("pagehide", close);
-    close();
+  addEventListener("pagehide", shared.release);
+  addEventListener("pageshow", visibility);
+  visibility();
+  return {
+    isLive: shared.holds,
+    end: () => {
+      document.removeEventListener("visibilitychange", visibility);
+      removeEventListener("pagehide", shared.release);
+      removeEventListener("pageshow", visibility);
+      shared.end();
+    },
   };
 }
 
@@ -173,6 +191,8 @@ async function request(method, path, body = undefined, signal = undefined) {
     throw new ApiError(0, "The server does not respond.");
   }
   connection(false);
+  const isLoggedIn = response.headers.get("Tuner-Login") === "cookie";
+  for (const listener of loginListeners) listener(isLoggedIn);
   const text = await response.text(); // a response without content may still claim to be JSON
   const json = text && response.headers.get("Content-Type")?.includes("json") ? JSON.parse(text) : null;
   if (!response.ok) throw new ApiError(response.status, problem(response.status, json));

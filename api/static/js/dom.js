@@ -32,8 +32,46 @@ export function h(tag, properties = {}, ...children) {
  * @param {...Child} children
  */
 export function fill(node, ...children) {
-  node.replaceChildren();
-  append(node, children);
+  keepingFocus(node, () => {
+    node.replaceChildren();
+    append(node, children);
+  });
+}
+
+/**
+ * Show a list of items as elements, one each. An item whose data is the same keeps its element, wherever it has moved.
+ *
+ * @param {Element} node
+ * @param {any[]} items plain JSON values
+ * @param {(item: any) => string | number} key
+ * @param {(item: any) => HTMLElement} build
+ */
+export function rebuild(node, items, key, build) {
+  const before = new Map([...node.children].map((element) => [element.dataset.key, element]));
+  const elements = items.map((item) => {
+    const [name, data] = [String(key(item)), JSON.stringify(item)];
+    const old = before.get(name);
+    if (old?.dataset.shown === data) return old;
+    const element = build(item);
+    Object.assign(element.dataset, { key: name, shown: data });
+    return element;
+  });
+  keepingFocus(node, () => node.replaceChildren(...elements));
+}
+
+/**
+ * Change the content of a node, and focus again what had the focus in it: the element with the same address or text.
+ *
+ * @param {Element} node
+ * @param {() => void} change
+ */
+function keepingFocus(node, change) {
+  const focused = node.contains(document.activeElement) && node !== document.activeElement ? document.activeElement : null;
+  const same = (element) => ["tagName", "href", "id", "textContent"].every((name) => element[name] === focused[name]);
+  change();
+  if (!focused || focused.isConnected && focused === document.activeElement) return;
+  const found = [...node.querySelectorAll(focused.tagName)].find(same);
+  found?.focus({ preventScroll: true });
 }
 
 /**

@@ -50,6 +50,16 @@ export function count(value) {
 }
 
 /**
+ * A count with its noun: "1 trial", "2 trials".
+ *
+ * @param {number} amount
+ * @param {string} noun
+ */
+export function many(amount, noun) {
+  return `${count(amount)} ${noun}${amount === 1 ? "" : "s"}`;
+}
+
+/**
  * A share in [0, 1] as a whole percentage.
  *
  * @param {number | null | undefined} value

@@ -5,7 +5,7 @@
  * `{params, go, fail}`: parts of the address, a function that moves to another page, and one that shows an error.
  */
 
-import { ApiError, onConnection } from "./api.js";
+import { ApiError, onConnection, onLogin, post } from "./api.js";
 import { fill, h, link } from "./dom.js";
 import * as login from "./views/login.js";
 import * as studies from "./views/studies.js";
@@ -22,6 +22,7 @@ const ROUTES = [
 
 const root = document.getElementById("main");
 const banner = document.getElementById("banner");
+const logout = document.getElementById("logout");
 let leave = () => {};
 
 /**
@@ -43,13 +44,26 @@ function show() {
   for (const [pattern, view] of ROUTES) {
     const match = location.pathname.match(pattern);
     if (match) {
-      const params = Object.fromEntries(Object.entries(match.groups ?? {}).map(([k, v]) => [k, decodeURIComponent(v)]));
+      const params = decoded(match.groups ?? {});
+      if (!params) break;
       leave = view.render(root, { params, go, fail });
       return;
     }
   }
   leave = () => {};
   fail(new ApiError(404, "This page does not exist."));
+}
+
+/**
+ * @param {Record<string, string>} groups parts of the address, escaped
+ * @returns {Record<string, string> | null} unescaped; null if one is no escaped text
+ */
+function decoded(groups) {
+  try {
+    return Object.fromEntries(Object.entries(groups).map(([name, value]) => [name, decodeURIComponent(value)]));
+  } catch {
+    return null;
+  }
 }
 
 /**
@@ -62,7 +76,7 @@ function fail(error) {
   leave();
   leave = () => {};
   if (error.status === 401) {
-    leave = login.render(root, { done: show });
+    leave = login.render(root, { done: show, why: error.message });
     return;
   }
   document.title = "Tuner";
@@ -86,6 +100,11 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   go(anchor.pathname + anchor.search);
 });
+
+logout.addEventListener("click", async () => {
+  await post("/logout").then(show, fail);
+});
+onLogin((isLoggedIn) => (logout.hidden = !isLoggedIn));
 
 addEventListener("popstate", show);
 onConnection((lost) => {

@@ -21,7 +21,7 @@ def hardware(device: torch.device) -> str:
 def _processor() -> str:
     """Return the CPU's model name if the system reports it, or else the architecture."""
     try:
-        with open(CPU_INFO) as lines:
+        with open(CPU_INFO, encoding="utf-8", errors="replace") as lines:
             names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     except OSError:
         names = []
@@ -33,7 +33,7 @@ def compiler() -> str:
     """Return the version line of the C++ compiler that Inductor would call; empty if there is none."""
     try:
         command = [os.environ.get("CXX") or "g++", "--version"]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        said = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return said.stdout.partition("\n")[0].strip()

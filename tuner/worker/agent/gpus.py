@@ -17,7 +17,7 @@ def visible_gpus() -> list[str]:
         return []
     command = [tool, "--query-gpu=index", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        answer = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return []
     present = [line.strip() for line in answer.stdout.splitlines() if line.strip().isdigit()]

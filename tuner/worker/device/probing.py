@@ -54,7 +54,7 @@ class Processes:
         self._said: IO[str] | None = None
 
     def __enter__(self) -> "Processes":
-        self._said = tempfile.TemporaryFile("w+", errors="replace")
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         for _ in range(self.processes):
             self._running.append(
                 subprocess.Popen(

@@ -4,7 +4,7 @@
 
 import { path } from "../api.js";
 import { card, h, link } from "../dom.js";
-import { count, number, setting } from "../format.js";
+import { count, number, numeric, setting } from "../format.js";
 import { optimizer } from "./progress.js";
 
 const FIRST = ["lr", "batch_size", "schedule"];
@@ -29,10 +29,19 @@ export function bestCard(study, best) {
       " · ",
       link(path("studies", study.name, "trials", trial.number), `trial ${trial.number}`),
     ),
+    target(study, trial),
     settings(trial.params, study.swept[trial.optimizer]),
     best.evidence && h("p", { class: "evidence" }, gradeBadge(best.grade), best.evidence),
     snippet(best.snippet),
   );
+}
+
+/** Whether the best value has reached the study's target. */
+function target(study, trial) {
+  if (study.target === null) return null;
+  const [value, wanted] = [numeric(trial.value), numeric(study.target)];
+  const reached = study.goal === "minimize" ? value <= wanted : value >= wanted;
+  return h("p", { class: "target" }, `Target ${number(wanted)}: ${reached ? "reached" : "not reached yet"}.`);
 }
 
 /**

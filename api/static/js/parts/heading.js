@@ -4,7 +4,7 @@
 
 import { post, remove } from "../api.js";
 import { ask, badge, h } from "../dom.js";
-import { moment } from "../format.js";
+import { moment, number } from "../format.js";
 
 /**
  * @param {any} study a StudyView
@@ -14,7 +14,7 @@ import { moment } from "../format.js";
 export function heading(study, actions) {
   const facts = [
     study.workload,
-    `${study.metric} (${study.goal})`,
+    `${study.metric} (${study.goal}${study.target === null ? "" : `, target ${number(study.target)}`})`,
     study.method,
     `${study.examples_per_trial.toLocaleString("en")} examples per trial`,
     study.reproducible && (study.fingerprint ? `reproducible: program ${study.fingerprint}` : "reproducible"),
@@ -28,10 +28,10 @@ export function heading(study, actions) {
       "div",
       {},
       h("h1", {}, study.name, " ", badge(study.state)),
-      study.title && study.title !== study.name && h("p", { class: "title" }, study.title),
-      h("p", { class: "muted" }, facts.join(" · ")),
+      study.title && study.title !== study.name && h("p", { class: "title" }, h("bdi", {}, study.title)),
+      h("p", { class: "muted" }, facts.map((fact, place) => [place > 0 && " · ", h("bdi", {}, fact)])),
       study.reason && h("p", { class: "reason" }, study.reason),
-      study.waits_for && h("p", { class: "reason", role: "status" }, `Waiting for ${study.waits_for}`),
+      study.notice && h("p", { class: "notice", role: "status" }, capital(study.notice)),
     ),
     h(
       "div",
@@ -40,6 +40,11 @@ export function heading(study, actions) {
       h("button", { class: "danger", onClick: () => erase(study, actions) }, "Delete"),
     ),
   );
+}
+
+/** @param {string} text */
+function capital(text) {
+  return text.slice(0, 1).toUpperCase() + text.slice(1);
 }
 
 async function stop(study, { at, fail, refresh }) {

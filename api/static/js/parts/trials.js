@@ -3,8 +3,8 @@
  */
 
 import { get, path } from "../api.js";
-import { badge, card, fill, h, link } from "../dom.js";
-import { between, count, duration, number, setting } from "../format.js";
+import { badge, card, fill, h, link, rebuild } from "../dom.js";
+import { between, count, duration, moment, number, setting } from "../format.js";
 import { throttle } from "../throttle.js";
 import { optimizer } from "./progress.js";
 
@@ -18,7 +18,7 @@ const EVERY_MS = 1500;
  * @returns {{node: HTMLElement, changed: () => void, end: () => void}}
  */
 export function trialsTable(study, fail) {
-  const wanted = { state: "", sort: "-number", cursors: [null] };
+  const wanted = { state: "", sort: "-finished_at", cursors: [null] }; // the latest ended, then running, then queued
   const body = h("tbody");
   const head = h("tr");
   const pager = h("p", { class: "pager" });
@@ -58,7 +58,9 @@ export function trialsTable(study, fail) {
   const rows = (page) => {
     const cells = (trial) => columns.map(({ cell, kind, first }) => h(first ? "th" : "td", { class: kind, scope: first ? "row" : null }, cell(trial)));
     const none = h("tr", {}, h("td", { colspan: columns.length, class: "muted" }, "No trials."));
-    fill(body, page.items.length ? page.items.map((trial) => h("tr", { "data-trial": trial.number }, cells(trial))) : none);
+    const row = (trial) => h("tr", { "data-trial": trial.number }, cells(trial));
+    if (page.items.length) rebuild(body, page.items, (trial) => trial.number, row);
+    else fill(body, none);
     const { cursors } = wanted;
     fill(
       pager,
@@ -83,6 +85,7 @@ function columnsOf(study) {
     { name: "batch_size", kind: "num", cell: (t) => setting(t.params.batch_size) },
     ...swept.map((name) => ({ name, kind: "num", cell: (t) => (study.swept[t.optimizer]?.includes(name) ? setting(t.params[name]) : "") })),
     { name: "Examples", kind: "num", cell: (t) => `${count(t.examples)} / ${count(t.total_examples)}` },
+    { name: "Ended", sort: "finished_at", kind: "nowrap", cell: (t) => (t.finished_at ? moment(t.finished_at) : "") },
     { name: "Time", kind: "num nowrap", cell: (t) => (t.started_at ? duration(between(t.started_at, t.finished_at)) : "–") },
   ];
 }

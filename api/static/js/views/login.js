@@ -7,10 +7,10 @@ import { fill, h } from "../dom.js";
 
 /**
  * @param {HTMLElement} root
- * @param {{done: () => void}} context `done` shows the page that was requested
+ * @param {{done: () => void, why: string}} context `done` shows the page that was requested; `why` it was refused
  * @returns {() => void}
  */
-export function render(root, { done }) {
+export function render(root, { done, why }) {
   document.title = "Log in · Tuner";
   const field = h("input", { id: "token", type: "password", autocomplete: "current-password", required: true });
   const error = h("p", { class: "error", role: "alert" });
@@ -31,6 +31,7 @@ export function render(root, { done }) {
       { class: "card narrow", onSubmit: submit },
       h("h1", {}, "Log in"),
       h("p", { class: "muted" }, "This server requires a token: the value of its TUNER_TOKEN."),
+      why.includes("not the server") && h("p", { class: "reason" }, "You were logged in with another token; it has changed."),
       h("label", { for: "token" }, "Token"),
       field,
       error,

@@ -4,7 +4,7 @@
 
 import { get, path, poll } from "../api.js";
 import { badge, fill, h, link } from "../dom.js";
-import { ago, count, number, progress } from "../format.js";
+import { ago, count, many, number, progress } from "../format.js";
 import { bar, optimizer } from "../parts/progress.js";
 
 const EVERY_MS = 3000;
@@ -65,10 +65,10 @@ function row(study) {
       "th",
       { scope: "row" },
       link(path("studies", study.name), study.name),
-      h("span", { class: "sub" }, study.title && study.title !== study.name ? `${study.title} · ${study.workload}` : study.workload),
+      h("span", { class: "sub" }, study.title && study.title !== study.name ? [h("bdi", {}, study.title), " · "] : null, study.workload),
     ),
     h("td", {}, badge(study.state)),
-    h("td", { class: "wide" }, bar(study), h("span", { class: "sub" }, `${count(done)} of ${count(study.run_cap)} trials`)),
+    h("td", { class: "wide" }, bar(study), h("span", { class: "sub" }, `${count(done)} of ${many(study.run_cap, "trial")}`)),
     h("td", { class: "num" }, study.best ? number(study.best.value) : "–", h("span", { class: "sub" }, study.metric)),
     h("td", {}, h("div", { class: "chips" }, study.optimizers.map(optimizer))),
     h("td", { class: "nowrap" }, ago(study.created_at)),

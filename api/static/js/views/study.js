@@ -1,7 +1,7 @@
 /**
  * One study, live: progress, the winner, advice, figures, trials.
  *
- * One event stream signals that something changed; the data shown is always re-read from the API, each part at a
+ * An event stream, or polling in tabs without it, signals that something changed; the data shown is always re-read from the API, each part at a
  * limited rate, so a lost event does no harm. The stream opens once the study is known to exist.
  */
 
@@ -49,7 +49,7 @@ export function render(root, { params, go, fail }) {
       fail(error);
     }
   }, STUDY_MS);
-  const endClock = poll(() => running && refresh.call(), CLOCK_MS);
+  const endClock = poll(() => (running || !page?.isLive()) && refresh.call(), CLOCK_MS);
   const end = () => {
     ended = true;
     endClock();
@@ -87,21 +87,27 @@ function open(root, study, context) {
   };
   const all = [...figures, advice];
   const growing = figures.filter((item) => GROWING.has(item.name));
-  const endStream = follow(study.name, {
+  let seen = study;
+  const stream = follow(study.name, {
     onOpen: () => changed(all),
     onChange: () => changed(all),
     onAdvanced: () => changed(growing),
     onDeleted: () => fail(new ApiError(404, `The study ${study.name} has been deleted.`)),
   });
   return {
+    isLive: stream.isLive,
     show: (now) => {
-      const { name, title, state, reason, fingerprint, waits_for } = now;
-      replace(top.heading, { name, title, state, reason, fingerprint, waits_for }, () => heading(now, context));
+      // Without the stream, what has changed is told by the study itself.
+      if (!stream.isLive() && now.revision !== seen.revision) changed(all);
+      else if (!stream.isLive() && now.examples_done !== seen.examples_done) for (const item of growing) item.changed();
+      seen = now;
+      const { name, title, state, reason, fingerprint, notice } = now;
+      replace(top.heading, { name, title, state, reason, fingerprint, notice }, () => heading(now, context));
       fill(top.progress, bar(now), facts(now));
       found.changed(now);
     },
     end: () => {
-      endStream();
+      stream.end();
       for (const part of [found, table, ...all]) part.end();
     },
   };

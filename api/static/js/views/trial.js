@@ -4,7 +4,7 @@
 
 import { ApiError, get, path, poll, post } from "../api.js";
 import { ask, badge, card, fill, h, link } from "../dom.js";
-import { between, count, duration, moment, number, numeric } from "../format.js";
+import { between, count, duration, many, moment, number, numeric } from "../format.js";
 import { colour } from "../palette.js";
 import { figure } from "../parts/figures.js";
 import { settings } from "../parts/best.js";
@@ -122,7 +122,7 @@ function page(trial, study, { at, fail, load }) {
 }
 
 function facts(trial) {
-  const attempts = trial.attempt === 0 ? "not started" : trial.attempt === 1 ? "1" : `${trial.attempt} (resumed or retried ${trial.attempt - 1} times)`;
+  const attempts = trial.attempt === 0 ? "not started" : trial.attempt === 1 ? "1" : `${trial.attempt} (resumed or retried ${many(trial.attempt - 1, "time")})`;
   const entries = [
     ["value", number(trial.value)],
     ["examples", `${count(trial.examples)} of ${count(trial.total_examples)}`],

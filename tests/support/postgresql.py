@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for the tests of one process, with an empty database for each."""
+"""A real PostgreSQL server for the tests of one process, and fresh databases on it."""
 
 import itertools
 import os
@@ -17,7 +17,7 @@ COUNT = itertools.count()
 
 @pytest.fixture(scope="session")
 def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start a PostgreSQL server of this test process."""
+    """Start a server; the URL is that of its maintenance database."""
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     import pgserver
 
@@ -29,15 +29,20 @@ def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
 
 
-@pytest.fixture
-def postgresql(postgresql_url: str) -> Iterator[Database]:
-    """An empty database on the PostgreSQL server, with the newest schema."""
-    name = f"test_{next(COUNT)}"
-    engine = create_engine(postgresql_url, isolation_level="AUTOCOMMIT")
+def fresh_database(server: str) -> str:
+    """Create an empty database on a server and return its URL."""
+    name = f"fresh_{next(COUNT)}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(f"create database {name}"))
     engine.dispose()
-    found = Database(make_url(postgresql_url).set(database=name).render_as_string(hide_password=False))
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def postgresql(postgresql_url: str) -> Iterator[Database]:
+    """An empty database on the server, with the newest schema."""
+    found = Database(fresh_database(postgresql_url))
     upgrade(found)
     yield found
     found.close()

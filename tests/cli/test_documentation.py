@@ -1,0 +1,140 @@
+"""What the documentation prints runs as printed: Python is executed, studies are checked, commands are parsed."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer.main
+import yaml
+from fake_server import FakeServer, answer, study, trial
+from study_documents import study_document
+from torch import nn
+
+import tuner
+from tuner import workloads
+from tuner.cli import app
+from tuner.client import Client
+from tuner.document import parse_document
+from tuner.study.catalogue import BUILT_IN_WORKLOADS, load_catalogue
+from tuner.study.check import parse_study
+from tuner.workloads.registry import _factories
+
+ROOT = Path(tuner.__file__).parent.parent
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(*languages: str) -> Iterator[tuple[str, str]]:
+    for file in FILES:
+        for language, text in FENCE.findall(file.read_text(encoding="utf-8")):
+            if language in languages:
+                yield file.name, text
+
+
+def of(name: str, language: str) -> list[str]:
+    return [text for file, text in blocks(language) if file == name]
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    before = dict(_factories)
+    yield
+    _factories.clear()
+    _factories.update(before)
+
+
+def test_every_python_block_is_run_by_a_test_of_this_file() -> None:
+    assert {file for file, _ in blocks("python", "py")} == {"README.md", "optimizers.md", "workloads.md"}
+
+
+def test_the_readme_submits_watches_and_prints_the_snippet(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = of("README.md", "python")
+    server.set("/api/v1/studies", answer(study(name="mine", state="running"), 201), "POST")
+    server.set("/api/v1/studies/mine", answer(study(name="mine")))
+    best = {"trial": trial(), "grade": "D", "interval": None, "evidence": "one seed", "snippet": "import torch"}
+    server.set("/api/v1/studies/mine/best", answer(best))
+    monkeypatch.setattr(tuner, "Client", lambda url: Client(server.url), raising=False)
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out == "{'completed': 62, 'infeasible': 2}\nimport torch\n"
+    document = parse_study(eval(re.search(r"submit\((\{.*\})\)", code)[1]), load_catalogue(), BUILT_IN_WORKLOADS)  # type: ignore[index]
+    assert document.run_cap == 32
+
+
+def test_the_guide_to_optimizers_steps_a_model() -> None:
+    model = nn.Linear(3, 2)
+    scope: dict[str, Any] = {"model": model, "loss_of": nn.MSELoss(), "data": [(torch.ones(4, 3), torch.zeros(4, 2))]}
+    before = model.weight.detach().clone()
+    for code in of("optimizers.md", "python"):
+        exec(compile(code, "optimizers.md", "exec"), scope)
+    assert not torch.equal(model.weight, before)
+
+
+def test_the_guide_to_workloads_registers_tasks_that_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save((torch.randn(40, 20), torch.arange(40) % 4, torch.randn(8, 20), torch.arange(8) % 4), "data.pt")
+    examples = 10_004
+    np.zeros(examples, np.uint8).tofile("labels.u8")
+    with open("images.u8", "wb") as images:
+        images.truncate(examples * 3 * 64 * 64)  # zeros, without taking the space
+    before = set(_factories)
+    for code in of("workloads.md", "python"):
+        exec(compile(code, "workloads.md", "exec"), {"__name__": "guide"})
+    parameters: dict[str, dict[str, Any]] = {"my-network": {"hidden": 8}, "many-images": {"directory": "."}}
+    assert set(_factories) - before == set(parameters)
+    for name, given in parameters.items():
+        task = workloads.load(name, given)
+        inputs, target = (torch.stack([torch.tensor(example) for example in part[:4].tolist()]) for part in task.train)
+        loss = task.loss(task.model()(inputs), target)
+        loss.backward()
+        assert loss.isfinite()
+
+
+def test_every_study_that_the_documentation_shows_is_accepted() -> None:
+    known = {*BUILT_IN_WORKLOADS, "my-network"}
+    seen = 0
+    for file, text in blocks("yaml"):
+        if "scrape_configs" in text:
+            assert yaml.safe_load(text)
+            continue
+        parse_study(study_document(**parse_document(text, file).values), load_catalogue(), known)
+        seen += 1
+    assert seen >= 4
+
+
+def test_the_study_that_the_empty_page_shows_is_accepted() -> None:
+    source = (ROOT / "api/static/js/views/studies.js").read_text(encoding="utf-8")
+    lines = re.search(r"const example = \[(.*?)\]\.join", source, re.DOTALL)
+    assert lines is not None
+    text = "\n".join(re.findall(r'"(.*)"', lines[1]))
+    assert parse_study(parse_document(text, "page").values, load_catalogue(), BUILT_IN_WORKLOADS).name == "first"
+
+
+def test_every_command_that_the_documentation_shows_exists_with_its_options() -> None:
+    group: Any = typer.main.get_command(app)
+    seen = 0
+    texts = [text for _, text in blocks("")] + [
+        code for file in FILES for code in re.findall(r"`(tuner [a-z]+ [^`]*)`", file.read_text(encoding="utf-8"))
+    ]
+    for line in "\n".join(texts).splitlines():
+        if not re.match(r"([A-Z_]+=\S+ )*(\.venv/bin/)?tuner ", line):
+            continue
+        words = [word for word in shlex.split(line, comments=True) if not re.match(r"[A-Z_]+=", word)]
+        name, arguments = words[1], words[2:]
+        if arguments or name in ("serve", "demo"):
+            group.commands[name].make_context(
+                name, ["0" if word == "N" else word for word in arguments if word not in ("...", "--help")]
+            )
+            seen += 1
+    assert seen >= 12
+
+
+def test_a_download_with_curl_fails_where_there_is_nothing() -> None:
+    lines = [line for _, text in blocks("") for line in text.splitlines() if line.startswith("curl")]
+    assert lines and all("-f" in shlex.split(line)[1] for line in lines)
