@@ -46,7 +46,7 @@ class Blocks:
     @classmethod
     def of(cls, shape: tuple[int, int], most: int) -> "Blocks":
         """Cut so that no block has a side longer than `most`, into as few and as equal ones as that allows."""
-        down, across = (-(-size // most) for size in shape)
+        down, across = (max(1, -(-size // most)) for size in shape)
         return cls(*shape, down, across, -(-shape[0] // down), -(-shape[1] // across))
 
     @property
