@@ -9,7 +9,7 @@ References: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063 (norm clipping;
 torch.nn.utils.clip_grad_norm_); Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101 (decay apart from lr).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,10 +107,12 @@ class Treatment:
         trial's whole gradient, clipped by value, where `grads` are only a part of it.
         """
         own = dict(hp)
+        if not grads:
+            return grads, own
         if self.clip_value:
             grads = {name: clipped(grad, hp["clip_value"]) for name, grad in grads.items()}
         if self.clip_norm:
-            scale = clip_coefficient(global_norm(grads.values()) if norm is None else norm, hp["clip_norm"])
+            scale = clip_coefficient(global_norm(list(grads.values())) if norm is None else norm, hp["clip_norm"])
             grads = {name: grad * per_trial(scale, grad) for name, grad in grads.items()}
         if self.moment_warmup:
             own["lr"] = hp["lr"] * (steps_done >= hp["moment_warmup"])
@@ -149,11 +151,11 @@ def treatment_of(values: Mapping[str, Scalar], own_decay: str | None) -> Treatme
     return None if treatment == Treatment() else treatment
 
 
-def global_norm(grads: Iterable[Tensor]) -> Tensor:
+def global_norm(grads: Sequence[Tensor]) -> Tensor:
     """Return the norm of each trial's gradients [T, ...] together, float64 [T], the same bits beside any neighbours."""
     first, *others = [total_square(grad) for grad in grads]
     for square in others:
-        first.add_(square)
+        first.add_(square.to(first.device))
     return first.sqrt_()
 
 

@@ -12,7 +12,9 @@ algorithm 2 with the warm-up of Sutskever et al. 2013; conventions of torch.opti
 
 State per parameter: exp_avg m and exp_avg_sq v, of the parameter's shape, zeros at the start.
 Departures: as torch, m is averaged with beta1, not with mu. M is worked out in closed form (`momentum_product`), so
-that it depends on the step alone. weight_decay_mode "decoupled" is torch's decoupled_weight_decay.
+that it depends on the step alone; where beta1 changes on the way (cycled momentum), all factors have the present one,
+as in Adam's bias correction, while torch keeps those of their time. weight_decay_mode "decoupled" is torch's
+decoupled_weight_decay.
 Used with: Adam's learning rates. What AlgoPerf calls NAdamW has no warm-up of mu: see nadamw.py.
 """
 
