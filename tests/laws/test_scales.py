@@ -7,8 +7,8 @@ from rule_oracles import ROLES, SHAPES
 from tuner.optimizers import Stacked, catalogue, devices
 from tuner.optimizers.catalogue import rule_class
 
-SCALES = torch.tensor([1e-14, 1e-12, 1e-10, 1e-5, 1.0, 1e5, 1e10, 1e12, 1e14], dtype=torch.float64)
-STEPS = 12
+SCALES = torch.tensor([1e-14, 1e-10, 1e-5, 1.0, 1e5, 1e10, 1e14], dtype=torch.float64)
+STEPS = 8
 CHOICES = [
     *[(name, {}) for name in catalogue() if not rule_class(name).needs_loss],
     *[("shampoo", {"graft": graft, "accumulation": kind}) for graft, kind in (("none", "sum"), ("sgd", "average"))],
@@ -19,13 +19,12 @@ CHOICES = [
     *[("steepest", {"hidden_norm": n, "head_norm": n, "embedding_norm": n}) for n in ("spectral", "sign", "frobenius")],
     ("steepest", {"dual_factor": "modular", "hidden_norm": "row_rms", "head_norm": "column_rms"}),
 ]
-PATHS = {"cpu": True, "gpu": False}
 OWN_EPS = {"adafactor": {"eps1": 1e-7}, "shampoo": {"eps": 1e-3}}
 """Where the default follows the type, or leaves factors with a condition that takes the last digits of float32."""
 
 
 def trained(name, choices, dtype, start):
-    """Train one trial per scale on noise of that size around a mean; return how far each has come."""
+    """Train one or more trials per scale on noise of that size around a mean; return how far each has come."""
     generator = torch.Generator().manual_seed(11)
     params = {key: value.to(dtype) for key, value in start.items()}
     before = {key: value.clone() for key, value in params.items()}
@@ -34,35 +33,28 @@ def trained(name, choices, dtype, start):
         grads = {}
         for key, value in params.items():
             once = 1 + torch.randn(value.shape[1:], generator=generator, dtype=torch.float64)
-            grads[key] = (once * SCALES.reshape(-1, *[1] * once.dim())).to(dtype)
+            scales = SCALES.repeat(len(value) // len(SCALES))
+            grads[key] = (once * scales.reshape(-1, *[1] * once.dim())).to(dtype)
         stack.step(grads)
     return {key: value.double() - before[key].double() for key, value in stack.evaluation_params().items()}
 
 
-@pytest.fixture(params=PATHS)
-def path(request, monkeypatch):
-    """Let the rules believe that they are on a GPU: the products that they take there in place of LAPACK."""
-    if not PATHS[request.param]:
-        monkeypatch.setattr(devices, "is_cpu", lambda tensor: False)
-    return request.param
-
-
 @pytest.mark.parametrize(("name", "choices"), CHOICES, ids=lambda value: value if isinstance(value, str) else None)
-def test_float32_follows_float64_at_every_scale(name, choices, path):
-    for size in (0.0, 1.0):  # of the parameters: from 0, no step is lost in their rounding
-        generator = torch.Generator().manual_seed(12)
-        start = {
-            key: size * torch.randn(len(SCALES), *shape, generator=generator, dtype=torch.float64)
-            for key, shape in SHAPES.items()
-        }
-        found, expected = (trained(name, choices, dtype, start) for dtype in (torch.float32, torch.float64))
-        for key, move in expected.items():
-            for index, scale in enumerate(SCALES.tolist()):
-                length = move[index].norm()
-                rounding = STEPS * 2e-7 * size * move[index].numel() ** 0.5
-                difference = (found[key][index] - move[index]).norm()
-                assert difference <= 5e-3 * length + rounding, (key, scale, size)
-                assert length > 0
+@pytest.mark.parametrize("path", ["cpu", "gpu"])
+def test_float32_follows_float64_at_every_scale(name, choices, path, monkeypatch):
+    if path == "gpu":  # let the rule believe that it is on one: products in place of LAPACK, sums by folding
+        monkeypatch.setattr(devices, "is_cpu", lambda tensor: False)
+    generator, sizes = torch.Generator().manual_seed(12), torch.tensor([0.0, 1.0]).repeat_interleave(len(SCALES))
+    start = {}  # from 0, no step is lost in the rounding of the parameters
+    for key, shape in SHAPES.items():
+        drawn = torch.randn(2 * len(SCALES), *shape, generator=generator, dtype=torch.float64)
+        start[key] = drawn * sizes.reshape(-1, *[1] * len(shape))
+    found, expected = (trained(name, choices, dtype, start) for dtype in (torch.float32, torch.float64))
+    for key, move in expected.items():
+        length, difference = (value.flatten(1).norm(dim=1) for value in (move, found[key] - move))
+        rounding = STEPS * 2e-7 * sizes * move[0].numel() ** 0.5
+        assert (difference <= 5e-3 * length + rounding).all(), (key, difference / length)
+        assert (length > 0).all()
 
 
 @pytest.mark.parametrize("norm", ["spectral", "sign", "frobenius", "row_rms", "column_rms", "rms_to_rms", "embedding"])
@@ -70,14 +62,14 @@ def test_a_step_of_steepest_descent_is_as_long_at_every_scale(norm):
     start = {key: torch.zeros(len(SCALES), *shape) for key, shape in SHAPES.items()}
     choices = {f"{role}_norm": norm for role in ("hidden", "head", "embedding", "vector")}
     for move in trained("steepest", choices, torch.float32, start).values():
-        torch.testing.assert_close(move, move[4:5].expand_as(move), rtol=2e-3, atol=2e-5)
+        torch.testing.assert_close(move, move[3:4].expand_as(move), rtol=2e-3, atol=2e-5)
 
 
 class Bowl:
-    """A quadratic of condition 30 times each trial's scale; losses in the parameters' type."""
+    """A quadratic of condition 5 times each trial's scale; losses in the parameters' type."""
 
     def __init__(self, scales):
-        self.curvature = scales[:, None] * torch.logspace(-1.5, 0, 6, dtype=torch.float64)
+        self.curvature = scales[:, None] * torch.logspace(-0.7, 0, 6, dtype=torch.float64)
 
     def __call__(self, params):
         p = params["p"]
@@ -90,12 +82,20 @@ class CurvedBowl(Bowl):
         return {"p": self.curvature.to(vectors["p"].dtype) * vectors["p"]}
 
 
+class Fenced(CurvedBowl):
+    """Defined within 2 alone, as where an exponential overflows beyond."""
+
+    def __call__(self, params):
+        loss, grads = super().__call__(params)
+        return torch.where((params["p"].abs() > 2).any(1), torch.inf, loss), grads
+
+
 SEARCHES = {name: {} for name in catalogue() if rule_class(name).needs_loss}
 SEARCHES["lbfgs"] = {"tolerance_grad": 0.0, "tolerance_change": 0.0}
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-@pytest.mark.parametrize("loss", [Bowl, CurvedBowl])
+@pytest.mark.parametrize("loss", [Bowl, CurvedBowl, Fenced])
 def test_a_search_finds_its_way_at_every_scale(name, loss):
     """With the default lr, in float32, whose largest loss is 3e38: a first step of 1e14 gradients is far beyond it.
 
@@ -103,10 +103,10 @@ def test_a_search_finds_its_way_at_every_scale(name, loss):
     """
     if rule_class(name).needs_curvature and loss is Bowl:
         loss = CurvedBowl
-    objective = loss(SCALES[3:])
-    stack = Stacked(name, {"p": torch.ones(len(SCALES[3:]), 6)}, SEARCHES[name])
+    objective = loss(SCALES[2:])
+    stack = Stacked(name, {"p": torch.ones(len(SCALES[2:]), 6)}, SEARCHES[name])
     before = objective(stack.params)[0]
-    for _ in range(60):
+    for _ in range(14):
         stack.step(objective(stack.params)[1], objective)
     assert (objective(stack.params)[0] < 0.1 * before).all()
 
