@@ -106,7 +106,7 @@ def test_a_search_finds_its_way_at_every_scale(name, loss):
     objective = loss(SCALES[2:])
     stack = Stacked(name, {"p": torch.ones(len(SCALES[2:]), 6)}, SEARCHES[name])
     before = objective(stack.params)[0]
-    for _ in range(14):
+    for _ in range(22):
         stack.step(objective(stack.params)[1], objective)
     assert (objective(stack.params)[0] < 0.1 * before).all()
 

@@ -140,6 +140,34 @@ def test_a_closure_that_raises_in_a_search_moves_nothing(name):
 
 
 @pytest.mark.parametrize("name", [name for name in catalogue() if rule_class(name).needs_loss])
+def test_a_step_that_was_cut_off_is_made_again_as_if_nothing_had_happened(name):
+    found = []
+    for disturbed in (False, True):
+        p = nn.Parameter(torch.tensor([3.0, -2.0]))
+        optimizer, calls = build(name, [p]), []
+
+        def closure(p=p, optimizer=optimizer, calls=calls):
+            calls.append(1)
+            if calls == [0, 1, 1]:
+                raise Stopped
+            optimizer.zero_grad()
+            loss = (p**4).sum() + (p[0] - 1).square()
+            if not rule_class(name).needs_curvature:
+                loss.backward()
+            return loss
+
+        for _ in range(4):
+            if disturbed:
+                calls[:] = [0]
+                with pytest.raises(Stopped):
+                    optimizer.step(closure)
+            calls[:] = []
+            optimizer.step(closure)
+        found.append(p.detach().clone())
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("name", [name for name in catalogue() if rule_class(name).needs_loss])
 def test_a_search_asks_for_no_place_twice_and_leaves_the_first_gradient(name):
     p = nn.Parameter(torch.tensor([3.0, -2.0]))
     optimizer = build(name, [p], lr=0.5)
