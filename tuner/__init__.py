@@ -1,9 +1,11 @@
 """Tuner: works out how to train your network, and how certain the answer is.
 
-The public names (`workload`, `Task`, `Client`) are loaded on first use, so that the server can import
-`tuner.study` without torch and a worker can import the engine without the server's libraries.
+The public names are loaded on first use, so that the server can import `tuner.study` without torch and a worker can
+import the engine without the server's libraries. Besides `workload`, `Task` and `Client` these are the packages that
+work on their own: `tuner.optimizers`, `tuner.schedules` and `tuner.noise`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from tuner.workloads import Task, workload
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Task", "workload", "__version__"]
+__all__ = ["Client", "Task", "noise", "optimizers", "schedules", "workload", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +25,10 @@ def __getattr__(name: str) -> Any:
         from tuner import workloads
 
         return getattr(workloads, name)
+    if name in ("noise", "optimizers", "schedules"):
+        return import_module(f"tuner.{name}")
     raise AttributeError(f"module 'tuner' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from tuner.errors import InvalidInput
-from tuner.optimizers import build
+from tuner.optimizers import build, catalogue
+from tuner.optimizers.catalogue import rule_class
 from tuner.optimizers.closure import ClosureLoss, CurvedClosureLoss
 
 
@@ -87,16 +88,118 @@ def test_closures_that_cannot_be_differentiated_twice_are_refused():
             optimizer.step(closure)
 
 
-def test_searching_rules_refuse_parameters_that_join_late():
-    p, q = (nn.Parameter(torch.ones(2)) for _ in range(2))
-    optimizer = build("gd_wolfe", [p, q])
+@pytest.mark.parametrize("name", ["gd_wolfe", "lbfgs", "bfgs"])
+def test_in_a_search_no_gradient_is_a_gradient_of_zero(name):
+    """A parameter may join late, and leave: the loss does not depend on it meanwhile."""
+    runs = {}
+    for zeros in (False, True):
+        p, q = (nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(2))
+        optimizer = build(name, [p, q])
+        for used in ((p,), (p, q), (q,), (p, q)):
 
-    def closure(used=(p,)):
+            def closure(p=p, q=q, used=used, optimizer=optimizer, zeros=zeros):
+                optimizer.zero_grad()
+                loss = sum((member**4).sum() for member in used)
+                if zeros:
+                    loss = loss + 0 * p.sum() + 0 * q.sum()
+                loss.backward()
+                return loss
+
+            optimizer.step(closure)
+        runs[zeros] = torch.cat([p.detach(), q.detach()])
+    assert torch.equal(runs[False], runs[True])
+    assert (runs[True] < torch.tensor([1.0, 2.0, 1.0, 2.0])).all()
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", [name for name in catalogue() if rule_class(name).needs_loss])
+def test_a_closure_that_raises_in_a_search_moves_nothing(name):
+    p = nn.Parameter(torch.tensor([3.0, -2.0]))
+    optimizer, calls = build(name, [p]), []
+
+    def closure():
+        calls.append(p.detach().clone())
+        if len(calls) == 2:
+            raise Stopped
         optimizer.zero_grad()
-        loss = sum((member**2).sum() for member in used)
-        loss.backward()
+        loss = (p**4).sum()
+        if not rule_class(name).needs_curvature:
+            loss.backward()
         return loss
 
+    with pytest.raises(Stopped):
+        optimizer.step(closure)
+    assert not torch.equal(calls[1], calls[0])
+    assert torch.equal(p.detach(), calls[0])
+    torch.testing.assert_close(p.grad, 4 * calls[0] ** 3)
     optimizer.step(closure)
-    with pytest.raises(InvalidInput, match="gradients from the first step"):
-        optimizer.step(lambda: closure((p, q)))
+    assert (p.detach() ** 4).sum() < (calls[0] ** 4).sum()
+
+
+@pytest.mark.parametrize("name", [name for name in catalogue() if rule_class(name).needs_loss])
+def test_a_step_that_was_cut_off_is_made_again_as_if_nothing_had_happened(name):
+    found = []
+    for disturbed in (False, True):
+        p = nn.Parameter(torch.tensor([3.0, -2.0]))
+        optimizer, calls = build(name, [p]), []
+
+        def closure(p=p, optimizer=optimizer, calls=calls):
+            calls.append(1)
+            if calls == [0, 1, 1]:
+                raise Stopped
+            optimizer.zero_grad()
+            loss = (p**4).sum() + (p[0] - 1).square()
+            if not rule_class(name).needs_curvature:
+                loss.backward()
+            return loss
+
+        for _ in range(4):
+            if disturbed:
+                calls[:] = [0]
+                with pytest.raises(Stopped):
+                    optimizer.step(closure)
+            calls[:] = []
+            optimizer.step(closure)
+        found.append(p.detach().clone())
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("name", [name for name in catalogue() if rule_class(name).needs_loss])
+def test_a_search_asks_for_no_place_twice_and_leaves_the_first_gradient(name):
+    p = nn.Parameter(torch.tensor([3.0, -2.0]))
+    optimizer = build(name, [p], lr=0.5)
+    for _ in range(3):
+        places = []
+
+        def closure(places=places):
+            places.append(p.detach().clone())
+            optimizer.zero_grad()
+            loss = (p**2).sum() / 2
+            if not rule_class(name).needs_curvature:
+                loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        distinct = {tuple(place.tolist()) for place in places}
+        assert len(places) == len(distinct)
+        torch.testing.assert_close(p.grad, places[0])
+
+
+def test_a_first_step_that_is_accepted_costs_two_calls():
+    for name in ("gd_armijo", "gd_wolfe", "newton_cg"):
+        p = nn.Parameter(torch.tensor([3.0, -2.0], dtype=torch.float64))
+        optimizer, calls = build(name, [p], lr=1.0), []
+
+        def closure(p=p, optimizer=optimizer, calls=calls, name=name):
+            calls.append(1)
+            optimizer.zero_grad()
+            loss = (p**2).sum() / 2
+            if name != "newton_cg":
+                loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        assert len(calls) == 2 and (p == 0).all()

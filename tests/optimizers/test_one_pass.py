@@ -1,6 +1,7 @@
 """The compiled step of `build`: the same optimizer, one pass over memory, whatever the sizes of the tensors."""
 
 import importlib
+import math
 
 import pytest
 import torch
@@ -45,6 +46,15 @@ def test_a_state_moves_between_compiled_and_eager():
     train(resumed, copies, 3, seed=2)
     for left, right in zip(params, copies, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+
+
+@needs_compiler
+def test_a_gradient_that_is_not_finite_shows_in_steps_of_a_sign():
+    param = torch.ones(5, requires_grad=True)
+    param.grad = torch.tensor([1.0, math.nan, 0.0, math.inf, -1.0])
+    build("signum", [param], lr=0.1, compiled=True).step()
+    assert param.isnan().tolist() == [False, True, False, True, False]
+    assert param.detach()[[0, 2, 4]].tolist() == pytest.approx([0.9, 1.0, 1.1])
 
 
 def test_small_models_wait_for_no_compiler(monkeypatch):

@@ -9,10 +9,11 @@
         optimizer.step(); optimizer.zero_grad()
     print(meter.estimate().describe())
 
-`.grad` holds the sum accumulated so far in the step, as usual; the increment of each micro-batch is computed as a
-difference, which costs one more copy of the gradients. Keep gradients in float32: in bfloat16 the increments are lost
-in rounding. All micro-batches of a step must use the same parameters, and clipping, unscaling or weight decay that
-writes into `.grad` must come after `step`.
+`.grad` holds the sum accumulated so far in the step, as usual; the increment of each micro-batch is found by
+differencing, which costs one more copy of the gradients. Keep gradients in float32: in bfloat16 the increments drown in
+the sum. All micro-batches of a step are at the same parameters, and clipping, unscaling or weight decay that writes
+into `.grad` comes after `step`. Every step begins with zeroed gradients; one that goes on with the sum of the step
+before is refused, since that sum would count as noise.
 
 torch is imported on first use, so that the estimators work without it.
 """
@@ -24,6 +25,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tuner.errors import Fault, InvalidInput
+from tuner.noise.carried import Carried
 from tuner.noise.estimator import Estimate, NoiseScale
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Meter:
         self._scale = NoiseScale(confidence, dataset_size)
         self._count = 0
         self._before: dict[int, Tensor] = {}
+        self._carried = Carried()
         self._squared: Tensor | None = None
 
     def micro(self, parameters: Iterable[Tensor]) -> None:
@@ -65,6 +68,9 @@ class Meter:
                 if parameter.grad is None:
                     continue
                 grad = parameter.grad.float()
+                if self._count == 0:
+                    self._carried.compare(index, parameter.grad, grad)
+                self._carried.note(index, parameter.grad)
                 before = self._before.get(index)
                 increment = grad if before is None else grad - before
                 part = torch.linalg.vector_norm(increment) ** 2
@@ -76,11 +82,19 @@ class Meter:
             self._squared = squared if self._squared is None else self._squared + squared
 
     def step(self) -> None:
-        """Close the step, before the optimizer's own step. Raises InvalidInput with fewer than two micro-batches."""
+        """Close the optimizer step, before the optimizer's own.
+
+        Raises:
+            InvalidInput: there were fewer than two micro-batches, or the gradients were not zeroed before the first.
+        """
         import torch
 
         count, before, squared = self._count, self._before, self._squared
         self._count, self._before, self._squared = 0, {}, None
+        not_zeroed = count > 0 and self._carried.closes(count, before)
+        if not_zeroed:
+            message = "still held the last step's sum; call zero_grad() after each step, before the next backward"
+            raise InvalidInput([Fault("grad", message)])
         if count < 2:
             raise InvalidInput([Fault("micro", f"was called {count} times in this step; allowed is 2 or more")])
         total = 0.0 if squared is None else float(squared)

@@ -1,9 +1,11 @@
 """A user's closure as the loss of one trial at other parameters: `Evaluate`, and `Curvature` if needed.
 
-Invariant: after any evaluation, the user's parameters and gradients have their previous values.
+Invariants: whatever is evaluated, and however it ends, the parameters and gradients that the user sees are afterwards
+those of the first call. The closure is called once for each place: where the parameters are, the first call's result
+is taken again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -21,29 +23,57 @@ class ClosureLoss:
     def __init__(self, closure: Closure, members: list[Tensor]) -> None:
         self._closure = closure
         self._members = members
+        self._loss: Tensor | None = None
+        """Where the parameters are, [1]."""
 
     def first(self) -> float:
         """Call the closure at the current parameters and leave its gradients in them; return its result."""
         with torch.enable_grad():
-            return self._closure()
+            result = self._closure()
+        if self._members:
+            self._loss = self._number(result)
+        return result
 
     def __call__(self, params: Tensors) -> tuple[Tensor, Tensors]:
         """Return the loss [1] and gradients at other parameters [1, ...]."""
+        if self._loss is not None and self._are_here(params):
+            return self._loss, self._named([member.grad for member in self._members])
         with self._moved(params):
-            with torch.enable_grad():
-                loss = torch.as_tensor(self._closure()).detach().reshape(1)
-            return loss.to(self._members[0]), self._named([member.grad for member in self._members])
+            return self._evaluated()
+
+    def _evaluated(self) -> tuple[Tensor, Tensors]:
+        with torch.enable_grad():
+            loss = self._closure()
+        return self._number(loss), self._named([member.grad for member in self._members])
 
     @contextmanager
     def _moved(self, params: Tensors) -> Iterator[None]:
-        """Set the members to other values temporarily; afterwards restore their values and gradients."""
-        own = [(m.detach().clone(), None if m.grad is None else m.grad.clone()) for m in self._members]
-        for index, member in enumerate(self._members):
-            member.detach().copy_(params[str(index)][0])
-        yield
-        for member, (value, grad) in zip(self._members, own, strict=True):
-            member.detach().copy_(value)
-            member.grad = grad
+        """Let the members have other values; their own, and their gradients, come back afterwards."""
+        own = [member.detach().clone() for member in self._members]
+        with self._gradients_kept():
+            try:
+                for index, member in enumerate(self._members):
+                    member.detach().copy_(params[str(index)][0])
+                yield
+            finally:
+                for member, value in zip(self._members, own, strict=True):
+                    member.detach().copy_(value)
+
+    @contextmanager
+    def _gradients_kept(self) -> Iterator[None]:
+        """Bring the members' gradients back afterwards."""
+        own = [None if member.grad is None else member.grad.clone() for member in self._members]
+        try:
+            yield
+        finally:
+            for member, grad in zip(self._members, own, strict=True):
+                member.grad = grad
+
+    def _are_here(self, params: Tensors) -> bool:
+        return all(torch.equal(params[str(index)][0], member) for index, member in enumerate(self._members))
+
+    def _number(self, loss: object) -> Tensor:
+        return torch.as_tensor(loss, device=self._members[0].device).detach().double().reshape(1)
 
     def _named(self, gradients: list[Tensor | None]) -> Tensors:
         return {
@@ -60,28 +90,32 @@ class CurvedClosureLoss(ClosureLoss):
 
     def first(self) -> float:
         """See `ClosureLoss.first`."""
-        members = self._members = [member for member in self._members if member.requires_grad]
-        loss, gradients = self._differentiated(create_graph=False)
-        for member, gradient in zip(members, gradients, strict=True):
-            member.grad = gradient
+        loss, self._graph = self._differentiated(create_graph=True)
+        self._loss = self._number(loss)
+        for member, gradient in zip(self._members, self._graph, strict=True):
+            if member.requires_grad:
+                member.grad = None if gradient is None else gradient.detach().clone()
         return loss  # type: ignore[return-value]  # a tensor, as in torch's own optimizers
-
-    def __call__(self, params: Tensors) -> tuple[Tensor, Tensors]:
-        """Return the loss [1] and gradients at other parameters [1, ...]."""
-        self._graph = None  # changing the parameters makes it stale
-        with self._moved(params):
-            loss, gradients = self._differentiated(create_graph=False)
-            return loss.reshape(1).to(self._members[0]), self._named(gradients)
 
     def hessian_vector(self, params: Tensors, vectors: Tensors) -> Tensors:
         """See `Curvature.hessian_vector`."""
-        if all(torch.equal(params[str(index)][0], member) for index, member in enumerate(self._members)):
+        if self._are_here(params):
             if self._graph is None:
-                self._graph = self._differentiated(create_graph=True)[1]
+                with self._gradients_kept():
+                    self._graph = self._differentiated(create_graph=True)[1]
             return self._product(self._graph, vectors)
-        self._graph = None
         with self._moved(params):
             return self._product(self._differentiated(create_graph=True)[1], vectors)
+
+    def _evaluated(self) -> tuple[Tensor, Tensors]:
+        loss, gradients = self._differentiated(create_graph=False)
+        return self._number(loss), self._named(gradients)
+
+    @contextmanager
+    def _moved(self, params: Tensors) -> Iterator[None]:
+        self._graph = None  # moving the parameters makes it stale
+        with super()._moved(params):
+            yield
 
     def _product(self, gradients: list[Tensor | None], vectors: Tensors) -> Tensors:
         """Differentiate gradients' inner product with `vectors` [1, ...]."""
@@ -93,8 +127,7 @@ class CurvedClosureLoss(ClosureLoss):
         if not pairs:
             return self._named([None] * len(self._members))
         outputs, weights = zip(*pairs, strict=True)
-        found = torch.autograd.grad(outputs, self._members, weights, retain_graph=True, allow_unused=True)
-        return self._named(list(found))
+        return self._named(self._with_respect_to_members(outputs, weights, retain_graph=True))
 
     def _differentiated(self, create_graph: bool) -> tuple[Tensor, list[Tensor | None]]:
         """Return the closure's loss, detached, and its gradients."""
@@ -104,7 +137,15 @@ class CurvedClosureLoss(ClosureLoss):
             if not isinstance(loss, Tensor) or not loss.requires_grad:
                 raise InvalidInput([Fault("closure", f"returned {type(loss).__name__} without a graph; {wanted}")])
             try:
-                found = torch.autograd.grad(loss, self._members, create_graph=create_graph, allow_unused=True)
+                found = self._with_respect_to_members((loss,), None, create_graph=create_graph)
             except RuntimeError as error:
                 raise InvalidInput([Fault("closure", f"{wanted} ({str(error).partition('.')[0]})")]) from error
-        return loss.detach(), list(found)
+        return loss.detach(), found
+
+    def _with_respect_to_members(
+        self, outputs: Sequence[Tensor], weights: Sequence[Tensor] | None, **options: bool
+    ) -> list[Tensor | None]:
+        """Return the derivative of outputs by each member; None for those that are frozen or not used."""
+        trained = [member for member in self._members if member.requires_grad]
+        found = iter(torch.autograd.grad(outputs, trained, weights, allow_unused=True, **options))
+        return [next(found) if member.requires_grad else None for member in self._members]

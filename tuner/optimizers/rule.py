@@ -70,7 +70,9 @@ class Rule(ABC):
     needs_curvature: ClassVar[bool] = False
     """True if it needs an `evaluate` that is a `Curvature`: the engine always provides one."""
     averages: ClassVar[bool] = False
-    """True if the result differs from the trained parameters: see `evaluation_params`."""
+    """True when other parameters than the trained ones are the result: see `evaluation_params`."""
+    starts_at_parameter: ClassVar[tuple[str, ...]] = ()
+    """Buffers and pools that the first update sets to the parameter, for those that join a trial after it."""
 
     def __init__(
         self,
@@ -135,10 +137,18 @@ class Rule(ABC):
         state: State,
         hp: Mapping[str, Tensor],
         evaluate: Evaluate | None = None,
+        norm: Tensor | None = None,
     ) -> None:
-        """Apply the treatment, then `update`: the method that every user of a rule calls."""
+        """Apply the treatment, then `update`: what every user of a rule calls.
+
+        Only rules that search see parameters without elements: they hand all parameters to the loss. `norm` [T] is that
+        of each trial's whole gradient, for treatments, where `grads` are only a part of it.
+        """
+        if not self.needs_loss:
+            params = {name: param for name, param in params.items() if param.numel()}
+            grads = {name: grads[name] for name in params}
         if self.treatment is not None:
-            grads, hp = self.treatment.prepare(grads, params, state.step, hp, self.roles)
+            grads, hp = self.treatment.prepare(grads, params, state.step, hp, self.roles, norm)
         self.update(grads, params, state, self.own(hp), evaluate)
 
     def own(self, hp: Mapping[str, Tensor]) -> dict[str, Tensor]:

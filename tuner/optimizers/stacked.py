@@ -14,6 +14,7 @@ from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rule, vector_names
 from tuner.optimizers.roles import check_roles, roles_of_shapes
 from tuner.optimizers.rule import FLOAT_TYPES, Evaluate, Role, Tensors
+from tuner.optimizers.scalars import plain
 from tuner.study.hyperparameter import Scalar
 
 
@@ -21,10 +22,10 @@ class Stacked:
     """One optimizer over T trials, stepping `params` in place.
 
     Args:
-        name: the optimizer's, see `tuner.optimizers.catalogue()`.
-        params: name -> float32 or float64 tensor [T, ...], e.g. {"weight": (64, 256, 64)}.
-        hp: name -> one number for all trials, or a vector [T]; those left out take their defaults. Choices and numbers
-            that fix the program (`Hyperparameter.fixes_program`) are one value for all.
+        name: of the optimizer, see `tuner.optimizers.catalogue()`.
+        params: name -> tensor [T, ...], e.g. {"weight": (64, 256, 64)}; all float32 or all float64, on one device.
+        hp: name -> one number for all trials, or a vector [T], of torch or NumPy; those left out take their defaults.
+            Choices and numbers that fix the program (`Hyperparameter.fixes_program`) are one value for all.
         roles: name -> role for some or all parameters; the others' follow from their shapes (`roles_of_shapes`).
 
     Attributes:
@@ -50,7 +51,7 @@ class Stacked:
         check_roles(roles or {}, shapes)
         self.hp = _vectors(name, hp, self.trials, device)
         largest = {key: float(value.max()) for key, value in self.hp.items()}
-        fixed = {key: value for key, value in hp.items() if key not in self.hp and not isinstance(value, Tensor)}
+        fixed = {key: plain(value) for key, value in hp.items() if key not in self.hp}
         self.rule = make_rule(name, {**roles_of_shapes(shapes), **(roles or {})}, {**largest, **fixed})
         with torch.no_grad():
             self.state = self.rule.init(params)
@@ -107,8 +108,7 @@ def _trials(params: Mapping[str, Tensor]) -> tuple[int, torch.device]:
     """Return the number of trials and the device, or reject parameters that do not form a stack."""
     if not params:
         raise InvalidInput([Fault("params", "there are none; a stack needs at least one parameter")])
-    first = next(iter(params.values()))
-    faults = []
+    (name_of_first, first), faults = next(iter(params.items())), []
     for name, param in params.items():
         if param.dtype not in FLOAT_TYPES:
             faults.append(Fault(f"params.{name}", f"its type is {param.dtype}; allowed are float32 and float64"))
@@ -116,6 +116,12 @@ def _trials(params: Mapping[str, Tensor]) -> tuple[int, torch.device]:
             faults.append(
                 Fault(f"params.{name}", f"its shape is {tuple(param.shape)}; expected [T, ...], one T for all")
             )
+        for what, own, other in (("type", param.dtype, first.dtype), ("device", param.device, first.device)):
+            if own != other:
+                message = f"its {what} is {own}; that of {name_of_first} is {other}, and needed is one for all"
+                faults.append(Fault(f"params.{name}", message))
+    if not faults and not any(param.numel() for param in params.values()):
+        faults.append(Fault("params", "they have no elements; a stack needs at least one"))
     if faults:
         raise InvalidInput(faults)
     return first.shape[0], first.device
@@ -126,6 +132,7 @@ def _vectors(optimizer: str, hp: Mapping[str, Tensor | Scalar], trials: int, dev
     vectors: dict[str, Tensor] = {}
     known, per_trial = defaults(optimizer), vector_names(optimizer)
     for name, value in {**known, **hp}.items():
+        value = _one_or_many(value)
         if not isinstance(value, Tensor):
             check_hyperparameters(optimizer, {name: value})
             if name in per_trial:
@@ -140,6 +147,12 @@ def _vectors(optimizer: str, hp: Mapping[str, Tensor | Scalar], trials: int, dev
             check_hyperparameters(optimizer, {name: one})
         vectors[name] = value.detach().to(device=device, dtype=torch.float64, copy=True)
     return vectors
+
+
+def _one_or_many(value: Any) -> Any:
+    """Return a number or a choice as Python's own, and an array of several numbers as a tensor."""
+    value = plain(value)
+    return torch.as_tensor(value) if getattr(value, "ndim", 0) else value
 
 
 def _check_tensors(what: str, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:

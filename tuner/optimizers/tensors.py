@@ -22,3 +22,8 @@ def per_trial(value: Tensor, like: Tensor) -> Tensor:
     is off by 1.3e-5 relative.
     """
     return value.to(like.dtype).reshape(-1, *(1,) * (like.dim() - 1))
+
+
+def sign(tensor: Tensor) -> Tensor:
+    """Return -1, 0 or 1 for each element, and NaN for one that is not finite: torch's sign of NaN is 0."""
+    return torch.where(tensor.isfinite(), tensor.sign(), torch.nan)

@@ -1,20 +1,22 @@
 """Treatments, applied around any rule: gradient clipping, other kinds of weight decay, moment warm-up.
 
 In this order, each per trial: gradients are clipped by value, then by their global norm over all parameters; weight
-decay that differs from the rule's own in kind, or leaves out some roles, replaces it; lr is 0 during moment warm-up. A
-trial without treatment runs the rule alone, so its bits are the same as without this file.
+decay of another kind than the rule's own, or one that leaves out some roles, takes the place of the rule's; lr is 0
+during moment warm-up. A trial without treatment runs the rule alone, so its bits are the same as without this file.
+Clipping never hides a gradient that is not finite: it stays so, and the trial is seen to diverge.
 
 References: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063 (norm clipping; the 1e-6 in the divisor as in
 torch.nn.utils.clip_grad_norm_); Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101 (decay independent of lr).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from tuner.optimizers.sums import total_square
 from tuner.optimizers.tensors import Role, Tensors, per_trial
 from tuner.study.hyperparameter import Hyperparameter, Scalar, Search
 
@@ -97,16 +99,20 @@ class Treatment:
         steps_done: Tensor,
         hp: Mapping[str, Tensor],
         roles: Mapping[str, Role],
+        norm: Tensor | None = None,
     ) -> tuple[Tensors, dict[str, Tensor]]:
         """Return the gradients and hyperparameters to pass to the rule; decay `params` [T, ...] in place.
 
-        `steps_done` [T] counts the updates before this one. `grads` are not modified.
+        `steps_done` [T] counts the updates before this one. `grads` are left as they are. `norm` [T] is that of each
+        trial's whole gradient, clipped by value, where `grads` are only a part of it.
         """
         own = dict(hp)
+        if not grads:
+            return grads, own
         if self.clip_value:
-            grads = {name: _clipped(grad, hp["clip_value"]) for name, grad in grads.items()}
+            grads = {name: clipped(grad, hp["clip_value"]) for name, grad in grads.items()}
         if self.clip_norm:
-            scale = clip_coefficient(grads, hp["clip_norm"])
+            scale = clip_coefficient(global_norm(list(grads.values())) if norm is None else norm, hp["clip_norm"])
             grads = {name: grad * per_trial(scale, grad) for name, grad in grads.items()}
         if self.moment_warmup:
             own["lr"] = hp["lr"] * (steps_done >= hp["moment_warmup"])
@@ -145,12 +151,24 @@ def treatment_of(values: Mapping[str, Scalar], own_decay: str | None) -> Treatme
     return None if treatment == Treatment() else treatment
 
 
-def clip_coefficient(grads: Tensors, most: Tensor) -> Tensor:
-    """Return the factors, float64 [T], that scale gradients [T, ...] to a global norm of at most `most` [T]."""
-    squares = torch.stack([(grad * grad).flatten(1).sum(1, dtype=torch.float64) for grad in grads.values()])
-    return torch.where(most > 0, (most / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1.0), 1.0)
+def global_norm(grads: Sequence[Tensor]) -> Tensor:
+    """Return the norm of each trial's gradients [T, ...] together, float64 [T], the same bits beside any neighbours."""
+    first, *others = [total_square(grad) for grad in grads]
+    for square in others:
+        first.add_(square.to(first.device))
+    return first.sqrt_()
 
 
-def _clipped(grad: Tensor, most: Tensor) -> Tensor:
+def clip_coefficient(norm: Tensor, most: Tensor) -> Tensor:
+    """Return, float64 [T], what scales gradients of a global `norm` [T] to at most `most` [T], 0 for no bound.
+
+    It is NaN for a norm that is not finite: 0 would take such a gradient for a small one.
+    """
+    scale = (most / (norm + 1e-6)).clamp(max=1.0)
+    return torch.where(most > 0, torch.where(norm.isfinite(), scale, torch.nan), 1.0)
+
+
+def clipped(grad: Tensor, most: Tensor) -> Tensor:
+    """Return `grad` [T, ...] with its elements cut to at most `most` [T], 0 for no bound; what is not finite stays."""
     limit = per_trial(torch.where(most > 0, most, torch.inf), grad)
-    return torch.minimum(torch.maximum(grad, -limit), limit)
+    return torch.where(grad.isfinite(), torch.minimum(torch.maximum(grad, -limit), limit), grad)

@@ -88,7 +88,7 @@ def test_backtracking_takes_the_first_step_of_its_series_that_decreases_enough()
     c1, shrink, first = vector(1e-4, 0.3, 0.3), vector(0.5, 0.8, 0.5), vector(64.0, 3.0, 1e-3)
     origin = vector([-1.2, 1.0], [0.3, 2.0], [0.0, 0.0])
     line, evaluate = line_of(rosenbrock, origin)
-    found, met = backtrack(line, first, c1, shrink, 60)
+    found, met, _ = backtrack(line, first, c1, shrink, 60)
     assert met.all() and evaluate.calls > 2
     for trial in range(3):
         tries = [float(first[trial])]
@@ -102,7 +102,7 @@ def test_backtracking_that_runs_out_of_rounds_takes_the_best_point_seen():
     """On p² from 1 with c1 0.49, steps 0.9 and 0.81 lower the loss, to 0.64 and 0.38, and not by enough."""
     line = line_of(lambda p: (p**2).sum(1), vector([1.0], [1.0]))[0]
     for rounds, expected in ((1, 0.9), (2, 0.81)):
-        found, met = backtrack(line, vector(0.9, 0.9), vector(0.49, 0.49), vector(0.9, 0.9), rounds)
+        found, met, _ = backtrack(line, vector(0.9, 0.9), vector(0.49, 0.49), vector(0.9, 0.9), rounds)
         assert not met.any() and found.step.tolist() == pytest.approx([expected] * 2)
 
 

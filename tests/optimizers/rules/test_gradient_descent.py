@@ -107,13 +107,16 @@ def test_armijo_starts_as_it_is_told(start, tries):
     assert made == tries
 
 
-def test_armijo_forgets_its_step_after_a_failed_search():
+def test_armijo_goes_on_after_a_failed_search_until_its_steps_move_nothing():
     objective = Objective(lambda p: (p * p).sum(1) / 2)
     stack = Stacked("gd_armijo", {"p": vector([1.0])}, {"lr": 0.5, "start": "keep"})
     stack.step(objective(stack.params)[1], objective)
     assert stack.state.trial["factor"].tolist() == [1.0]
-    stack.step({"p": vector([1.0])}, Objective(lambda p: p.sum(1) * 0))
-    assert stack.state.trial["factor"].tolist() == [0.0]
+    found = []
+    for _ in range(3):
+        stack.step({"p": vector([1.0])}, Objective(lambda p: p.sum(1) * 0))
+        found += stack.state.trial["factor"].tolist()
+    assert found == [2**-25, 2**-50, 0.0]  # p is 0.5: a step of 2^-76 is lost in it
 
 
 def gauss_seidel(matrix, linear, p, sweeps, relaxation=1.0):

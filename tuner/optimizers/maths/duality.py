@@ -31,7 +31,7 @@ from torch import Tensor
 from tuner.optimizers.maths.matrix_product import norms, sum_by_halving
 from tuner.optimizers.maths.matrix_root import finite_matrices
 from tuner.optimizers.maths.newton_schulz import polar
-from tuner.optimizers.tensors import Tensors
+from tuner.optimizers.tensors import Tensors, sign
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ NORMS: dict[str, Norm] = {
     norm.name: norm
     for norm in (
         Norm("spectral", _spectral_norm, _nuclear_norm, polar),
-        Norm("sign", lambda x: x.abs().flatten(1).amax(1), lambda x: sum_by_halving(x.abs()), torch.sign),
+        Norm("sign", lambda x: x.abs().flatten(1).amax(1), lambda x: sum_by_halving(x.abs()), sign),
         Norm("frobenius", norms, norms, _frobenius_map),
         Norm("row_rms", _row_norm, _row_dual_norm, _row_map),
         Norm("column_rms", lambda x: _row_norm(x.mT), lambda x: _row_dual_norm(x.mT), lambda x: _row_map(x.mT).mT),

@@ -18,8 +18,6 @@ GRADE = 1e-3
 RIDGE = 1e-6
 """The same for QR steps: the null space of the matrix is left unchanged."""
 
-_TINY = 1e-30
-
 
 def eigenbasis(matrices: Tensor) -> Tensor:
     """Return the eigenvectors of A + GRADE ‖A‖ diag(1, ..., 1/m) as columns, largest eigenvalue first.
@@ -31,7 +29,7 @@ def eigenbasis(matrices: Tensor) -> Tensor:
     """
     size = matrices.shape[1]
     padded = aligned(matrices, own=True)
-    padded.div_(norms(padded).clamp_(min=_TINY).reshape(-1, 1, 1))
+    padded.div_(_sizes(padded))
     diagonal = padded.diagonal(dim1=1, dim2=2)
     diagonal[:, :size].add_(torch.linspace(GRADE, GRADE / size, size, dtype=padded.dtype, device=padded.device))
     diagonal[:, size:] = -1  # below all eigenvalues, so that padding comes last
@@ -54,11 +52,17 @@ def followed(matrices: Tensor, bases: Tensor) -> tuple[Tensor, Tensor]:
     """
     count, size, _ = matrices.shape
     padded, old = aligned(matrices), aligned(bases)
-    moved = multiply(padded, old).add_(old * (norms(padded) * RIDGE).reshape(-1, 1, 1))
+    moved = multiply(padded / _sizes(padded), old).add_(old * RIDGE)
     estimates = sum_by_halving((old * moved)[:, :size, :size].mT.reshape(count * size, size)).reshape(count, size)
     order = estimates.argsort(dim=1, descending=True, stable=True)
     columns = moved[:, :, :size].gather(2, order[:, None, :].expand(-1, moved.shape[1], -1))
     return _orthonormal(columns, size), order
+
+
+def _sizes(padded: Tensor) -> Tensor:
+    """Return the norms of [n, M, M] as [n, 1, 1], 1 where they are 0; matrices of norm 1 have room for products."""
+    sizes = norms(padded)
+    return torch.where(sizes == 0, 1.0, sizes).reshape(-1, 1, 1)
 
 
 def _orthonormal(columns: Tensor, size: int) -> Tensor:

@@ -112,11 +112,12 @@ class Line:
         return Point(step, torch.where(slope.isfinite(), loss, torch.inf), slope, gradient)
 
 
-def backtrack(line: Line, first: Tensor, c1: Tensor, shrink: Tensor, rounds: int) -> tuple[Point, Tensor]:
-    """Try `first`, first · shrink, ... [T] until the loss has decreased by c1 · step · |slope| (Armijo 1966).
+def backtrack(line: Line, first: Tensor, c1: Tensor, shrink: Tensor, rounds: int) -> tuple[Point, Tensor, Tensor]:
+    """Try `first`, first · shrink, ... [T] until the loss has fallen by c1 · step · |slope| (Armijo 1966).
 
     Returns:
-        The point of each trial, and a mask [T] of those that met the condition. The others get the best point seen.
+        The point of each trial, a mask [T] of those that met the condition, and the steps [T] that the others would try
+        next. They have the best point seen.
     """
     step, best, start = first, line.start, line.start
     met, searched = torch.zeros_like(line.downhill), line.downhill & (first > 0)
@@ -129,7 +130,7 @@ def backtrack(line: Line, first: Tensor, c1: Tensor, shrink: Tensor, rounds: int
         step = torch.where(searched, step * shrink, step)
         if not bool(searched.any()):
             break
-    return best, met
+    return best, met, step
 
 
 def relaxed(line: Line, found: Point, factor: Tensor) -> Point:

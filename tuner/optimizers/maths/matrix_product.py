@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tuner.optimizers import devices
+
 _ALIGNMENT_BYTES = 64
 _ALONE_ABOVE = {"cpu": 2**14, "cuda": 2**18}
 """Number of elements above which a matrix alone fills the device and is multiplied alone."""
@@ -46,7 +48,7 @@ def whole_count(matrices: Tensor) -> int:
     count = matrices.shape[0]
     if matrices[0].numel() > alone_above(matrices):
         return count
-    if matrices.device.type == "cpu":
+    if devices.is_cpu(matrices):
         return max(count, torch.get_num_threads())
     return -(-count // _CUDA_BATCH) * _CUDA_BATCH
 
@@ -61,7 +63,7 @@ def in_batches(function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor
     if wanted > count:
         matrices = torch.cat([matrices, matrices.new_zeros(wanted - count, *matrices.shape[1:])])
     size = 1 if matrices[0].numel() > alone_above(matrices) else wanted
-    if size > 1 and matrices.device.type != "cpu":
+    if size > 1 and not devices.is_cpu(matrices):
         size = _CUDA_BATCH
     if size >= wanted:
         return function(matrices)[:count]
@@ -69,8 +71,8 @@ def in_batches(function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor
 
 
 def alone_above(like: Tensor) -> int:
-    """Return the number of elements above which a matrix on like's device is multiplied alone."""
-    return _ALONE_ABOVE.get(like.device.type, _ALONE_ABOVE["cuda"])
+    """Elements above which a matrix of like's device is multiplied alone."""
+    return _ALONE_ABOVE["cpu" if devices.is_cpu(like) else "cuda"]
 
 
 def multiply(left: Tensor, right: Tensor) -> Tensor:
@@ -82,13 +84,13 @@ def multiply(left: Tensor, right: Tensor) -> Tensor:
         for index in range(count):
             torch.mm(left[index], right[index], out=result[index])
         return result
-    if left.device.type == "cpu":
+    if devices.is_cpu(left):
         missing = max(0, torch.get_num_threads() - count)
     else:
         missing = -count % _CUDA_BATCH
     if missing:
         left, right = _longer(left, missing), _longer(right, missing)
-    if left.device.type == "cpu":
+    if devices.is_cpu(left):
         return torch.bmm(left, right)[:count]
     parts = [
         torch.bmm(*pair) for pair in zip(torch.split(left, _CUDA_BATCH), torch.split(right, _CUDA_BATCH), strict=True)
@@ -126,8 +128,20 @@ def sum_by_halving(x: Tensor) -> Tensor:
 
 
 def norms(x: Tensor) -> Tensor:
-    """Return the Euclidean norm over all dims but 0, [n], of [n, ...]: large ones one by one, others pairwise."""
+    """Return the Euclidean norm over all dims but 0, [n], of [n, ...]: large ones one by one, others by halving.
+
+    Elements are divided by the largest before they are squared: squares of a factor, itself a square of gradients,
+    leave the range of float32 at gradients of 1e10 and 1e-10.
+    """
     flat = x.reshape(x.shape[0], -1)
+    largest = largest_elements(flat)
+    flat = flat / largest[:, None]
     if flat.shape[1] > alone_above(x):
-        return torch.stack([torch.linalg.vector_norm(row) for row in flat])
-    return sum_by_halving(flat * flat).sqrt_()
+        return torch.stack([torch.linalg.vector_norm(row) for row in flat]).mul_(largest)
+    return sum_by_halving(flat.mul_(flat)).sqrt_().mul_(largest)
+
+
+def largest_elements(x: Tensor) -> Tensor:
+    """Return the largest absolute value over all dims but 0, [n], and 1 where it is 0 or NaN: safe to divide by."""
+    largest = x.abs().flatten(1).amax(1)
+    return torch.where(largest > 0, largest, 1.0)

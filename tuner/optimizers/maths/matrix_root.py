@@ -25,6 +25,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from tuner.optimizers import devices
 from tuner.optimizers.maths.matrix_product import aligned, identity, in_batches, multiply, norms
 from tuner.optimizers.maths.power import power
 
@@ -32,7 +33,8 @@ FLOOR = {torch.float32: 1e-7, torch.float64: 1e-14}
 """Smallest eigenvalue distinguished from 0, relative to the Frobenius norm."""
 
 CUSHION = 0.1
-_TINY = 1e-30
+_OF_ZERO = 1e-30
+"""What the zero matrix's norm is taken for."""
 
 
 def inverse_root(matrices: Tensor, root: int, ridge: Tensor) -> Tensor:
@@ -45,13 +47,14 @@ def inverse_root(matrices: Tensor, root: int, ridge: Tensor) -> Tensor:
     """
     size = matrices.shape[1]
     padded = aligned(matrices, own=True)
-    norm = norms(padded).to(torch.float64).clamp_(min=_TINY)
-    scale = norm * (1 + ridge)  # at least the largest eigenvalue, including the ridge
+    norm = norms(padded).to(torch.float64)
+    norm = torch.where(norm == 0, _OF_ZERO, norm)
+    scale = norm * (1 + ridge)  # no less than the largest eigenvalue with the ridge
     padded.div_(scale.to(padded.dtype).reshape(-1, 1, 1))
     diagonal = padded.diagonal(dim1=1, dim2=2)
     diagonal[:, :size].add_((ridge / (1 + ridge)).to(padded.dtype).reshape(-1, 1))
     diagonal[:, size:] = 1
-    solve = root_by_eigenvalues if padded.device.type == "cpu" else root_by_products
+    solve = root_by_eigenvalues if devices.is_cpu(padded) else root_by_products
     result = solve(padded, root)[:, :size, :size]
     return result * power(scale[None], torch.full_like(scale, -1 / root))[0].to(result.dtype).reshape(-1, 1, 1)
 

@@ -45,8 +45,8 @@ class Blocks:
 
     @classmethod
     def of(cls, shape: tuple[int, int], most: int) -> "Blocks":
-        """Cut into as few and as equal blocks as possible such that no side is longer than `most`."""
-        down, across = (-(-size // most) for size in shape)
+        """Cut so that no block has a side longer than `most`, into as few and as equal ones as that allows."""
+        down, across = (max(1, -(-size // most)) for size in shape)
         return cls(*shape, down, across, -(-shape[0] // down), -(-shape[1] // across))
 
     @property

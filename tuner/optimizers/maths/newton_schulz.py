@@ -59,7 +59,11 @@ NORM_FLOOR = 1e-7
 
 
 def newton_schulz(
-    matrices: Tensor, coefficients: str | Triple = "original", steps: int = STEPS, dtype: torch.dtype | None = None
+    matrices: Tensor,
+    coefficients: str | Triple = "original",
+    steps: int = STEPS,
+    dtype: torch.dtype | None = None,
+    floor: float = NORM_FLOOR,
 ) -> Tensor:
     """Return for each matrix U S' V' with S' near the identity, where U S V' is its singular value decomposition.
 
@@ -70,7 +74,8 @@ def newton_schulz(
         coefficients: a name in `COEFFICIENTS`, or a custom triple.
         steps: number of steps, at least 0.
         dtype: of the products, the matrices' own by default. bfloat16, as in torch.optim.Muon, is several times as fast
-        if the hardware supports it; the bands widen by 0.01.
+            where the device multiplies it in hardware; the bands widen by 0.01.
+        floor: what smaller norms are taken for: matrices far below it stay small (as with torch.optim.Muon's eps).
     """
     _, rows, columns = matrices.shape
     if isinstance(coefficients, str):
@@ -78,7 +83,7 @@ def newton_schulz(
     else:
         triples, safety = (coefficients,), 1.0
     padded = aligned(matrices)
-    padded = padded / (norms(padded) * safety).clamp_(min=NORM_FLOOR).reshape(-1, 1, 1)
+    padded = padded / (norms(padded) * safety).clamp_(min=floor).reshape(-1, 1, 1)
     if dtype is not None:
         padded = aligned(padded.to(dtype))
     result = in_batches(partial(_iterate, triples=triples, steps=steps, tall=rows > columns), padded)
@@ -90,7 +95,7 @@ def polar(matrices: Tensor) -> Tensor:
 
     Smaller ones end between 0 and 1, as do those of a rank-deficient matrix; the zero matrix stays zero.
     """
-    return newton_schulz(matrices, "exact", 20)
+    return newton_schulz(matrices, "exact", 20, floor=torch.finfo(matrices.dtype).tiny)
 
 
 def _iterate(x: Tensor, triples: tuple[Triple, ...], steps: int, tall: bool) -> Tensor:

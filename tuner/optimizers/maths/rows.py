@@ -37,12 +37,12 @@ class Objective:
 
     def join(self, tensors: Tensors) -> Tensor:
         """Copy named tensors [T, ...] into rows [T, P]."""
-        return torch.cat([tensors[key].flatten(1) for key in self._shapes], 1)
+        return torch.cat([tensors[key].reshape(shape[0], shape[1:].numel()) for key, shape in self._shapes.items()], 1)
 
     def split(self, rows: Tensor) -> Tensors:
         """Return named views [T, ...] of rows [T, P]."""
         parts = torch.split(rows, [shape[1:].numel() for shape in self._shapes.values()], 1)
-        return {key: part.view(-1, *shape[1:]) for (key, shape), part in zip(self._shapes.items(), parts, strict=True)}
+        return {key: part.view(shape) for (key, shape), part in zip(self._shapes.items(), parts, strict=True)}
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses [T], float64 and infinite where not finite, and the gradients [T, P]."""

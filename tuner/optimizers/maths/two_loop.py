@@ -16,7 +16,9 @@ LEAST_CURVATURE = 1e-10
 
 
 def remember(trial: dict[str, Tensor], gradient: Tensor, allowed: Tensor) -> None:
-    """Store the pair (previous_step, gradient - previous_gradient) of the `allowed` trials [T] in place.
+    """Store the pair (previous_step, gradient - previous_gradient) of the `allowed` trials [T] in place, once.
+
+    The step is used up: a search that is cut off and begun anew stores no second pair.
 
     `trial` holds steps and changes [T, n, P], inverse_products [T, n], pairs and scale [T], previous_step and
     previous_gradient [T, P].
@@ -33,6 +35,7 @@ def remember(trial: dict[str, Tensor], gradient: Tensor, allowed: Tensor) -> Non
     scale = (inner / dot(change, change)).to(step.dtype)
     trial["scale"].copy_(torch.where(stored, scale, trial["scale"]))
     trial["pairs"].add_(stored.to(step.dtype))
+    trial["previous_step"].copy_(torch.where(column(allowed, step), 0.0, step))
 
 
 def descent(trial: dict[str, Tensor], gradient: Tensor, most: int) -> Tensor:

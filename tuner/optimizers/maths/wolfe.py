@@ -6,8 +6,11 @@ https://www.cs.ubc.ca/~schmidtm/Software/minFunc.html), so that the two agree st
 
     (1) f(t) <= f(0) + c1 t f'(0)        (2) |f'(t)| <= c2 |f'(0)|
 
-A trial is bracketing (the step grows, at most tenfold per round, until it has passed a minimum), zooming (the bracket
-shrinks) or done. Invariant: `low` is the lowest end of the bracket and never above the start, so neither is the result.
+Where the loss at the bracket's far end is infinite, no cubic says how far to go: the bracket shrinks tenfold at a time
+(torch halves it, and 25 halvings do not reach a step that is 1e14 times shorter).
+
+A trial is bracketing (the step grows, at most tenfold a round, until a minimum lies behind it), zooming (the bracket
+shrinks) or done. Invariant: `low` is the lowest end of the bracket and never above the start, so the result never is.
 """
 
 from dataclasses import dataclass
@@ -134,7 +137,8 @@ def _inside(search: _Search) -> Tensor:
     right = torch.maximum(search.low.step, search.high.step)
     first = choose(search.low_is_first, search.low, search.high)
     second = choose(search.low_is_first, search.high, search.low)
-    step = cubic_minimum(first, second, left, right)
+    near_low = search.low.step + _MARGIN * (search.high.step - search.low.step)
+    step = torch.where(search.high.loss.isinf(), near_low, cubic_minimum(first, second, left, right))
     margin = _MARGIN * (right - left)
     near = torch.minimum(right - step, step - left) < margin
     push = near & (search.crept | (step >= right) | (step <= left))

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from tuner.optimizers.entries import learning_rate, non_negative, weight_decay
 from tuner.optimizers.maths.power import power
-from tuner.optimizers.maths.sums import along, column_squares, row_squares, total_square
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial
+from tuner.optimizers.sums import along, column_squares, row_squares, total_square
 from tuner.optimizers.treatment import MOMENT_WARMUP
 from tuner.study.hyperparameter import Hyperparameter, Search
 

@@ -6,12 +6,13 @@ Math. 16(1), https://doi.org/10.2140/pjm.1966.16.1; Nocedal and Wright 2006, alg
     t ← lr · r, lr · r · shrink, ... until f(p - t g) <= f(p) - c1 · t · |g|²
     p ← p - t g
 
-`start` determines where a search begins: `lr`: r = 1 always; `keep`: r = the last accepted t / lr; `increase`: that
-divided by shrink, so that steps may grow too.
+`start` says where a search begins: `lr`: r = 1; `keep`: r = the last accepted t / lr; `increase`: that divided by
+shrink, so that steps may grow too. After a search that failed, the next one goes on where it ended, whatever `start`
+says, until steps no longer move any parameter; then it begins at lr again.
 
-State per trial: factor, the last accepted t / lr, 0 (meaning 1) at the start and after a failed search.
-Departures: after `max_evaluations` tries the best point seen is used, or the start if none was better.
-Used with: full batches and a generous lr: the search only shrinks it.
+State per trial: factor, what r starts from: the last accepted t / lr; 0 stands for 1.
+Departures: after `max_evaluations` tries the best point seen is taken, the old one if none was better.
+Used with: full batches, lr generous: the search only shrinks it.
 """
 
 from collections.abc import Mapping
@@ -66,12 +67,15 @@ class GradientDescentArmijo(SearchRule):
     ) -> Tensor:
         """See `SearchRule.moved`."""
         line = Line(objective, rows, -gradient, gradient)
-        start, factor = self.structure["start"], state.trial["factor"].double()
-        if start == "increase":
-            factor = factor / hp["shrink"]
-        factor = torch.where(factor > 0, factor.clamp(max=_MOST), 1.0)
-        first = hp["lr"] if start == "lr" else hp["lr"] * factor
+        increase = self.structure["start"] == "increase"
+        factor = state.trial["factor"].double()
+        from_factor = factor / hp["shrink"] if increase else factor
+        first = hp["lr"] * torch.where(factor > 0, from_factor.clamp(max=_MOST), 1.0)
         rounds = int(self.structure["max_evaluations"])
-        found, met = backtrack(line, first, hp["c1"], hp["shrink"], rounds)
-        state.trial["factor"].copy_(torch.where(met, found.step / hp["lr"], 0.0))
+        found, met, ahead = backtrack(line, first, hp["c1"], hp["shrink"], rounds)
+        accepted = torch.zeros_like(factor) if self.structure["start"] == "lr" else found.step / hp["lr"]
+        moves = (line.rows(ahead) != rows).any(1)
+        missed = torch.where(moves, (ahead * hp["shrink"] if increase else ahead) / hp["lr"], 0.0)
+        searched = line.downhill & (first > 0)
+        state.trial["factor"].copy_(torch.where(searched, torch.where(met, accepted, missed), factor))
         return line.rows(found.step)

@@ -11,9 +11,11 @@ algorithm 2 with the warm-up of Sutskever et al. 2013; conventions of torch.opti
     p ← p - lr · [(1 - mu(t)) / (1 - M(t)) · g + mu(t + 1) / (1 - M(t + 1)) · m] / (sqrt(v / (1 - beta2^t)) + eps)
 
 State per parameter: exp_avg m and exp_avg_sq v, of the parameter's shape, zeros at the start.
-Departures: as torch, m is averaged with beta1, not with mu. M is computed in closed form (`momentum_product`), so that
-it depends only on the step. weight_decay_mode "decoupled" is torch's decoupled_weight_decay.
-Used with: Adam's learning rates. AlgoPerf's NAdamW has no warm-up of mu: see nadamw.py.
+Departures: as torch, m is averaged with beta1, not with mu. M is worked out in closed form (`momentum_product`), so
+that it depends on the step alone; where beta1 changes on the way (cycled momentum), all factors have the present one,
+as in Adam's bias correction, while torch keeps those of their time. weight_decay_mode "decoupled" is torch's
+decoupled_weight_decay.
+Used with: Adam's learning rates. What AlgoPerf calls NAdamW has no warm-up of mu: see nadamw.py.
 """
 
 import math

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from tuner.optimizers.entries import choice, decay_rate, learning_rate, non_negative, weight_decay, without_zero
 from tuner.optimizers.maths.power import power
-from tuner.optimizers.maths.sums import total
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial
+from tuner.optimizers.sums import total
 from tuner.study.hyperparameter import Hyperparameter, Search
 
 _PAPER = "Mishchenko and Defazio 2024, arXiv:2306.06101"
@@ -111,6 +111,7 @@ class Prodigy(Rule):
     formula = "p ← p - d · lr · (m / (√v + d · eps) + weight_decay · p), d ← max(d, d_coef · n / |s|₁)"
     reference = "Mishchenko and Defazio 2024, https://arxiv.org/abs/2306.06101"
     elementwise = False
+    starts_at_parameter = ("p0",)
     memory = "4"
     hyperparameters = _HYPERPARAMETERS
 

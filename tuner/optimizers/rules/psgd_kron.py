@@ -41,7 +41,15 @@ from tuner.optimizers.entries import (
     whole_number,
 )
 from tuner.optimizers.maths.adam_moments import adamw_step, fallback_scalars
-from tuner.optimizers.maths.matrix_product import aligned, identity, in_batches, multiply, norms, sum_by_halving
+from tuner.optimizers.maths.matrix_product import (
+    aligned,
+    identity,
+    in_batches,
+    largest_elements,
+    multiply,
+    norms,
+    sum_by_halving,
+)
 from tuner.optimizers.maths.matrix_view import matrix_shape, picked, rows_where, write_back
 from tuner.optimizers.maths.power import power
 from tuner.optimizers.rule import Evaluate, Role, Rule, Shapes, State, Tensors, per_trial
@@ -182,8 +190,10 @@ def _fit(factors: Tensors, corrected: Tensor, rate: Tensor, rows: Tensor | None)
         noise = multiply(inverse[side].mT, inverse[side])
         noise = noise * (lengths[against] if weight is None else weight.reshape(-1, 1, 1))
         signal = multiply(a, a.mT) if side == "left" else multiply(a.mT, a)
-        scale = per_trial(rate, noise) / (_norm_bound(signal + noise) + _TINY).reshape(-1, 1, 1)
-        fresh[side] = factor - multiply((signal - noise).triu_() * scale, factor)
+        whole = signal + noise
+        largest = largest_elements(whole).reshape(-1, 1, 1)
+        scale = per_trial(rate, noise) / (_norm_bound(whole / largest) + _TINY).reshape(-1, 1, 1)
+        fresh[side] = factor - multiply(((signal - noise) / largest).triu_() * scale, factor)
     sizes = {side: factor.abs().amax((1, 2)) for side, factor in fresh.items()}
     for side, factor in fresh.items():
         if len(fresh) == 2:
@@ -216,7 +226,10 @@ def _inverse(factor: Tensor, size: int) -> Tensor:
 
 
 def _norm_bound(symmetric: Tensor) -> Tensor:
-    """Return [n], no more than the spectral norms of [n, M, M]: ‖S x‖ with x the longest row, normalised."""
+    """Return [n], no more than the spectral norms of [n, M, M]: ‖S x‖ with x the longest row, made a unit vector.
+
+    The largest elements are about 1: squares of squared gradients would leave the range of float32.
+    """
     count, size, _ = symmetric.shape
     lengths = sum_by_halving((symmetric * symmetric).reshape(-1, size)).reshape(count, size)
     longest = lengths.argmax(1).reshape(-1, 1, 1).expand(-1, 1, size)

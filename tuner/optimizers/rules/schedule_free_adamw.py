@@ -43,6 +43,7 @@ class ScheduleFreeAdamW(Rule):
     formula = "z ← z - lr · (g(y)/(√v̂ + eps) + weight_decay · y);  x ← (1-c)·x + c·z;  y ← (1-beta1)·z + beta1·x"
     reference = "Defazio et al. 2024, https://arxiv.org/abs/2405.15682"
     averages = True
+    starts_at_parameter = ("z",)
     hyperparameters = (
         learning_rate(
             2.5e-3,

@@ -39,6 +39,7 @@ class ScheduleFreeSGD(Rule):
     formula = "z ← z - lr · (g(y) + weight_decay · y);  x ← (1 - c) · x + c · z;  y ← (1 - momentum) · z + momentum · x"
     reference = "Defazio et al. 2024, https://arxiv.org/abs/2405.15682"
     averages = True
+    starts_at_parameter = ("z",)
     hyperparameters = (
         learning_rate(
             1.0,

@@ -29,8 +29,9 @@ from torch import Tensor
 from tuner.optimizers.entries import choice, decay_rate, learning_rate, non_negative
 from tuner.optimizers.maths.matrix_view import equal_shapes, joined
 from tuner.optimizers.maths.newton_schulz import newton_schulz
-from tuner.optimizers.maths.sums import row_squares, total_square
 from tuner.optimizers.rule import Evaluate, Role, Rule, State, Tensors, per_trial
+from tuner.optimizers.sums import row_squares, total_square
+from tuner.optimizers.tensors import sign
 
 _PAPER = "Pethick et al. 2025, arXiv:2502.07529"
 _FPO = "Wen et al. 2025, arXiv:2509.02046"
@@ -121,7 +122,7 @@ def spectral_scale(shape: tuple[int, ...]) -> float:
 def direction_of(averaged: Tensor, role: Role) -> Tensor:
     """Return D(b) of a head, embedding or vector [T, ...]; those of fewer than two dims are vectors."""
     if averaged.dim() > 2 and role == "head":
-        return averaged.sign().div_(math.prod(averaged.shape[2:]))
+        return sign(averaged).div_(math.prod(averaged.shape[2:]))
     if averaged.dim() > 2 and role == "embedding":
         rows = averaged.flatten(2)
         size = row_squares(rows).div_(rows.shape[-1]).sqrt_().add_(_EPS)

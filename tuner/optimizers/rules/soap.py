@@ -96,6 +96,7 @@ class SOAP(Rule):
                 self._move(name, sides, rows, grads, params, state, hp)
             self._gather(name, sides, grads[name], state, hp["shampoo_beta"])
             if any(starting):
+                state.buffers["exp_avg"][name].add_(grads[name] * 0)  # what is not finite shows in the next step
                 rows = rows_where(starting, param.device)
                 for side in sides:
                     basis = eigenbasis(picked(state.pools[side][name], rows))

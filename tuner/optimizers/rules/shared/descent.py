@@ -1,6 +1,7 @@
 """What rules that search along a direction share: parameters as rows, no step into the unknown, their learning rate.
 
-Invariant: `lr` 0 and failed searches leave a trial's parameters bit for bit.
+Invariants: `lr` 0 and failed searches leave a trial's parameters bit for bit. A gradient that is not finite makes them
+NaN: there is no direction to search along, and a trial that stood still would pass for one that has arrived.
 """
 
 from abc import abstractmethod
@@ -72,7 +73,9 @@ class SearchRule(Rule):
             InvalidInput: `evaluate` is missing, or lacks a required second derivative.
         """
         objective = Objective(self.name, evaluate, params, self.needs_curvature)
-        moved = self.moved(objective, objective.join(params), objective.join(grads), state, hp)
+        gradient = objective.join(grads)
+        moved = self.moved(objective, objective.join(params), gradient, state, hp)
+        moved = torch.where(gradient.isfinite().all(1, keepdim=True), moved, torch.nan)
         state.advance()
         for name, rows in objective.split(moved).items():
             params[name].copy_(rows)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tuner.optimizers.entries import learning_rate, weight_decay
 from tuner.optimizers.rule import per_trial
+from tuner.optimizers.tensors import sign
 
 LR = learning_rate(
     1e-4,
@@ -31,7 +32,7 @@ WEIGHT_DECAY = weight_decay(
 
 
 def sign_descend(param: Tensor, direction: Tensor, lr: Tensor, shrink: Tensor) -> None:
-    """Set param ← param · shrink - lr · sign(direction) in place; the sign of 0 is 0.
+    """Set param ← param · shrink - lr · sign(direction) in place; the sign of 0 is 0, that of NaN is NaN.
 
     Args:
         param: [T, ...], e.g. (64, 256, 64).
@@ -39,4 +40,4 @@ def sign_descend(param: Tensor, direction: Tensor, lr: Tensor, shrink: Tensor) -
         lr: [T].
         shrink: 1 - lr · weight_decay, [T].
     """
-    param.mul_(per_trial(shrink, param)).sub_(direction.sign().mul_(per_trial(lr, param)))
+    param.mul_(per_trial(shrink, param)).sub_(sign(direction).mul_(per_trial(lr, param)))

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from tuner.optimizers.entries import choice
-from tuner.optimizers.maths.sums import norm
 from tuner.optimizers.rule import Role
+from tuner.optimizers.sums import norm
 
 EXCLUDED = choice(
     "excluded",

@@ -9,9 +9,10 @@ Pairwise folding is also more accurate: its error grows with the logarithm of th
 import torch
 from torch import Tensor
 
-_SHORT = {"cpu": 1024}
-"""Row length that torch.sum sums in an order independent of other rows; on other devices rows are folded down to
-one."""
+from tuner.optimizers import devices
+
+_SHORT = 1024
+"""Elements of a row that torch.sum adds up in an order of their own on a CPU; elsewhere rows are folded down to one."""
 _BLOCK = 4096
 """Row length whose norm a CPU computes without splitting, in the type of the elements."""
 _CHUNK = 2**18
@@ -25,14 +26,14 @@ def total(own: Tensor) -> Tensor:
         own: [T, ...], e.g. (64, 256, 64), contiguous; its contents are overwritten.
     """
     rows = own.reshape(len(own), -1)
-    length = _fold(rows, 1, _SHORT.get(own.device.type, 1))
+    length = _fold(rows, 1, _SHORT if devices.is_cpu(own) else 1)
     return rows[:, :length].sum(1, dtype=torch.float64)
 
 
 def total_square(x: Tensor) -> Tensor:
     """Return |x|² over all dims but 0, float64 [T]; `x` [T, ...] is not modified."""
     rows = x.reshape(len(x), -1)
-    if x.device.type != "cpu":
+    if not devices.is_cpu(x):
         return total((rows * rows).contiguous())
     whole = rows.shape[1] // _BLOCK * _BLOCK
     last = _row_norms(rows[:, whole:]).double().square_()
@@ -48,15 +49,15 @@ def norm(x: Tensor) -> Tensor:
 
 
 def row_squares(x: Tensor) -> Tensor:
-    """Return the sum of squares of each row, [T, ..., m] of matrices [T, ..., m, k]; `x` is not modified."""
-    if x.device.type == "cpu":
+    """Return the sum of squares of each row, [T, ..., m] of matrices [T, ..., m, k]; `x` stays."""
+    if devices.is_cpu(x):
         return _row_norms(x).square_()
     return along((x * x).contiguous(), -1)
 
 
 def column_squares(x: Tensor) -> Tensor:
-    """Return the sum of squares of each column, [T, ..., k] of matrices [T, ..., m, k]; `x` is not modified."""
-    at_once = x.shape[-2] if x.device.type != "cpu" else max(1, _CHUNK // x.shape[-1])
+    """Return the sum of squares of each column, [T, ..., k] of matrices [T, ..., m, k]; `x` stays."""
+    at_once = x.shape[-2] if not devices.is_cpu(x) else max(1, _CHUNK // x.shape[-1])
     parts = [along((part * part).contiguous(), -2) for part in torch.split(x, at_once, dim=-2)]
     return parts[0] if len(parts) == 1 else along(torch.stack(parts, -1), -1)
 

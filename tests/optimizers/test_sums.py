@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tuner.optimizers.maths.sums import column_squares, norm, row_squares, total, total_square
+from tuner.optimizers.sums import column_squares, norm, row_squares, total, total_square
 
 LENGTHS = (1, 7, 513, 1025, 4096, 40001)
 MATRICES = ((1, 1), (3, 5), (70, 300), (2, 20000), (20000, 2), (300, 1025))
