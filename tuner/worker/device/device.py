@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import torch
 
@@ -115,12 +115,22 @@ def _serve(source: IO[str], target: IO[str], options: argparse.Namespace, checkp
 
     runner = Runner(send, options.device, options.width, checkpoints, options.workloads)
     try:
-        _obey(inbox, runner, send)
+        obey(inbox, runner, send)
     finally:
         runner.close()
 
 
-def _obey(inbox: "queue.SimpleQueue[Json | None]", runner: Runner, send: Callable[[Json], None]) -> None:
+class Inbox(Protocol):
+    """The agent's messages; None when there will be no more. `queue.SimpleQueue` is one."""
+
+    def empty(self) -> bool:
+        """Whether `get` would wait."""
+
+    def get(self) -> Json | None:
+        """Wait for the next message."""
+
+
+def obey(inbox: Inbox, runner: Runner, send: Callable[[Json], None]) -> None:
     """Train until None comes."""
     alive_at = time.monotonic()
     while True:

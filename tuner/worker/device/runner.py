@@ -4,7 +4,8 @@ Trials share a stack when their assignments carry the same stack key. Assignment
 first one with another key waits until the present stack has drained, and so does everything behind it, so no key can
 starve another. Where a probe has found the compiled path fastest, trials start on the eager one while a second process
 compiles; then the stack drains, and its successor is compiled: no trial ever changes its program. What a workload's
-code raises ends its own trial with outcome `error`, never the process.
+code raises ends its own trial with outcome `error`, never the process. Whatever the call after which nothing is left to
+do, it has announced that no stack runs: the server gives this device no other stack's trials before it knows.
 
 Messages out (each a JSON object with one of these keys):
 
@@ -84,6 +85,7 @@ class Runner:
         if self._stack is not None and slot is not None:
             self._stack.evict(slot)
         self._announcer.forget(key)
+        self._rest()
 
     def kept(self, key: Key) -> None:
         """Note that the server knows of a trial's latest checkpoint."""
@@ -113,6 +115,10 @@ class Runner:
             self._narrow()  # outside the handler: the error's traceback would keep the memory alive
         if self._checkpoints is not None:
             self._checkpoint(self._checkpoints)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Announce that no stack runs once there is nothing to do: no `step` may follow until a message comes."""
         if not self.busy:
             self._announcer.stack(None)  # the stack stays, in case more of its trials come
 
