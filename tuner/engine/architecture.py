@@ -16,7 +16,7 @@ from tuner.engine.layers import dropout, stackable
 from tuner.engine.layers.dropout import Draws
 from tuner.engine.layout import Layout
 from tuner.engine.seeds import INITIALISATION, derive
-from tuner.errors import InvalidInput
+from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.roles import infer_roles
 from tuner.optimizers.rule import Role
 from tuner.workloads import Task
@@ -46,8 +46,22 @@ class Architecture:
 
     def build(self, seed: int) -> nn.Module:
         """Return a module with the initial weights of a trial with this seed."""
-        module = self.task.build_model(derive(seed, INITIALISATION))
-        return module.to(device=self.device, dtype=self.dtype)
+        return self._placed(self.task.build_model(derive(seed, INITIALISATION)))
+
+    def _placed(self, module: nn.Module) -> nn.Module:
+        """Move a module to the device and the dtype. Complex buffers stay complex: `Module.to` would make them real."""
+        for name, parameter in module.named_parameters():
+            if parameter.is_complex():
+                kind = str(parameter.dtype).removeprefix("torch.")
+                raise InvalidInput([Fault(name, f"is {kind}; allowed are real floating-point parameters")])
+        parts = [(part, name, value) for part in module.modules() for name, value in part.named_buffers(recurse=False)]
+        complex_ones = [(part, name, value) for part, name, value in parts if value.is_complex()]
+        for part, name, _ in complex_ones:
+            setattr(part, name, None)
+        module = module.to(device=self.device, dtype=self.dtype)
+        for part, name, value in complex_ones:
+            setattr(part, name, value.to(self.device, self.dtype.to_complex()))
+        return module
 
     def fresh(self, seed: int) -> nn.Module:
         """Return the same weights for copying: float32 on the CPU, in a module that is valid until the next call."""

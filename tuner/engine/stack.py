@@ -6,7 +6,7 @@ gradients and then steps with their mean, by its own rule. Invariants:
 - For one program (device, dtype, threads, width, path, versions) a trial's numbers have the same bits in any slot,
   beside any neighbours, whatever is admitted or evicted meanwhile.
 - Every stacked tensor is allocated once; admission writes into it.
-- What the workload's code raises ends the trials it concerns, and nothing else.
+- What the workload's code or an update rule raises ends the trials it concerns, and nothing else.
 """
 
 import time
@@ -258,7 +258,8 @@ class Stack:
             self._updates.apply(due, self._params, self._sums, means)
             evaluated = self._slots.count_steps(due)
         self._ledger.close(due)
-        for slot, error in (self._reevaluation.take_failures() | self._forward.failures).items():
+        failures = self._updates.take_failures() | self._reevaluation.take_failures() | self._forward.failures
+        for slot, error in failures.items():
             self._end(slot, error=error)
         if len(evaluated) or self._ledger.full:
             self._read_ledger()
@@ -273,7 +274,11 @@ class Stack:
         return self._recalibration.extras(self._architecture.layout.slot_views(row), extras)
 
     def _evaluate_due(self, slots: list[int]) -> None:
-        found = self._evaluation.each(slots, [self._updates.result(slot, self._params) for slot in slots])
+        results = self._updates.results(slots, self._params)
+        for slot, error in self._updates.take_failures().items():
+            self._end(slot, error=error)
+        slots = list(results)
+        found = self._evaluation.each(slots, list(results.values()))
         finite = torch.isfinite(self._params[slots]).all(1).tolist()
         for slot, metrics, sound in zip(slots, found, finite, strict=True):
             progress = self._progress[slot]

@@ -48,10 +48,10 @@ Examples = Tensor | Indexed
 class Task:
     """A training problem.
 
-    `model`: an `nn.Module` subclass or any callable without arguments that returns a module, called for each trial under
-    its seed. Parts that it returns again and again keep their weights: so does a pretrained model. A module itself is
-    accepted too, and means the same: every trial starts from a copy of it. `fresh`: the weights of a module given in
-    this way are drawn anew for each trial, by `reset_parameters()` of every submodule that has it.
+    `model`: an `nn.Module` subclass or any callable without arguments that returns a module, called for each trial
+    under its seed. Parts that it returns again and again keep their weights: so does a pretrained model. A module
+    itself is accepted too, and means the same: every trial starts from a copy of it. `fresh`: the weights of a module
+    given in this way are drawn anew for each trial, by `reset_parameters()` of every submodule that has it.
     `loss`: `loss(output, *targets)` returns a scalar, the mean over the examples of the batch.
     `train`, `valid`: tensors (inputs, *targets) with equal first dimensions, e.g. ([1437, 64], [1437]). Those of
     `train` may also be `Indexed`: then one loader reads the micro-batches of all trials ahead, in the same order and
