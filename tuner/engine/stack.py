@@ -153,6 +153,9 @@ class Stack:
         if spec.batch_size % self.micro_batch:
             message = f"is {spec.batch_size}; allowed are multiples of the micro-batch {self.micro_batch}"
             raise InvalidInput([Fault("batch_size", message)])
+        reported = ["train_loss", *self._evaluation.names]
+        if spec.metric is not None and spec.metric not in reported:
+            raise InvalidInput([Fault("metric", f"is {spec.metric!r}; the workload reports {', '.join(reported)}")])
         if spec.total_steps == 0:
             self._events.append(Ended(spec.key, "finished", 0, 0, infeasible="batch_exceeds_budget"))
             return None

@@ -91,7 +91,7 @@ def test_an_error_ends_its_own_trial() -> None:
     watched.run()
     ends = watched.ends()
     assert ends == {
-        1: ("error", None),
+        1: ("displaced", None),
         2: ("error", None),
         3: ("error", None),
         4: ("finished", "batch_exceeds_budget"),

@@ -59,7 +59,8 @@ class Evaluation:
         self._architecture = architecture
         self._data = data
         self._extras = extras
-        self._names = ["valid_loss", *(f"valid_{name}" for name in architecture.task.metrics or {})]
+        self.names = ["valid_loss", *(f"valid_{name}" for name in architecture.task.metrics or {})]
+        """What `metrics` returns."""
         self._device = data[0].device
         self.rows = 1
         """Slots per pass."""
@@ -77,7 +78,7 @@ class Evaluation:
         for start in range(0, len(slots), self.rows):
             part = slice(start, start + self.rows)
             values += self._pass(slots[part], rows[part])
-        return [dict(zip(self._names, row, strict=True)) for row in values]
+        return [dict(zip(self.names, row, strict=True)) for row in values]
 
     def each(self, slots: Sequence[int], rows: Sequence[Tensor]) -> list[Metrics | str]:
         """Return the metrics per slot, or the traceback of an exception that the workload's code raised in its pass."""

@@ -14,6 +14,7 @@ Messages out (each a JSON object with one of these keys):
     left      [trial, attempt]: its slot is free; its final message waits until its weights are stored
     ended     the final message on it
     stack     the key of the stack that runs now, null when there is none
+    cannot_load  the key of a stack whose workload does not load on this device
     declined  fingerprint of the program of a reproducible study that this device does not run
     width     slots of the stack, after running out of memory made it narrower, or a probe's choice changed it
     restarted    a trial whose checkpoint could not be used begins from zero; sent before anything else on it
@@ -38,7 +39,7 @@ from tuner.worker.channel import Json
 from tuner.worker.device.announcer import Announcer, Key
 from tuner.worker.device.checkpoints import Checkpoints
 from tuner.worker.device.pinned import OtherProgram
-from tuner.worker.device.stack_choice import StackChoice
+from tuner.worker.device.stack_choice import NotLoaded, StackChoice
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,12 @@ class Runner:
                 self._announcer.stack(self._stack_key)
                 self._admit(head, self._stack)
             except OtherProgram as error:
-                self._decline(head, str(error))
+                self._send({"declined": fingerprint(head["program"])})
+                self._give_back("study_id", head, str(error))
+                continue
+            except NotLoaded as error:
+                self._send({"cannot_load": head["stack"]})
+                self._give_back("stack", head, str(error))
                 continue
             except Exception as error:  # the trial's boundary: the workload's own code runs here
                 if is_out_of_memory(error):
@@ -155,11 +161,10 @@ class Runner:
                 self._announcer.end(_key(head), "error", error=traceback.format_exc())
             self._backlog.popleft()
 
-    def _decline(self, head: Json, why: str) -> None:
-        """Give back all trials of a study whose program this device does not run."""
-        self._send({"declined": fingerprint(head["program"])})
-        given_back = [item for item in self._backlog if item["study_id"] == head["study_id"]]
-        self._backlog = deque(item for item in self._backlog if item["study_id"] != head["study_id"])
+    def _give_back(self, field: str, head: Json, why: str) -> None:
+        """Give back every assignment that agrees with this one in a field: none of them can run here."""
+        given_back = [item for item in self._backlog if item[field] == head[field]]
+        self._backlog = deque(item for item in self._backlog if item[field] != head[field])
         for item in given_back:
             self._announcer.end(_key(item), "displaced", error=why)
 
@@ -178,6 +183,7 @@ class Runner:
             rungs=tuple(head["rungs"]),
             report_every=head["report_every"],
             divergence_factor=head["divergence_factor"],
+            metric=head["metric"],
         )
         slot = self._resume(head, spec, stack)
         if slot is None:

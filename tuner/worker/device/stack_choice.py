@@ -5,18 +5,23 @@ Invariants:
 - A width set by the user, or forced by running out of memory, is final; otherwise the probe or the pinned program
   decides.
 - A reproducible study gets its pinned program exactly, or `OtherProgram` is raised.
+- An error while a workload is loaded (a file that is not there, a package that is missing) is this machine's, not the
+  trial's: `NotLoaded`.
 - A second process compiles one program at a time, and no program is requested again once its result is known.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from tuner import workloads
 from tuner.engine import Stack
+from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.errors import InvalidInput, TunerError
 from tuner.probe.bench import place_of
 from tuner.probe.choice import DEFAULT_WIDTH, key, stored
+from tuner.study.hyperparameter import Scalar
 from tuner.study.program import Program
 from tuner.worker.channel import Json
 from tuner.worker.device.pinned import check, check_whole
@@ -24,6 +29,11 @@ from tuner.worker.device.warming import Warming
 from tuner.workloads import Task
 
 log = logging.getLogger(__name__)
+
+
+class NotLoaded(TunerError):
+    """A workload does not load on this machine; on another one it may."""
+
 
 Programs = tuple[str | None, int]
 """(stack key, width): what a compiled stack was compiled for."""
@@ -50,15 +60,20 @@ class StackChoice:
 
         Raises:
             OtherProgram: the assignment's study is pinned to a program that this device does not run.
+            NotLoaded: the workload does not load here.
+            InvalidInput: it never will: its parameters, or what its factory returns, are illegal.
         """
         name, params = head["workload"], head["workload_params"]
         address = (name, repr(sorted(params.items())))
         if address not in self._tasks:
-            self._tasks = {address: workloads.load(name, params)}
+            self._tasks = {address: _loaded(name, params)}
         task, size = self._tasks[address], head["micro_batch"]
         pinned = head["program"]
         path = self._path(head) if pinned is None else self._pinned_path(pinned)
-        stack = Stack(task, width=self.width, micro_batch=size, device=self._device, path=path)
+        try:
+            stack = Stack(task, width=self.width, micro_batch=size, device=self._device, path=path)
+        except OSError as error:  # its model reads a file
+            raise _not_loaded(name, error) from error
         if pinned is not None:
             check_whole(pinned, stack.program)
         return stack
@@ -124,3 +139,19 @@ class StackChoice:
         place = {"device": self._device, "threads": torch.get_num_threads(), "workloads": self._sources}
         self._warming = Warming(wanted | place)
         return "auto"
+
+
+def _loaded(name: str, params: Mapping[str, Scalar]) -> Task:
+    try:
+        return workloads.load(name, params)
+    except InvalidInput:
+        raise
+    except Exception as error:  # the device's boundary: the workload's own code runs here
+        if is_out_of_memory(error):
+            raise  # a narrower stack may help: the caller decides
+        raise _not_loaded(name, error) from error
+
+
+def _not_loaded(name: str, error: Exception) -> NotLoaded:
+    log.error("a workload does not load here", exc_info=error, extra={"action": "load", "workload": name})
+    return NotLoaded(f"workload {name!r} does not load here: {type(error).__name__}: {error}")
