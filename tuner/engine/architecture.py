@@ -37,6 +37,7 @@ class Architecture:
         self.evaluating = copy.deepcopy(self.training).eval()
         self._dropouts = dropout.install(self.training)
         self._buffers = [name for name, _ in self.evaluating.named_buffers()]
+        self._saved = _saved_names(self.evaluating)
         self._stackable = copy.deepcopy(self.training)
         stackable.install(self._stackable)
         shapes = {name: p.shape for name, p in self.training.named_parameters() if p.requires_grad}
@@ -72,6 +73,11 @@ class Architecture:
         frozen = {name: p.detach().clone() for name, p in module.named_parameters() if not p.requires_grad}
         return frozen | {name: buffer.clone() for name, buffer in module.named_buffers()}
 
+    def state_dict(self, params: Tensors, extras: Tensors) -> Tensors:
+        """Copy the tensors of a slot under the names of the model's own `state_dict`: all names of tied ones."""
+        tensors = {**extras, **params}
+        return {name: tensors[own].detach().clone() for name, own in self._saved.items()}
+
     def roles(self) -> dict[str, Role]:
         """Return the role of every trainable parameter."""
         roles = infer_roles(self.training)
@@ -105,3 +111,10 @@ class Architecture:
         if loss.dim() != 0:
             raise InvalidInput(f"the workload's loss has shape {list(loss.shape)}; expected one number, the mean")
         return loss.to(self.dtype), {name: tensors[name] for name in self._buffers}
+
+
+def _saved_names(module: nn.Module) -> dict[str, str]:
+    """Return the names in a module's `state_dict`, each with the first name of its tensor: tied ones have several."""
+    first = {id(tensor): name for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
+    saved = module.state_dict(keep_vars=True)
+    return {name: first[id(tensor)] for name, tensor in saved.items() if id(tensor) in first}

@@ -134,10 +134,9 @@ class Stack:
         return self._architecture.layout.slot_views(self._updates.result(slot, self._params))
 
     def weights(self, slot: int) -> Tensors:
-        """Copy a slot's resulting parameters and its buffers, by the model's own names."""
+        """Copy a slot's resulting parameters and its buffers, fit for `load_state_dict` of the workload's model."""
         row = self._updates.result(slot, self._params)
-        tensors = {**self._architecture.layout.slot_views(row), **self._settled(slot, row)}
-        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        return self._architecture.state_dict(self._architecture.layout.slot_views(row), self._settled(slot, row))
 
     def resume(self, snapshot: Snapshot) -> int:
         """Continue a trial in any free slot. Raises `InvalidInput` as `restore` does, and when the stack is full."""
