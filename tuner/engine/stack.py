@@ -41,8 +41,10 @@ class Stack:
     """Up to `width` trials of one task, stepping by micro-batches of `micro_batch` examples.
 
     `path` is `eager` (one vmapped program), `loop` (slot by slot), `compiled` (see `compiled.py`; eager where it cannot
-    be compiled) or `auto` (eager). Models that vmap cannot take run as a loop, unless `eager` is asked for. Raises
-    `InvalidInput` for a model without parameters, and whatever the workload's code raises.
+    be compiled) or `auto` (eager). Models that vmap cannot take run as a loop, unless `eager` is asked for. `batch` is
+    said of models whose loss depends on the batch (`batch_dependence.py`) and is part of the program: `whole` where the
+    micro-batch is every trial's batch, `parts` where it was asked to be smaller. Raises `InvalidInput` for a model
+    without parameters, and whatever the workload's code raises.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class Stack:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         path: str = "auto",
+        batch: Literal["whole", "parts"] | None = None,
     ) -> None:
         if width < 1 or micro_batch < 1 or path not in PATHS:
             raise InvalidInput(f"no stack with width {width}, micro-batch {micro_batch} and path {path!r}")
         self.width = width
         self.micro_batch = micro_batch
+        self._batch = batch
         self.device = torch.device(device)
         self.dtype = dtype
         self._architecture = Architecture(task, self.device, dtype)
@@ -99,7 +103,8 @@ class Stack:
             "dtype": str(self.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
             "width": self.width,
-            "micro_batch": self.micro_batch,
+            **({"batch": "whole"} if self._batch == "whole" else {"micro_batch": self.micro_batch}),
+            **({"batch": "parts"} if self._batch == "parts" else {}),
             **self._path.program,
             "torch": torch.__version__,
             "train_examples": self._examples,
