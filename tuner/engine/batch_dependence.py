@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tuner.engine.architecture import Architecture, Tensors
+from tuner.engine.layers.drawing import draw_from, drawing
 from tuner.engine.layers.dropout import draws_of
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.workloads.task import Data, Examples, Task
@@ -40,7 +41,7 @@ def depends_on_batch(task: Task, device: torch.device) -> bool:
         return False
     try:
         architecture = Architecture(replace(task, precision="float32"), device, torch.float32)
-        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.no_grad(), drawing(device):
             found = any(_mixes(architecture, size, number) for number in range(ROUNDS))
     except Exception as error:  # the trials' boundary: the workload's own code runs here; a trial will show the error
         if is_out_of_memory(error):
@@ -61,7 +62,7 @@ def _mixes(architecture: Architecture, size: int, number: int) -> bool:
     def loss(first: int, second: int) -> float:
         parts = [slice(first * size, (first + 1) * size), slice(second * size, (second + 1) * size)]
         batch: Data = tuple(torch.cat([item[part] for part in parts]) for item in data)
-        torch.manual_seed(number)
+        draw_from(number, architecture.device)
         return float(architecture.loss(params, extras, draws, *batch)[0])
 
     losses = [loss(0, 2), loss(1, 3), loss(0, 3), loss(1, 2)]

@@ -10,6 +10,8 @@ import struct
 INITIALISATION = "initialisation"
 DATA_ORDER = "data order"
 STOCHASTIC_LAYERS = "dropout"
+EVALUATION = "evaluation"
+RECALIBRATION = "recalibration"
 
 
 def derive(seed: int, purpose: str, counter: int = 0) -> int:

@@ -82,7 +82,9 @@ class Stack:
         self._path = path_of(self._architecture, self._feed, path, micro_batch, *buffers)
         self._forward, compiled = self._path.forward, self._path.compiled
         valid = on_device(task.valid, self.device, dtype)
-        self._evaluation = Evaluation(self._architecture, valid, self._settled, self._path.together, compiled)
+        self._evaluation = Evaluation(
+            self._architecture, valid, self._settled, self._stream, self._path.together, compiled
+        )
         self._updates = Updates(layout, self._architecture.roles(), self._slots, self._params, compiled)
         parts = self._architecture, self._feed, self._slots, self._forward, self._stream
         self._reevaluation = Reevaluation(*parts, stackable=self._path.stackable)
@@ -278,7 +280,7 @@ class Stack:
         extras = self._forward.extras[slot]
         if not self._updates.averages(slot):
             return extras
-        return self._recalibration.extras(self._architecture.layout.slot_views(row), extras)
+        return self._recalibration.extras(self._architecture.layout.slot_views(row), extras, *self._stream(slot))
 
     def _evaluate_due(self, slots: list[int]) -> None:
         results = self._updates.results(slots, self._params)
