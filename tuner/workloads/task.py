@@ -40,6 +40,18 @@ class Indexed(Protocol):
         """
 
 
+@runtime_checkable
+class Augmented(Indexed, Protocol):
+    """Training examples that differ from epoch to epoch and from trial to trial, yet not from run to run."""
+
+    def augmented(self, index: NDArray[np.int64], seeds: NDArray[np.uint64], /) -> Any:
+        """Return the examples with these numbers [n], each changed at random as its own seed says, [n, ...].
+
+        `seeds` [n] depend only on the trial's seed, the epoch and the example's place in it; they are the same for
+        every part of the data. Dry runs and recomputed statistics use the plain examples.
+        """
+
+
 Examples = Tensor | Indexed
 """One part of the training data."""
 
@@ -55,7 +67,7 @@ class Task:
     `loss`: `loss(output, *targets)` returns a scalar, the mean over the examples of the batch.
     `train`, `valid`: tensors (inputs, *targets) with equal first dimensions, e.g. ([1437, 64], [1437]). Those of
     `train` may also be `Indexed`: then one loader reads the micro-batches of all trials ahead, in the same order and
-    with the same results as from memory.
+    with the same results as from memory, and lets those that are `Augmented` change their examples.
     `resident`: whether training tensors are copied to the device as a whole (if they fit); otherwise the loader reads
     them from host memory. `metrics`: name -> `fn(output, *targets)`, a scalar over all examples given. They are
     evaluated on the validation data and reported as `valid_<name>`, next to `valid_loss`; the model's output must then

@@ -74,7 +74,7 @@ def test_trials_of_every_batch_size_end_where_the_users_script_does() -> None:
     programs, losses, _ = run(*(job(trial, size) for trial, size in enumerate(sizes)))
     for trial, size in enumerate(sizes):
         assert losses[trial] == pytest.approx(script(normed(), size), rel=1e-4)
-        assert programs[trial]["batch"] == "whole" and "micro_batch" not in programs[trial]
+        assert (programs[trial]["micro_batch"], programs[trial]["batch_dependent"]) == ("whole", True)
 
 
 def test_those_of_one_size_train_together_in_a_stack_as_wide_as_they_are_many() -> None:
@@ -92,14 +92,14 @@ def test_those_of_one_size_train_together_in_a_stack_as_wide_as_they_are_many() 
 def test_a_micro_batch_that_the_document_asks_for_is_used_and_said() -> None:
     programs, losses, _ = run(*(job(trial, 16 * (trial + 1), micro_batch_asked=True) for trial in range(2)))
     assert [programs[trial]["micro_batch"] for trial in (0, 1)] == [4, 4]
-    assert [programs[trial]["batch"] for trial in (0, 1)] == ["parts", "parts"]
+    assert [programs[trial]["batch_dependent"] for trial in (0, 1)] == [True, True]
     assert losses[0] != pytest.approx(script(normed(), 16), rel=1e-3)
 
 
 def test_other_models_keep_their_micro_batch_and_measure_noise() -> None:
     programs, _, sent = run(*(job(trial, 16 * (trial + 1), "plain") for trial in range(2)))
     assert [(programs[trial]["micro_batch"], programs[trial]["width"]) for trial in (0, 1)] == [(4, 8), (4, 8)]
-    assert "batch" not in programs[0]
+    assert "batch_dependent" not in programs[0]
     assert all(message["row"]["noise"]["n"] > 0 for message in sent if "row" in message)
 
 
