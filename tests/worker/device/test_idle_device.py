@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
-from worker_doubles import assignment
+from worker_doubles import FakeDevice, assignment
 
+from tuner.wire.sync import Stop
+from tuner.worker.agent.holdings import Holdings
 from tuner.worker.channel import Json
 from tuner.worker.device.device import obey
 from tuner.worker.device.runner import Runner
@@ -56,3 +58,15 @@ def test_a_study_stopped_before_its_stack_was_built_leaves_nothing_behind() -> N
     with pytest.raises(Waiting):
         obey(Inbox(assign(1), {"stop": [1, 1]}), Runner(sent.append, "cpu", 2), sent.append)
     assert sent == []
+
+
+def test_the_agent_offers_a_device_without_trials_to_any_study() -> None:
+    """Without waiting for the device's word: the next request may already be on its way, and waits for work."""
+    device = FakeDevice()
+    holdings = Holdings([device])
+    device.keep_running(lambda one, message: holdings.listen(one, message) and None)
+    holdings.take(assignment(1))
+    device.say({"stack": "digits"})
+    assert holdings.capacity()[0].stack == "digits"
+    holdings.drop(Stop(trial=1, attempt=1, why="stopped"))
+    assert holdings.capacity()[0].stack is None

@@ -84,9 +84,13 @@ def test_trials_of_a_workload_that_does_not_load_go_back(factory: Callable[..., 
 @pytest.mark.parametrize("factory", [odd_parameter, broken_model])
 @pytest.mark.usefixtures("registered")
 def test_what_would_fail_on_every_machine_is_the_trials_error(factory: Callable[..., Task]) -> None:
+    """In the same words at every attempt, so that the server can tell that trying again is of no use."""
     sent = run(job(1, factory))
     assert [message["ended"]["outcome"] for message in sent if "ended" in message] == ["error"]
     assert not [message for message in sent if "cannot_load" in message]
+    again = run(job(1, factory, attempt=2), job(2, small_task))
+    errors = [message["ended"]["error"] for message in [*sent, *again] if "ended" in message]
+    assert errors[0] == errors[1] and errors[0].startswith("Traceback")
 
 
 @pytest.mark.usefixtures("registered")

@@ -116,9 +116,10 @@ class Holdings:
             result = []
             for name, board in self._boards.items():
                 most = board.width + board.ahead.count(board.width) if board.ready else 0
-                free = max(0, most - self._attempts.taken(name))
+                taken = self._attempts.taken(name)
+                free, stack = max(0, most - taken), board.stack if taken else None  # without trials it takes any stack
                 lacks = {"declines": sorted(board.declines), "cannot_load": sorted(board.cannot_load)}
-                result.append(Capacity(device=name, stack=board.stack, free=free, **lacks))
+                result.append(Capacity(device=name, stack=stack, free=free, **lacks))
             return result
 
     def answered(self, parcel: Parcel, request: SyncRequest, seconds: float) -> bool:
