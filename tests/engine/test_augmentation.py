@@ -77,6 +77,20 @@ def test_every_epoch_and_trial_has_its_own_numbers_at_any_micro_batch() -> None:
     assert not set(example_seeds(6, 0, 72).tolist()) & set(example_seeds(5, 0, 72).tolist())
 
 
+def test_a_line_search_asks_for_the_numbers_of_its_own_step_again() -> None:
+    task = noisy_task()
+    stack = Stack(task, width=1, micro_batch=4)
+    run_until_idle(stack, [spec(1, "gd_armijo", lr=0.02, batch_size=8, examples=48)])
+    stack.close()
+    source = task.train[0]
+    assert isinstance(source, Noisy)
+    ahead = 48 + 4 * 8  # ticks gathered and not used
+    order, seeds = DataOrder(spec(1, "sgd").seed, EXAMPLES).take(0, ahead), example_seeds(0, 0, ahead)
+    stream = set(zip(order.tolist(), seeds.tolist(), strict=True))
+    assert set(source.asked) <= stream | {(0, 0)}  # the latter for a free slot
+    assert len(source.asked) > ahead
+
+
 def test_a_snapshot_goes_on_with_the_numbers_of_its_place() -> None:
     watched = spec(1, "momentum", lr=0.05, batch_size=8, examples=96, rungs=(24, 48))
     expected = course(4, watched)
