@@ -18,7 +18,7 @@ from api.app import create_app, open_database
 from api.settings import Settings
 from tuner import logs
 from tuner.errors import TunerError
-from tuner.launchers.local import LocalWorkers
+from tuner.launchers.local import LocalWorkers, Mistaken
 
 log = logging.getLogger(__name__)
 WATCH_S = 0.5
@@ -92,14 +92,22 @@ async def _run(
         raise CannotServe("the server could not start; see the log above")
     token = settings.token.get_secret_value() if settings.token else None
     workers = _local_workers(settings, url, token) if settings.local_workers else None
-    if workers is not None:
-        await asyncio.to_thread(workers.start)
-    if ready is not None:
+    mistaken: Mistaken | None = None
+    try:
+        if workers is not None:
+            await asyncio.to_thread(workers.start)
+    except Mistaken as error:
+        mistaken = error
+    if ready is not None and mistaken is None:
         ready(url)
     conducting = app.state.conducting
-    while not stop.is_set() and not serving.done() and not conducting.done():
-        if workers is not None:
-            await asyncio.to_thread(workers.poll)
+    while mistaken is None and not stop.is_set() and not serving.done() and not conducting.done():
+        try:
+            if workers is not None:
+                await asyncio.to_thread(workers.poll)
+        except Mistaken as error:
+            mistaken = error
+            continue
         try:
             await asyncio.wait_for(stop.wait(), WATCH_S)
         except TimeoutError:
@@ -111,6 +119,8 @@ async def _run(
     await serving
     if conducting.done() and conducting.exception() is not None:
         raise CannotServe(f"the conductor failed: {conducting.exception()!r}") from conducting.exception()
+    if mistaken is not None:
+        raise CannotServe(str(mistaken))
     return 0
 
 

@@ -193,12 +193,14 @@ def queued(
     limit: int,
     stack: str | None = None,
     not_of: Collection[int] = (),
+    not_stacks: Collection[str] = (),
     lock: bool = True,
 ) -> list[tuple[TrialRecord, StudyRecord]]:
     """List queued trials with their studies, oldest study first, that a worker with these workloads can run.
 
-    `stack` is the key of the stack that they must share; `not_of` are ids of studies to leave out. With `lock`, on
-    PostgreSQL, trials that somebody else is about to start are left out, and nobody else starts those returned.
+    `stack` is the key of the stack that they must share; `not_of` are ids of studies to leave out, `not_stacks`
+    keys of stacks. With `lock`, on PostgreSQL, trials that somebody else is about to start are left out, and nobody
+    else starts those returned.
     """
     query = (
         select(t.Trial, t.Study)
@@ -215,6 +217,8 @@ def queued(
         query = query.where(t.Study.stack == stack)
     if not_of:
         query = query.where(t.Study.id.not_in(not_of))
+    if not_stacks:
+        query = query.where(t.Study.stack.not_in(not_stacks))
     if lock:
         query = query.with_for_update(skip_locked=True, of=t.Trial)
     return [(record(trial), studies.record(study)) for trial, study in session.execute(query)]

@@ -3,6 +3,7 @@
 from sqlalchemy.orm import Session
 
 from api.plans import Plan
+from api.results import batch_regime
 from api.results.snippets import snippet
 from api.views import trial_view
 from storage import trials
@@ -29,11 +30,13 @@ def best(session: Session, study: StudyRecord, plan: Plan) -> Best:
     if winner is None:
         raise NotFound(f"study {study.name!r} has no completed trial yet")
     completed = trials.of_study(session, study_id=study.id, states=[TrialState.COMPLETED])
+    shown = trial_view(session, study, winner)
+    regime = batch_regime.in_words(shown.program, int(winner.params["batch_size"]))
     return Best(
-        trial=trial_view(session, study, winner),
+        trial=shown,
         grade="D",
         interval=None,
-        evidence=f"Grade D: {_best_of(len(completed))}. {ONE_SEED}",
+        evidence=f"Grade D: {_best_of(len(completed))}. {ONE_SEED}{regime}",
         snippet=snippet(winner.params, winner.total_steps),
     )
 

@@ -1,7 +1,7 @@
 """New leases: which queued trials a device gets.
 
 A device gets up to its free capacity, less what it was granted and does not hold yet, and only trials that share its
-stack.
+stack. A workload that did not load on a device is not offered to it again.
 """
 
 import secrets
@@ -67,7 +67,9 @@ class Grants:
         )
         barred = [study_id for study_id, most in limits.items() if most == 0]
         names = [workload["name"] for workload in self.worker.workloads]
-        queued = trials.queued(self.session, workloads=names, limit=free, stack=stack, not_of=barred)
+        queued = trials.queued(
+            self.session, workloads=names, limit=free, stack=stack, not_of=barred, not_stacks=capacity.cannot_load
+        )
         ids = [trial.id for trial, _ in queued]
         starts = resuming.starts(self.session, ids, device, now=self.now, lease_s=self.lease_s)
         for trial, study in queued:

@@ -237,6 +237,8 @@ def assignment(lease: Lease, resume: Resume | None) -> Assignment:
         seed=trial.seed,
         examples=examples,
         micro_batch=spec.micro_batch_size(),
+        micro_batch_asked=spec.micro_batch is not None,
+        metric=spec.metric.name,
         rungs=sorted({max(1, examples * i // spec.evaluations) for i in range(1, spec.evaluations + 1)}),
         report_every=max(1, examples // spec.report_points),
         divergence_factor=spec.divergence_factor,

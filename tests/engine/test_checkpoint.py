@@ -28,7 +28,7 @@ def normed_task() -> Task:
     """A model with buffers, which runs slot by slot."""
     task = small_task()
     layers = (torch.nn.BatchNorm1d(7), torch.nn.Linear(7, 5))
-    return Task(torch.nn.Sequential(*layers), task.loss, task.train, task.valid)
+    return Task(torch.nn.Sequential(*layers), task.loss, task.train, task.valid, fresh=True)
 
 
 def key_of(row: Row) -> list[object]:

@@ -104,6 +104,7 @@ class FakeDevice(DeviceProcess):
         self.closed = False
         self.dead_at_birth = False
         self.killed: str | None = None
+        self.death = 1
         self._listener: Listener | None = None
 
     def keep_running(self, listen: Listener) -> None:
@@ -111,7 +112,7 @@ class FakeDevice(DeviceProcess):
             self._listener = listen
             self.starts += 1
             if self.dead_at_birth:
-                self.say({"died": 1})
+                self.say({"died": self.death})
             else:
                 self.say({"hello": {"workloads": [{"name": "digits-mlp", "description": ""}], "description": "a CPU"}})
 

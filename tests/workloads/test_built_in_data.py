@@ -82,7 +82,6 @@ def test_options_of_the_networks_on_digits() -> None:
         ("noisy-quadratic", {"examples": 2.5}, "examples"),
         ("rosenbrock", {"dimensions": 1}, "dimensions"),
         ("mlp-images", {}, "directory"),
-        ("resnet-images", {"directory": "/nowhere/at/all"}, "directory"),
     ],
 )
 def test_parameters_are_checked(name: str, params: dict[str, float | str], field: str) -> None:

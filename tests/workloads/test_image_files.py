@@ -9,8 +9,7 @@ import pytest
 import torch
 from image_sets import idx, write_cifar, write_mnist
 
-from tuner.errors import InvalidInput
-from tuner.workloads.image_files import read_idx, read_images
+from tuner.workloads.image_files import DataFault, read_idx, read_images
 from tuner.workloads.images import Standardise
 
 
@@ -67,7 +66,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 def test_damaged_mnist_files_are_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
     write_mnist(tmp_path)
     damage(tmp_path)
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(DataFault, match=message):
         read_images(str(tmp_path))
 
 
@@ -83,7 +82,7 @@ def test_damaged_mnist_files_are_refused(tmp_path: Path, damage: Callable[[Path]
 def test_damaged_cifar_files_are_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
     write_cifar(tmp_path)
     damage(tmp_path)
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(DataFault, match=message):
         read_images(str(tmp_path))
 
 
@@ -91,11 +90,11 @@ def test_damaged_archives_and_missing_directories_are_refused(tmp_path: Path) ->
     whole = gzip.compress(idx(np.arange(200, dtype=np.uint8)))
     for content in (whole[:-20], b"no archive", whole[:20] + b"\0\0\0\0" + whole[24:]):
         (tmp_path / "a.gz").write_bytes(content)
-        with pytest.raises(InvalidInput, match=r"a\.gz cannot be decompressed"):
+        with pytest.raises(DataFault, match=r"a\.gz cannot be decompressed"):
             read_idx(tmp_path / "a.gz")
-    with pytest.raises(InvalidInput, match="contains neither train-images-idx3-ubyte"):
+    with pytest.raises(DataFault, match="contains neither train-images-idx3-ubyte"):
         read_images(str(tmp_path))
-    with pytest.raises(InvalidInput, match="is not a directory on this worker"):
+    with pytest.raises(DataFault, match="is not a directory on this worker"):
         read_images(str(tmp_path / "nowhere"))
 
 
@@ -103,7 +102,7 @@ def test_pickles_are_not_looked_at(tmp_path: Path) -> None:
     """CIFAR-10's Python version has the same names without .bin."""
     for name in ("data_batch_1", "test_batch", "batches.meta"):
         (tmp_path / name).write_bytes(b"\x80\x04cos\nsystem\n.")
-    with pytest.raises(InvalidInput, match="binary version"):
+    with pytest.raises(DataFault, match="binary version"):
         read_images(str(tmp_path))
 
 

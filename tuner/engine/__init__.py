@@ -13,8 +13,9 @@ It knows no HTTP and no SQL, and needs only torch and numpy. The map:
     slots.py            the state of each slot, known on the host
     layout.py           where each parameter is in the flat buffer
     architecture.py     the model as a function of its parameters
+    batch_dependence.py whether a loss depends on which examples share a batch
     extras.py           buffers and frozen parameters of all slots
-    update.py, pool.py  applying each slot's rule to the slots that are due; state of other shapes
+    update.py, rule_group.py, pool.py  applying each slot's rule to the slots that are due; state of other shapes
     feed.py, data_order.py, seeds.py   which examples a trial sees
     loader.py           the same for data that is not on the device
     ledger.py, progress.py             from losses and gradient norms to report rows

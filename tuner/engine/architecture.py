@@ -16,7 +16,7 @@ from tuner.engine.layers import dropout, stackable
 from tuner.engine.layers.dropout import Draws
 from tuner.engine.layout import Layout
 from tuner.engine.seeds import INITIALISATION, derive
-from tuner.errors import InvalidInput
+from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.roles import infer_roles
 from tuner.optimizers.rule import Role
 from tuner.workloads import Task
@@ -37,6 +37,7 @@ class Architecture:
         self.evaluating = copy.deepcopy(self.training).eval()
         self._dropouts = dropout.install(self.training)
         self._buffers = [name for name, _ in self.evaluating.named_buffers()]
+        self._saved = _saved_names(self.evaluating)
         self._stackable = copy.deepcopy(self.training)
         stackable.install(self._stackable)
         shapes = {name: p.shape for name, p in self.training.named_parameters() if p.requires_grad}
@@ -46,8 +47,22 @@ class Architecture:
 
     def build(self, seed: int) -> nn.Module:
         """Return a module with the initial weights of a trial with this seed."""
-        module = self.task.build_model(derive(seed, INITIALISATION))
-        return module.to(device=self.device, dtype=self.dtype)
+        return self._placed(self.task.build_model(derive(seed, INITIALISATION)))
+
+    def _placed(self, module: nn.Module) -> nn.Module:
+        """Move a module to the device and the dtype. Complex buffers stay complex: `Module.to` would make them real."""
+        for name, parameter in module.named_parameters():
+            if parameter.is_complex():
+                kind = str(parameter.dtype).removeprefix("torch.")
+                raise InvalidInput([Fault(name, f"is {kind}; allowed are real floating-point parameters")])
+        parts = [(part, name, value) for part in module.modules() for name, value in part.named_buffers(recurse=False)]
+        complex_ones = [(part, name, value) for part, name, value in parts if value.is_complex()]
+        for part, name, _ in complex_ones:
+            setattr(part, name, None)
+        module = module.to(device=self.device, dtype=self.dtype)
+        for part, name, value in complex_ones:
+            setattr(part, name, value.to(self.device, self.dtype.to_complex()))
+        return module
 
     def fresh(self, seed: int) -> nn.Module:
         """Return the same weights for copying: float32 on the CPU, in a module that is valid until the next call."""
@@ -57,6 +72,11 @@ class Architecture:
         """Copy the buffers and frozen parameters of a module."""
         frozen = {name: p.detach().clone() for name, p in module.named_parameters() if not p.requires_grad}
         return frozen | {name: buffer.clone() for name, buffer in module.named_buffers()}
+
+    def state_dict(self, params: Tensors, extras: Tensors) -> Tensors:
+        """Copy the tensors of a slot under the names of the model's own `state_dict`: all names of tied ones."""
+        tensors = {**extras, **params}
+        return {name: tensors[own].detach().clone() for name, own in self._saved.items()}
 
     def roles(self) -> dict[str, Role]:
         """Return the role of every trainable parameter."""
@@ -91,3 +111,10 @@ class Architecture:
         if loss.dim() != 0:
             raise InvalidInput(f"the workload's loss has shape {list(loss.shape)}; expected one number, the mean")
         return loss.to(self.dtype), {name: tensors[name] for name in self._buffers}
+
+
+def _saved_names(module: nn.Module) -> dict[str, str]:
+    """Return the names in a module's `state_dict`, each with the first name of its tensor: tied ones have several."""
+    first = {id(tensor): name for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
+    saved = module.state_dict(keep_vars=True)
+    return {name: first[id(tensor)] for name, tensor in saved.items() if id(tensor) in first}

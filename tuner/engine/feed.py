@@ -6,10 +6,13 @@ tensor. Free slots get example 0, so that their computation is harmless.
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tuner.engine.data_order import DataOrder
 from tuner.engine.slots import Ints, Slots
 from tuner.workloads.task import Data
+
+Seeds = NDArray[np.uint64]
 
 BLOCK_TICKS = 64
 
@@ -64,8 +67,8 @@ class Feed:
         count = torch.arange(self._slots.micro_batch, device=self._block.device) % len(self._data[0])
         return self.gather(count.expand_as(self._block[0]))
 
-    def gather(self, index: torch.Tensor) -> Data:
-        """Return the examples with these numbers."""
+    def gather(self, index: torch.Tensor, seeds: Seeds | None = None) -> Data:
+        """Return the examples with these numbers; `seeds` are for data that augments itself (`loader.py`)."""
         return tuple(item.index_select(0, index.reshape(-1)).view(*index.shape, *item.shape[1:]) for item in self._data)
 
     def _ahead(self, slot: int, tick: int) -> Ints:

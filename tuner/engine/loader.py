@@ -5,6 +5,7 @@ torch's, and rounded once to the stack's type. Invariants:
 
 - Orders are computed in the stack's thread; the loader's thread runs only the data's own code and numpy.
 - An exception of the data's own code for one slot's examples fails that slot and no other.
+- Data that augments itself (`Augmented`) gets a seed for each example, from the trial's seed, the epoch and the place.
 - When the trial of a slot changes, the slot's rows of the ticks gathered ahead are rewritten before they are used.
 - The thread ends with `close`, or when the feed is garbage-collected.
 """
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.engine.data_order import DataOrder
-from tuner.engine.feed import Feed, on_device
+from tuner.engine.feed import Feed, Seeds, on_device
 from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.engine.seeds import example_seeds
 from tuner.engine.slots import Ints, Slots
 from tuner.errors import InvalidInput
 from tuner.workloads.task import Data, Examples, Task
@@ -86,8 +88,8 @@ class LoadingFeed:
         """Give a slot the data order of a trial's seed, starting after the examples it has already seen."""
         self._orders[slot] = DataOrder(seed, self._examples)
         for ahead, tick in enumerate(self._ticks):
-            index = self._index(slot, ahead)[None]
-            tick.jobs.append(self._thread.submit(_fill, self._sources, tick, np.array([slot]), index))
+            index, seeds = self._index(slot, ahead)[None], self._seeds(slot, ahead)[None]
+            tick.jobs.append(self._thread.submit(_fill, self._sources, tick, np.array([slot]), index, seeds))
 
     def evict(self, slot: int) -> None:
         """Give a slot example 0 from now on, including in the ticks gathered ahead."""
@@ -113,26 +115,34 @@ class LoadingFeed:
         count = torch.arange(self._slots.micro_batch) % self._examples
         return self.gather(count.expand(self._width, -1))
 
-    def gather(self, index: Tensor) -> Data:
-        """Return the examples with these numbers, read in the caller's thread. Exceptions of their code propagate."""
+    def gather(self, index: Tensor, seeds: Seeds | None = None) -> Data:
+        """Return the examples with these numbers, read in the caller's thread. Exceptions of their code propagate.
+
+        They are augmented with `seeds`, of the shape of `index`, or else left as they are.
+        """
         numbers = index.cpu().numpy()
         buffers = [source.allocate(numbers.shape) for source in self._sources]
         for source, buffer in zip(self._sources, buffers, strict=True):
-            source.read(numbers, buffer)
+            source.read(numbers, buffer, seeds)
         return self._to_device(buffers)
 
     def _request(self, ahead: int) -> None:
         """Start gathering the tick that comes this many ticks after the next."""
         index = np.zeros((self._width, self._slots.micro_batch), np.int64)
+        seeds = np.zeros(index.shape, np.uint64)
         for slot in self._orders:
-            index[slot] = self._index(slot, ahead)
+            index[slot], seeds[slot] = self._index(slot, ahead), self._seeds(slot, ahead)
         tick = _Tick([source.allocate(index.shape) for source in self._sources])
-        tick.jobs.append(self._thread.submit(_fill, self._sources, tick, np.arange(self._width), index))
+        tick.jobs.append(self._thread.submit(_fill, self._sources, tick, np.arange(self._width), index, seeds))
         self._ticks.append(tick)
 
     def _index(self, slot: int, ahead: int) -> Ints:
         size = self._slots.micro_batch
         return self._orders[slot].take(self._slots.examples(slot) + ahead * size, size)
+
+    def _seeds(self, slot: int, ahead: int) -> Seeds:
+        size = self._slots.micro_batch
+        return example_seeds(self._orders[slot].seed, self._slots.examples(slot) + ahead * size, size)
 
     def _to_device(self, buffers: Sequence[Tensor]) -> Data:
         return tuple(
@@ -146,6 +156,7 @@ class _Source:
 
     def __init__(self, item: Examples, device: torch.device, dtype: torch.dtype) -> None:
         self._item = item.numpy() if isinstance(item, Tensor) else item
+        self._augmented: Any = getattr(item, "augmented", None)
         first = _as_array(self._item[np.zeros(1, np.int64)])
         self._shape = first.shape[1:]
         self._dtype = torch.from_numpy(first).dtype
@@ -157,31 +168,35 @@ class _Source:
         """Return memory for examples [*shape, ...]; pinned memory is reused once its copy to the GPU is done."""
         return torch.empty((*shape, *self._shape), dtype=self._dtype, pin_memory=self._pinned)
 
-    def read(self, index: Ints, into: Tensor) -> None:
+    def read(self, index: Ints, into: Tensor, seeds: Seeds | None) -> None:
         """Copy the examples of a block of numbers into memory of the same leading shape."""
-        found = _as_array(self._item[index.reshape(-1)])
+        flat = index.reshape(-1)
+        if self._augmented is None or seeds is None:
+            found = _as_array(self._item[flat])
+        else:
+            found = _as_array(self._augmented(flat, seeds.reshape(-1)))
         if found.shape != (index.size, *self._shape):
             expected = [index.size, *self._shape]
             raise InvalidInput(f"the training data gave {list(found.shape)} for {index.size} examples, not {expected}")
         into.numpy()[...] = found.reshape(into.shape)
 
 
-def _fill(sources: Sequence[_Source], tick: _Tick, slots: Ints, index: Ints) -> None:
-    """Read the examples `index` [n, b] of some slots; runs in the loader's thread."""
+def _fill(sources: Sequence[_Source], tick: _Tick, slots: Ints, index: Ints, seeds: Seeds) -> None:
+    """Read the examples `index` [n, b] of some slots, with their seeds; runs in the loader's thread."""
     try:
         for source, buffer in zip(sources, tick.buffers, strict=True):
             if len(slots) == len(buffer):
-                source.read(index, buffer)
+                source.read(index, buffer, seeds)
             else:
-                source.read(index[0], buffer[slots[0]])
+                source.read(index[0], buffer[slots[0]], seeds[0])
         for slot in slots.tolist():
             tick.failures.pop(slot, None)
     except Exception as error:  # the trials' boundary: the data's own code runs here
         if is_out_of_memory(error):
             raise
         if len(slots) > 1:
-            for slot, row in zip(slots, index, strict=True):
-                _fill(sources, tick, np.array([slot]), row[None])
+            for slot, row, own in zip(slots, index, seeds, strict=True):
+                _fill(sources, tick, np.array([slot]), row[None], own[None])
             return
         tick.failures[int(slots[0])] = traceback.format_exc()
         for buffer in tick.buffers:

@@ -7,9 +7,15 @@ collide by concatenation and none depends on how often another was used.
 import hashlib
 import struct
 
+import numpy as np
+from numpy.typing import NDArray
+
 INITIALISATION = "initialisation"
 DATA_ORDER = "data order"
 STOCHASTIC_LAYERS = "dropout"
+EVALUATION = "evaluation"
+RECALIBRATION = "recalibration"
+AUGMENTATION = "augmentation"
 
 
 def derive(seed: int, purpose: str, counter: int = 0) -> int:
@@ -22,3 +28,16 @@ def derive(seed: int, purpose: str, counter: int = 0) -> int:
         raise ValueError(f"the purpose {purpose!r} has {len(label)} bytes; allowed are 32")
     message = seed.to_bytes(16, "little", signed=True) + struct.pack("<32sq", label, counter)
     return int.from_bytes(hashlib.blake2b(message, digest_size=8).digest(), "little")
+
+
+def example_seeds(seed: int, start: int, count: int) -> NDArray[np.uint64]:
+    """Return 64 bits for each of the `count` examples from position `start` of a trial's stream on.
+
+    They depend only on the trial's seed and the position, that is epoch and place. SplitMix64 (Steele, Lea, Flood 2014,
+    "Fast splittable pseudorandom number generators") with the trial's key as its start.
+    """
+    state = np.arange(start + 1, start + count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state += np.uint64(derive(seed, AUGMENTATION))
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

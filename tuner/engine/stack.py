@@ -6,7 +6,7 @@ gradients and then steps with their mean, by its own rule. Invariants:
 - For one program (device, dtype, threads, width, path, versions) a trial's numbers have the same bits in any slot,
   beside any neighbours, whatever is admitted or evicted meanwhile.
 - Every stacked tensor is allocated once; admission writes into it.
-- What the workload's code raises ends the trials it concerns, and nothing else.
+- What the workload's code or an update rule raises ends the trials it concerns, and nothing else.
 """
 
 import time
@@ -41,8 +41,10 @@ class Stack:
     """Up to `width` trials of one task, stepping by micro-batches of `micro_batch` examples.
 
     `path` is `eager` (one vmapped program), `loop` (slot by slot), `compiled` (see `compiled.py`; eager where it cannot
-    be compiled) or `auto` (eager). Models that vmap cannot take run as a loop, unless `eager` is asked for. Raises
-    `InvalidInput` for a model without parameters, and whatever the workload's code raises.
+    be compiled) or `auto` (eager). Models that vmap cannot take run as a loop, unless `eager` is asked for. `batch` is
+    said of models whose loss depends on the batch (`batch_dependence.py`) and is part of the program: `whole` where the
+    micro-batch is every trial's batch, `parts` where it was asked to be smaller. Raises `InvalidInput` for a model
+    without parameters, and whatever the workload's code raises.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class Stack:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         path: str = "auto",
+        batch: Literal["whole", "parts"] | None = None,
     ) -> None:
         if width < 1 or micro_batch < 1 or path not in PATHS:
             raise InvalidInput(f"no stack with width {width}, micro-batch {micro_batch} and path {path!r}")
         self.width = width
         self.micro_batch = micro_batch
+        self._batch = batch
         self.device = torch.device(device)
         self.dtype = dtype
         self._architecture = Architecture(task, self.device, dtype)
@@ -78,7 +82,9 @@ class Stack:
         self._path = path_of(self._architecture, self._feed, path, micro_batch, *buffers)
         self._forward, compiled = self._path.forward, self._path.compiled
         valid = on_device(task.valid, self.device, dtype)
-        self._evaluation = Evaluation(self._architecture, valid, self._settled, self._path.together, compiled)
+        self._evaluation = Evaluation(
+            self._architecture, valid, self._settled, self._stream, self._path.together, compiled
+        )
         self._updates = Updates(layout, self._architecture.roles(), self._slots, self._params, compiled)
         parts = self._architecture, self._feed, self._slots, self._forward, self._stream
         self._reevaluation = Reevaluation(*parts, stackable=self._path.stackable)
@@ -99,7 +105,8 @@ class Stack:
             "dtype": str(self.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
             "width": self.width,
-            "micro_batch": self.micro_batch,
+            "micro_batch": "whole" if self._batch == "whole" else self.micro_batch,
+            **({} if self._batch is None else {"batch_dependent": True}),
             **self._path.program,
             "torch": torch.__version__,
             "train_examples": self._examples,
@@ -134,10 +141,9 @@ class Stack:
         return self._architecture.layout.slot_views(self._updates.result(slot, self._params))
 
     def weights(self, slot: int) -> Tensors:
-        """Copy a slot's resulting parameters and its buffers, by the model's own names."""
+        """Copy a slot's resulting parameters and its buffers, fit for `load_state_dict` of the workload's model."""
         row = self._updates.result(slot, self._params)
-        tensors = {**self._architecture.layout.slot_views(row), **self._settled(slot, row)}
-        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        return self._architecture.state_dict(self._architecture.layout.slot_views(row), self._settled(slot, row))
 
     def resume(self, snapshot: Snapshot) -> int:
         """Continue a trial in any free slot. Raises `InvalidInput` as `restore` does, and when the stack is full."""
@@ -153,6 +159,9 @@ class Stack:
         if spec.batch_size % self.micro_batch:
             message = f"is {spec.batch_size}; allowed are multiples of the micro-batch {self.micro_batch}"
             raise InvalidInput([Fault("batch_size", message)])
+        reported = ["train_loss", *self._evaluation.names]
+        if spec.metric is not None and spec.metric not in reported:
+            raise InvalidInput([Fault("metric", f"is {spec.metric!r}; the workload reports {', '.join(reported)}")])
         if spec.total_steps == 0:
             self._events.append(Ended(spec.key, "finished", 0, 0, infeasible="batch_exceeds_budget"))
             return None
@@ -258,7 +267,8 @@ class Stack:
             self._updates.apply(due, self._params, self._sums, means)
             evaluated = self._slots.count_steps(due)
         self._ledger.close(due)
-        for slot, error in (self._reevaluation.take_failures() | self._forward.failures).items():
+        failures = self._updates.take_failures() | self._reevaluation.take_failures() | self._forward.failures
+        for slot, error in failures.items():
             self._end(slot, error=error)
         if len(evaluated) or self._ledger.full:
             self._read_ledger()
@@ -270,10 +280,14 @@ class Stack:
         extras = self._forward.extras[slot]
         if not self._updates.averages(slot):
             return extras
-        return self._recalibration.extras(self._architecture.layout.slot_views(row), extras)
+        return self._recalibration.extras(self._architecture.layout.slot_views(row), extras, *self._stream(slot))
 
     def _evaluate_due(self, slots: list[int]) -> None:
-        found = self._evaluation.each(slots, [self._updates.result(slot, self._params) for slot in slots])
+        results = self._updates.results(slots, self._params)
+        for slot, error in self._updates.take_failures().items():
+            self._end(slot, error=error)
+        slots = list(results)
+        found = self._evaluation.each(slots, list(results.values()))
         finite = torch.isfinite(self._params[slots]).all(1).tolist()
         for slot, metrics, sound in zip(slots, found, finite, strict=True):
             progress = self._progress[slot]

@@ -27,6 +27,8 @@ class TrialSpec:
     rungs: tuple[int, ...] = ()
     report_every: int = 1000
     divergence_factor: float = 10.0
+    metric: str | None = None
+    """What the trial is judged by; a task that does not report it is noticed before anything is trained."""
 
     @property
     def batch_size(self) -> int:

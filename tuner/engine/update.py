@@ -5,10 +5,12 @@ touched. On the compiled path an elementwise rule without treatment does not gat
 rows or, where rows are long and few are due, one pass over each due row, with the same bits. State lives in flat slabs
 [width, P], reinterpreted by each slot's rule and zeroed when a slot's trial changes, so any slot may have any rule;
 state of other shapes is kept in a pool per rule. Schedules, and on the compiled path all scalars, are computed in
-chunks.
+chunks. What a rule raises is the failure of the slots for which it raises: a group in which one does is stepped slot by
+slot, with the same bits.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+import traceback
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache, partial
 
 import numpy as np
@@ -18,62 +20,21 @@ from torch import Tensor
 
 from tuner import schedules
 from tuner.engine.layout import Layout
+from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.paths.compiled import MaskedUpdate
 from tuner.engine.paths.forward import squared_norm
-from tuner.engine.pool import Pool
+from tuner.engine.rule_group import LR_CHUNK, RuleGroup
 from tuner.engine.slots import Ints, Slots
 from tuner.engine.trial import TrialSpec
 from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rule, program_key
-from tuner.optimizers.rule import ElementwiseRule, Evaluate, Role, Rule, State, Tensors
+from tuner.optimizers.rule import Evaluate, Role, State, Tensors
 from tuner.study.hyperparameter import Scalar
-
-LR_CHUNK = 512
-"""Steps of a schedule computed at once."""
 
 MASKED_SHARE = 3
 """On the compiled path one pass covers all rows if at least one in this many is due; otherwise each due row has its
 own."""
-MASKED_BYTES = 2**22
-"""Up to this buffer size [width, P] one pass covers all rows in any case: a call per row costs more."""
-
 _FLAT = "flat"
-
-
-class RuleGroup:
-    """One update rule, the hyperparameters [width, H] of the slots that use it, and their pooled state."""
-
-    def __init__(self, rule: Rule, layout: Layout, like: Tensor, compiled: bool) -> None:
-        width, device = len(like), like.device
-        self.rule = rule
-        self.names = [h.name for h in rule.declared() if not h.fixes_program]
-        self.slabs = max(len(self.buffer_names(parameter)) for parameter in rule.roles)
-        """How many of the stack's slabs it uses, starting from the first."""
-        self.table = torch.zeros(width, len(self.names), dtype=torch.float64, device=device)
-        self.pool = Pool(rule, layout, device)
-        self.masked: MaskedUpdate | None = None
-        if compiled and isinstance(rule, ElementwiseRule) and rule.treatment is None:
-            self.masked = MaskedUpdate(rule, like)
-        self.single: MaskedUpdate | None = None
-        """The same for one row, for long rows."""
-        if self.masked is not None:
-            self.single = MaskedUpdate(self.masked.rule, like[:1]) if like.nbytes > MASKED_BYTES else None
-            shape = (width, LR_CHUNK, len(self.masked.scalar_names))
-            self.scalars = torch.zeros(shape, dtype=like.dtype, device=device)
-            """Scalars of each slot's next steps, in the parameters' type."""
-
-    def work_out(self, slot: int, steps: Tensor, lr_factor: Tensor) -> None:
-        """Fill the slot's scalars for updates number `steps` [n] (float64), with lr multiplied by `lr_factor` [n]."""
-        assert self.masked is not None
-        hp = {name: value.expand(len(steps)) for name, value in zip(self.names, self.table[slot].cpu(), strict=True)}
-        hp["lr"] = hp["lr"] * lr_factor
-        found = self.masked.rule.scalars(steps, self.rule.own(hp))
-        columns = torch.stack([found[name] for name in self.masked.scalar_names], 1)
-        self.scalars[slot, : len(steps)].copy_(columns)
-
-    def buffer_names(self, parameter: str) -> tuple[str, ...]:
-        """Return the names of a parameter's state tensors, in the order of the slabs."""
-        return self.rule.own_buffers(self.rule.roles[parameter])
 
 
 class Updates:
@@ -100,6 +61,12 @@ class Updates:
         self.slabs: list[Tensor] = []
         self.evaluate_for: Callable[[Ints], Evaluate] | None = None
         """Due slots -> their loss at other parameters, for rules that need it."""
+        self._failures: dict[int, str] = {}
+
+    def take_failures(self) -> dict[int, str]:
+        """Return slot -> traceback of exceptions in rules since the last call; their parameters are as they were."""
+        failures, self._failures = self._failures, {}
+        return failures
 
     def admit(self, slot: int, spec: TrialSpec, params: Tensor, step: int = 0) -> None:
         """Give a slot its rule, hyperparameters and empty state, at `step` updates. `params` is the buffer [width, P].
@@ -138,17 +105,39 @@ class Updates:
         step = self._slots.step[due]
         stale = due[(step % LR_CHUNK == 0) & (step > 0)]  # admission has computed the first chunk
         for slot in stale.tolist():
-            self._work_out(slot, int(self._slots.step[slot]))
+            self._guarded(np.array([slot]), self._next_chunk)
+        due = np.array([slot for slot in due.tolist() if slot not in self._failures], np.int64)
         groups = self._group_of[due]
         for number, group in enumerate(self._groups):
             own = due[groups == number]
-            if not len(own):
-                continue
-            if group.masked is not None:
-                self._step_in_place(group, group.masked, own, params, sums)
-            else:
-                self._step(group, own, params, sums, squared_norms)
-                sums.index_fill_(0, torch.from_numpy(own).to(sums.device), 0.0)
+            if len(own):
+                self._guarded(own, partial(self._step_group, group, params, sums, squared_norms))
+
+    def _guarded(self, slots: Ints, act: Callable[[Ints], None]) -> None:
+        """Act on some slots; where that raises, on each alone, so that the others do not miss their step."""
+        try:
+            act(slots)
+        except Exception as error:  # the trials' boundary: a rule may refuse what it is given
+            if is_out_of_memory(error):
+                raise  # a narrower stack may help: the caller decides
+            if len(slots) == 1:
+                self._failures[int(slots[0])] = traceback.format_exc()
+                return
+            for slot in slots:
+                self._guarded(np.array([slot]), act)
+
+    def _next_chunk(self, slots: Ints) -> None:
+        for slot in slots.tolist():
+            self._work_out(slot, int(self._slots.step[slot]))
+
+    def _step_group(
+        self, group: RuleGroup, params: Tensor, sums: Tensor, squared_norms: Tensor | None, due: Ints
+    ) -> None:
+        if group.masked is not None:
+            self._step_in_place(group, group.masked, due, params, sums)
+        else:
+            self._step(group, due, params, sums, squared_norms)
+            sums.index_fill_(0, torch.from_numpy(due).to(sums.device), 0.0)
 
     def _step_in_place(self, group: RuleGroup, masked: MaskedUpdate, due: Ints, params: Tensor, sums: Tensor) -> None:
         """Step the due slots: alone, or in a pass that writes all others back unchanged."""
@@ -214,6 +203,17 @@ class Updates:
         views = self._views(group, params[slot : slot + 1])
         averaged = group.rule.evaluation_params(views, state, hp)
         return averaged[_FLAT][0] if group.rule.elementwise else self._layout.flat(averaged)[0]
+
+    def results(self, slots: Sequence[int], params: Tensor) -> dict[int, Tensor]:
+        """Return `result` for each slot whose rule gives one; see `take_failures` for the others."""
+        found: dict[int, Tensor] = {}
+
+        def find(own: Ints) -> None:
+            for slot in own.tolist():
+                found[slot] = self.result(slot, params)
+
+        self._guarded(np.array(slots, np.int64), find)
+        return {slot: row for slot, row in found.items() if slot not in self._failures}
 
     def pool_row(self, slot: int) -> Tensor | None:
         """Return a slot's pooled state [Q] as a view, or None if its rule has none."""

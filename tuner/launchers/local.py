@@ -5,8 +5,9 @@
     ... workers.poll() every second or so: restarts what died
     workers.stop()
 
-Workers are children of this process and exit by themselves when it dies. The token is passed in their environment,
-never on a command line, which every user of the machine can read.
+A worker whose `--workloads` cannot be imported is not restarted. Workers are children of this process and exit by
+themselves when it dies. The token is passed in their environment, never on a command line, which every user of the
+machine can read.
 """
 
 import logging
@@ -19,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.errors import TunerError
+from tuner.worker import mistakes
 from tuner.worker.agent.gpus import visible_gpus
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,10 @@ log = logging.getLogger(__name__)
 STOP_PATIENCE_S = 3.5
 """A worker drains within 3 s of SIGTERM; then it is killed."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S, LONG_LIFE_S = 0.5, 30.0, 60.0
+
+
+class Mistaken(TunerError):
+    """The user's workloads cannot be imported."""
 
 
 @dataclass
@@ -40,11 +47,18 @@ class LocalWorker:
     started_at: float = 0.0
     start_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
+    starts: int = 0
+    log_start: int = 0
+    """Size of the log when the process was started."""
+    mistake: str | None = None
+    """Why it is not started again."""
 
     def start(self) -> None:
         """Start the process; its output is appended to the log."""
         self.started_at = time.monotonic()
+        self.starts += 1
         with self.log_path.open("ab") as output:
+            self.log_start = output.tell()
             # In its own session, so that Ctrl-C reaches only the server, which then stops its workers in order.
             self.process = subprocess.Popen(
                 self.command,
@@ -60,7 +74,11 @@ class LocalWorker:
         now = time.monotonic()
         if self.process is not None:
             status = self.process.poll()
-            if status is None:
+            if status is None or self.mistake is not None:
+                return
+            if status == mistakes.STATUS:
+                self.mistake = mistakes.in_log(self.log_path, self.log_start)
+                log.error("a local worker gave up: %s", self.mistake, extra={"action": "give up", "worker": self.name})
                 return
             if now - self.started_at > LONG_LIFE_S:
                 self.pause_s = FIRST_PAUSE_S
@@ -106,7 +124,15 @@ class LocalWorkers:
         self.workers: list[LocalWorker] = []
 
     def start(self) -> None:
-        """Start one worker per GPU that torch can use, or one for the CPU."""
+        """Start one worker per GPU that torch can use, or one for the CPU.
+
+        Raises:
+            Mistaken: a file of workloads does not exist or is not Python.
+        """
+        for source in self._workloads:
+            mistake = mistakes.found_by_reading(source)
+            if mistake is not None:
+                raise Mistaken(mistake)
         self._log_dir.mkdir(parents=True, exist_ok=True)
         gpus = usable_gpus()
         self.workers = [self._worker(f"gpu{i}", "cuda:0", gpu) for i, gpu in enumerate(gpus)]
@@ -115,9 +141,15 @@ class LocalWorkers:
             worker.start()
 
     def poll(self) -> int:
-        """Restart workers that died, each after an increasing pause; return how many are running."""
+        """Restart workers that died, each after an increasing pause; return how many are running.
+
+        Raises:
+            Mistaken: the workloads cannot be imported, and never could since `start`.
+        """
         for worker in self.workers:
             worker.revive()
+            if worker.mistake is not None and worker.starts == 1:
+                raise Mistaken(worker.mistake)
         return sum(worker.process is not None and worker.process.poll() is None for worker in self.workers)
 
     def stop(self) -> None:

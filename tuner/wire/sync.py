@@ -60,6 +60,9 @@ class Capacity(Message):
     declines: list[str] = Field(
         default_factory=list, max_length=10_000, description="fingerprints of programs that it does not run"
     )
+    cannot_load: list[str] = Field(
+        default_factory=list, max_length=10_000, description="keys of stacks whose workload does not load on it"
+    )
 
 
 Token = Annotated[str, Field(max_length=64, description="random, one per attempt: no database repeats it")]
@@ -186,6 +189,11 @@ class Assignment(Message):
     seed: int
     examples: int = Field(description="training budget; total steps = floor(examples / batch_size)")
     micro_batch: int
+    micro_batch_asked: bool = Field(
+        default=False,
+        description="the document asks for it; otherwise a model that depends on its batch gets whole ones",
+    )
+    metric: str | None = Field(default=None, description="what the study compares: the workload must report it")
     rungs: list[int] = Field(description="examples at which to evaluate; the end is always evaluated")
     report_every: int = Field(description="examples between report rows")
     divergence_factor: float

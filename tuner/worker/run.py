@@ -61,7 +61,7 @@ def run(
 
     Returns:
         0 after a drain (all trials held went back to the server), 1 if no device could start, 2 if the server rejects
-        us.
+        us, 78 if `workloads` cannot be imported: one line on standard error says why.
     """
     import socket
 

@@ -1,7 +1,7 @@
 """`digits-cnn`: the handwritten digits of `digits.py` and two convolutions with batch normalisation.
 
-With batch normalisation the loss of a micro-batch depends on its size b, so trials compare only at the same b, and the
-noise scale is that of the normalised loss; `batch_norm: false` gives the plain network.
+With batch normalisation the loss depends on which examples share a batch, so trials are trained in whole batches and
+measure no gradient noise; `batch_norm: false` gives the plain network.
 """
 
 from torch import nn

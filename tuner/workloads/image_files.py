@@ -5,7 +5,7 @@ big-endian 32-bit numbers, then the data) and of https://www.cs.toronto.edu/~kri
 and 3,072 pixel bytes: red, green, blue planes of 32 x 32).
 
 Nothing is unpickled: the Python version of CIFAR-10 is not supported. Only files with the names below are opened. Every
-fault is an `InvalidInput` that gives the file, what was found and what was expected.
+fault is a `DataFault` that gives the file, what was found and what was expected.
 """
 
 import gzip
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tuner.errors import Fault, InvalidInput
+from tuner.errors import TunerError
 
 Bytes = NDArray[np.uint8]
 
@@ -28,6 +28,10 @@ CIFAR_RECORD = 1 + 3 * 32 * 32
 CIFAR_TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 CIFAR_TEST = ("test_batch.bin",)
 CLASSES = 10
+
+
+class DataFault(TunerError):
+    """The files on this machine are missing or damaged; another worker may have them."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Images:
 def read_images(directory: str) -> Images:
     """Read the data set in a directory: MNIST's or Fashion-MNIST's four files, or CIFAR-10's six.
 
-    Raises `InvalidInput` if neither exists, or if a file does not match its name.
+    Raises `DataFault` if neither exists, or if a file does not match its name.
     """
     folder = Path(directory).expanduser()
     if not folder.is_dir():
@@ -59,7 +63,7 @@ def read_images(directory: str) -> Images:
 def read_idx(path: Path) -> Bytes:
     """Return the array of an IDX file of unsigned bytes; a name that ends in .gz is decompressed.
 
-    Raises `InvalidInput` for another magic number or type, and for too few or too many bytes.
+    Raises `DataFault` for another magic number or type, and for too few or too many bytes.
     """
     content = _content(path)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != IDX_UNSIGNED_BYTE or not content[3]:
@@ -127,5 +131,5 @@ def _need(folder: Path, name: str) -> Path:
     return path
 
 
-def _fault(message: str) -> InvalidInput:
-    return InvalidInput([Fault("workload.params.directory", message)])
+def _fault(message: str) -> DataFault:
+    return DataFault(f"workload.params.directory: {message}")

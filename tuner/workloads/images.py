@@ -14,7 +14,7 @@ from tuner.workloads.image_files import Images, read_images
 
 @lru_cache(maxsize=1)
 def images(directory: str) -> Images:
-    """Read a directory's data set once. Raises `InvalidInput` as `read_images` does."""
+    """Read a directory's data set once. Raises `DataFault` as `read_images` does."""
     return read_images(directory)
 
 

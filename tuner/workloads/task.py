@@ -1,7 +1,8 @@
 """The contract of a workload: a model, a loss, and the data.
 
-Invariant: the model's initial weights depend only on the seed, so that a trial starts identically in any slot of any
-worker. The data does not depend on the seed.
+Invariants: the model's initial weights depend only on the seed, so that a trial starts identically in any slot of any
+worker; the data does not depend on the seed. Every module handed out is a private copy: a module of the user's, given
+as it is or returned by a factory, is never written to.
 """
 
 import copy
@@ -39,6 +40,18 @@ class Indexed(Protocol):
         """
 
 
+@runtime_checkable
+class Augmented(Indexed, Protocol):
+    """Training examples that differ from epoch to epoch and from trial to trial, yet not from run to run."""
+
+    def augmented(self, index: NDArray[np.int64], seeds: NDArray[np.uint64], /) -> Any:
+        """Return the examples with these numbers [n], each changed at random as its own seed says, [n, ...].
+
+        `seeds` [n] depend only on the trial's seed, the epoch and the example's place in it; they are the same for
+        every part of the data. Dry runs and recomputed statistics use the plain examples.
+        """
+
+
 Examples = Tensor | Indexed
 """One part of the training data."""
 
@@ -47,12 +60,14 @@ Examples = Tensor | Indexed
 class Task:
     """A training problem.
 
-    `model`: an `nn.Module` subclass or any callable without arguments that returns a fresh module. A module itself is
-    accepted too: it is copied for each trial and `reset_parameters()` is called on every submodule that has it.
+    `model`: an `nn.Module` subclass or any callable without arguments that returns a module, called for each trial
+    under its seed. Parts that it returns again and again keep their weights: so does a pretrained model. A module
+    itself is accepted too, and means the same: every trial starts from a copy of it. `fresh`: the weights of a module
+    given in this way are drawn anew for each trial, by `reset_parameters()` of every submodule that has it.
     `loss`: `loss(output, *targets)` returns a scalar, the mean over the examples of the batch.
     `train`, `valid`: tensors (inputs, *targets) with equal first dimensions, e.g. ([1437, 64], [1437]). Those of
     `train` may also be `Indexed`: then one loader reads the micro-batches of all trials ahead, in the same order and
-    with the same results as from memory.
+    with the same results as from memory, and lets those that are `Augmented` change their examples.
     `resident`: whether training tensors are copied to the device as a whole (if they fit); otherwise the loader reads
     them from host memory.
     `metrics`: name -> `fn(output, *targets)`, a scalar over all examples given. They are evaluated on the validation
@@ -72,11 +87,14 @@ class Task:
     digest: str | None = None
     precision: str = "float32"
     resident: bool = True
+    fresh: bool = False
 
     def __post_init__(self) -> None:
         faults = _data_faults("train", self.train, (Tensor, Indexed)) + _data_faults("valid", self.valid, (Tensor,))
         if not callable(self.model):
             faults.append(Fault("model", f"is {type(self.model).__name__}; allowed is a module or a callable"))
+        elif self.fresh and not isinstance(self.model, nn.Module):
+            faults.append(Fault("fresh", "is true, but model is a callable; allowed is true where model is a module"))
         if not callable(self.loss):
             faults.append(Fault("loss", f"is {type(self.loss).__name__}; allowed is a callable"))
         if self.precision not in PRECISIONS:
@@ -90,14 +108,15 @@ class Task:
         return len(self.train[0])
 
     def build_model(self, seed: int) -> nn.Module:
-        """Return a fresh module, in float32 on the CPU, whose weights depend only on `seed` (64 bits)."""
+        """Return a module of its own, on the CPU, whose weights depend only on `seed` (64 bits)."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed also formats a traceback for every absent GPU
-            if isinstance(self.model, nn.Module):
-                return _reinitialised(self.model)
-            model = self.model()
-        if not isinstance(model, nn.Module):
-            raise InvalidInput([Fault("model", f"returned {type(model).__name__}; expected an nn.Module")])
+            model = self.model if isinstance(self.model, nn.Module) else self.model()
+            if not isinstance(model, nn.Module):
+                raise InvalidInput([Fault("model", f"returned {type(model).__name__}; expected an nn.Module")])
+            model = copy.deepcopy(model)  # what a factory returns may be, or contain, a module that it returns again
+            if self.fresh:
+                _draw_anew(model)
         return model
 
 
@@ -117,10 +136,9 @@ def _is_data(item: object, kinds: tuple[type, ...]) -> bool:
     return isinstance(item, kinds) and not isinstance(item, list | tuple | str | bytes | dict)
 
 
-def _reinitialised(module: nn.Module) -> nn.Module:
-    fresh = copy.deepcopy(module)
+def _draw_anew(module: nn.Module) -> None:
     fixed = []
-    for name, part in fresh.named_modules():
+    for name, part in module.named_modules():
         reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
         if reset is not None:
             reset()
@@ -128,4 +146,3 @@ def _reinitialised(module: nn.Module) -> nn.Module:
             fixed.append(name or type(part).__name__)
     if fixed:
         log.warning("weights without reset_parameters() start the same for every seed", extra={"modules": fixed})
-    return fresh

@@ -36,7 +36,7 @@ def package(name: str, params: Any) -> Any:
 def normed_task() -> Task:
     task = small_task()
     layers = (nn.Linear(7, 6, bias=False), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 5))
-    return Task(nn.Sequential(*layers), task.loss, task.train, task.valid, task.metrics)
+    return Task(nn.Sequential(*layers), task.loss, task.train, task.valid, task.metrics, fresh=True)
 
 
 def solo(name: str, task: Task) -> tuple[nn.Module, dict[str, Tensor]]:

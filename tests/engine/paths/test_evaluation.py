@@ -30,7 +30,7 @@ class Case:
         for slot, model in enumerate(self.models):
             self.architecture.layout.write(self.rows[slot], dict(model.named_parameters()))
         self.evaluation = Evaluation(
-            self.architecture, task.valid, lambda slot, row: extras[slot], width, compiled=True
+            self.architecture, task.valid, lambda slot, row: extras[slot], lambda slot: (slot, 0), width, compiled=True
         )
 
     def of(self, *slots: int) -> list[Any]:

@@ -118,7 +118,7 @@ def test_a_reproducible_study_waits_for_the_compiler_and_never_switches(monkeypa
 
         def __init__(self, *arguments: Any, path: str, **named: Any) -> None:
             super().__init__(*arguments, path="eager", **named)
-            self.path = "compiled" if path == "compiled" else self.path
+            self._forward.path = "compiled" if path == "compiled" else self.path
 
     def refuse(wanted: Json) -> None:
         raise AssertionError("a second process was asked to compile")

@@ -92,7 +92,7 @@ def test_an_error_ends_its_own_trial() -> None:
     watched.run()
     ends = watched.ends()
     assert ends == {
-        1: ("error", None),
+        1: ("displaced", None),
         2: ("error", None),
         3: ("error", None),
         4: ("finished", "batch_exceeds_budget"),
@@ -164,7 +164,7 @@ def test_the_switch_to_the_compiled_program_never_happens_inside_a_trial(monkeyp
 
         def __init__(self, *arguments: Any, path: str, **named: Any) -> None:
             super().__init__(*arguments, path="eager", **named)
-            self.path = "compiled" if path == "compiled" else self.path
+            self._forward.path = "compiled" if path == "compiled" else self.path
 
     monkeypatch.setattr(stack_choice, "Warming", Slow)
     monkeypatch.setattr(stack_choice, "Stack", Labelled)

@@ -3,7 +3,8 @@
 On the compiled path and on GPUs small models are evaluated several slots at a time, as one vmapped program over rows
 gathered from the stack; otherwise slot by slot, as also when one evaluation costs much more than a call's overhead, or
 when vmap cannot handle the model or a metric. The choice is made when a stack is built, from counts and a dry run,
-never by timing. Invariant: a pass always has the same number of rows, so a slot's results do not depend on how many
+never by timing. What draws random numbers is evaluated slot by slot, from the trial's seed and step (vmap refuses it).
+Invariant: a pass always has the same number of rows, so a slot's results do not depend on how many
 others are evaluated with it.
 """
 
@@ -22,8 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.extras import Extras
 from tuner.engine.layers import stackable
+from tuner.engine.layers.drawing import draw_from, drawing
+from tuner.engine.layers.dropout import Stream
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.paths.compiled import Program, compile_once, first_call
+from tuner.engine.seeds import EVALUATION, derive
 from tuner.workloads.task import Data
 
 log = logging.getLogger(__name__)
@@ -49,17 +53,21 @@ class Evaluation:
         architecture: Architecture,
         data: Data,
         extras: Callable[[int, Tensor], Tensors],
+        stream: Stream,
         width: int,
         compiled: bool,
     ) -> None:
         """At most `width` slots share a pass, as a compiled program if requested; 1 means slot by slot.
 
-        `extras` returns a slot's extras at parameters [P].
+        `extras` returns a slot's extras at parameters [P]; from `stream`, its (seed, examples seen), a model or metric
+        draws that is random in evaluation too.
         """
         self._architecture = architecture
         self._data = data
         self._extras = extras
-        self._names = ["valid_loss", *(f"valid_{name}" for name in architecture.task.metrics or {})]
+        self._stream = stream
+        self.names = ["valid_loss", *(f"valid_{name}" for name in architecture.task.metrics or {})]
+        """What `metrics` returns."""
         self._device = data[0].device
         self.rows = 1
         """Slots per pass."""
@@ -77,7 +85,7 @@ class Evaluation:
         for start in range(0, len(slots), self.rows):
             part = slice(start, start + self.rows)
             values += self._pass(slots[part], rows[part])
-        return [dict(zip(self._names, row, strict=True)) for row in values]
+        return [dict(zip(self.names, row, strict=True)) for row in values]
 
     def each(self, slots: Sequence[int], rows: Sequence[Tensor]) -> list[Metrics | str]:
         """Return the metrics per slot, or the traceback of an exception that the workload's code raised in its pass."""
@@ -95,7 +103,7 @@ class Evaluation:
     def _pass(self, slots: Sequence[int], rows: Sequence[Tensor]) -> list[list[float]]:
         """Return the values of up to `self.rows` slots, each [metrics]."""
         if self._program is None:
-            return [self._single(rows[0], self._extras(slots[0], rows[0])).tolist()]
+            return [self._single(rows[0], self._extras(slots[0], rows[0]), *self._stream(slots[0])).tolist()]
         idle = self.rows - len(slots)
         own = [self._extras(slot, row) for slot, row in zip(slots, rows, strict=True)]
         own += [own[0]] * idle
@@ -103,9 +111,10 @@ class Evaluation:
         values = self._stacked(self._program, torch.stack([*rows, *[rows[0]] * idle]), extras)
         return values[: len(slots)].tolist()
 
-    def _single(self, row: Tensor, extras: Tensors) -> Tensor:
-        """Return the values [metrics] of one row [P] of parameters."""
-        with torch.no_grad():
+    def _single(self, row: Tensor, extras: Tensors, seed: int, seen: int) -> Tensor:
+        """Return the values [metrics] of one row [P] of parameters of a trial."""
+        with torch.no_grad(), drawing(self._device):
+            draw_from(derive(seed, EVALUATION, seen), self._device)
             params = self._architecture.layout.slot_views(row)
             return self._values(self._architecture.evaluating, {**params, **extras}, self._data)
 
@@ -164,7 +173,7 @@ class Evaluation:
             warnings.filterwarnings("error", message=".*batching rule.*")  # vmap would run it slot by slot
             values = self._stacked(program, rows, extras.stacked)
             values_turned = self._stacked(program, rows[turned], extras.rows(turned))
-        single = torch.stack([self._single(rows[place], extras[place]) for place in range(min(count, TRIED))])
+        single = torch.stack([self._single(rows[place], extras[place], place, 0) for place in range(min(count, TRIED))])
         if not torch.equal(values[turned].nan_to_num(), values_turned.nan_to_num()):
             return "its results under vmap depend on the slot"
         if not torch.allclose(values[:TRIED], single, rtol=1e-3, atol=1e-5, equal_nan=True):

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.extras import Extras
+from tuner.engine.layers.drawing import draw_from, drawing
 from tuner.engine.layers.dropout import Draws, Stream, draws_of, stacked_draws
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.seeds import STOCHASTIC_LAYERS, derive
@@ -172,10 +173,10 @@ class LoopForward(Forward):
     def _each(self, data: Data, slots: Ints, stream: Stream, vectors: Tensor | None) -> Tensor:
         self.failures = {}
         losses = torch.zeros(len(self.params), dtype=self.params.dtype, device=self.params.device)
-        with torch.random.fork_rng(devices=[self.params.device] if self.params.is_cuda else []):
+        with drawing(self.params.device):
             for slot in slots.tolist():
                 seed, seen = stream(slot)
-                _seed(derive(seed, STOCHASTIC_LAYERS, seen), self.params.is_cuda)
+                draw_from(derive(seed, STOCHASTIC_LAYERS, seen), self.params.device)
                 try:
                     own = tuple(item[slot] for item in data)
                     with nullcontext() if vectors is None else sdpa_kernel(SDPBackend.MATH):  # the fused derive once
@@ -213,13 +214,6 @@ class LoopForward(Forward):
 def squared_norm(rows: Tensor) -> Tensor:
     """Return |row|^2 of each row of [n, P], float64 [n]: rounded once per element, added up in float64."""
     return (rows * rows).sum(1, dtype=torch.float64)
-
-
-def _seed(seed: int, cuda: bool) -> None:
-    """Seed the generators in use; `torch.manual_seed` costs ten times more, by what it notes for absent devices."""
-    torch.default_generator.manual_seed(seed)
-    if cuda:
-        torch.cuda.manual_seed(seed)
 
 
 def fault_of_vmap(architecture: Architecture, train: Data, micro_batch: int) -> str | None:

@@ -15,7 +15,9 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tuner.engine.architecture import Architecture, Tensors
+from tuner.engine.layers.drawing import draw_from, drawing
 from tuner.engine.loader import AnyFeed
+from tuner.engine.seeds import RECALIBRATION, derive
 
 BATCHES = 50
 """The number that the authors' package recommends."""
@@ -40,12 +42,16 @@ class Recalibration:
                 prefix = f"{name}." if name else ""
                 self._fresh |= {f"{prefix}{key}": buffer for key, buffer in part.named_buffers(recurse=False)}
 
-    def extras(self, params: Tensors, extras: Tensors) -> Tensors:
-        """Return one slot's `extras` with the statistics at `params`; the same object if there are none."""
+    def extras(self, params: Tensors, extras: Tensors, seed: int, seen: int) -> Tensors:
+        """Return one slot's `extras` with the statistics at `params`; the same object if there are none.
+
+        `seed` and `seen`, the examples that its trial has seen, are what a model draws from that is always random.
+        """
         if not self._fresh:
             return extras
         tensors = {**params, **extras, **{name: buffer.clone() for name, buffer in self._fresh.items()}}
-        with torch.no_grad():
+        with torch.no_grad(), drawing(self._device):
+            draw_from(derive(seed, RECALIBRATION, seen), self._device)
             for inputs in self._batches():
                 functional_call(self._model, tensors, (inputs,))
         return {name: tensors[name] for name in extras}

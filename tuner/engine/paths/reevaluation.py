@@ -3,8 +3,8 @@
 The same applies to its second derivative: Hessian-vector products, for rules that use curvature.
 
 The function is the one whose gradient the step uses: the mean over its B examples, micro-batch by micro-batch, with the
-same dropout masks and the slot's current buffers, which it does not change. With B = all training examples it is the
-full training loss.
+same dropout masks and augmentation, and the slot's current buffers, which it does not change. With B = all training
+examples it is the full training loss.
 
 Only the requesting slots are computed, in separate passes with a fixed number of rows: as in the stack itself, the bits
 of a row do not depend on the content of the others.
@@ -23,6 +23,7 @@ from tuner.engine.layers.dropout import Stream
 from tuner.engine.loader import AnyFeed
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.paths.forward import EagerForward, Forward, LoopForward
+from tuner.engine.seeds import example_seeds
 from tuner.engine.slots import Ints, Slots
 from tuner.optimizers.rule import Curvature
 
@@ -138,7 +139,10 @@ class Reevaluation:
             return self._stream(slot)[0], self._first_example(slot) + tick * size
 
         try:
-            data, slots = self._feed.gather(index[tick]), np.arange(len(part))
+            seeds = np.zeros(index[tick].shape, np.uint64)
+            for row in range(len(part)):
+                seeds[row] = example_seeds(*stream(row), size)
+            data, slots = self._feed.gather(index[tick], seeds), np.arange(len(part))
             if vectors is None:
                 losses = self._forward.run(data, slots, stream)
             else:

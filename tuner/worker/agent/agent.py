@@ -20,6 +20,7 @@ from typing import Protocol
 import tuner
 from tuner.errors import NotAllowed, NotFound, TunerError
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
+from tuner.worker import mistakes
 from tuner.worker.agent.child import DeviceProcess
 from tuner.worker.agent.holdings import AnotherDatabase, Holdings
 from tuner.worker.agent.outbox import Parcel
@@ -152,7 +153,7 @@ class Agent:
 
     def _listen(self, device: DeviceProcess, message: Json) -> None:
         if "died" in message and self._starting:
-            self._status = 1
+            self._status = message["died"] if message["died"] == mistakes.STATUS else 1
         elif self.holdings.listen(device, message):
             self._urgent = True
             self._wake.set()

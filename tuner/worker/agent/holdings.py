@@ -47,6 +47,8 @@ class Board:
     stack: str | None = None
     declines: set[str] = field(default_factory=set)
     """Fingerprints of the programs that it was asked to run and cannot."""
+    cannot_load: set[str] = field(default_factory=set)
+    """Keys of the stacks whose workload did not load since the process started."""
 
     def greet(self, hello: Json) -> None:
         """Store what the process can do, from its first message."""
@@ -121,9 +123,10 @@ class Holdings:
             result = []
             for name, board in self._boards.items():
                 most = board.width + board.ahead.count(board.width) if board.ready else 0
-                free = max(0, most - self._attempts.taken(name))
-                declines = sorted(board.declines)
-                result.append(Capacity(device=name, stack=board.stack, free=free, declines=declines))
+                taken = self._attempts.taken(name)
+                free, stack = max(0, most - taken), board.stack if taken else None  # without trials it takes any stack
+                lacks = {"declines": sorted(board.declines), "cannot_load": sorted(board.cannot_load)}
+                result.append(Capacity(device=name, stack=stack, free=free, **lacks))
             return result
 
     def answered(self, parcel: Parcel, request: SyncRequest, seconds: float) -> bool:
@@ -198,6 +201,9 @@ class Holdings:
                 return self._attempts.leave_slot(_key(message["left"]))
             if "declined" in message:
                 board.declines.add(message["declined"])
+                return False
+            if "cannot_load" in message:
+                board.cannot_load.add(message["cannot_load"])
                 return False
             if "ended" in message:
                 return self._attempts.end(message["ended"])

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import torch
 
@@ -27,6 +27,7 @@ from tuner import logs, workloads
 from tuner.engine.machine.allocator import keep_freed_memory
 from tuner.errors import InvalidInput
 from tuner.store import SHARED
+from tuner.worker import mistakes
 from tuner.worker.channel import Json, private_streams, read_lines, write_line
 from tuner.worker.device.checkpoints import Checkpoints
 from tuner.worker.device.runner import Runner
@@ -38,7 +39,7 @@ DRAIN_S = 0.9
 
 
 def main() -> int:
-    """Run until stdin closes; return 1 when the device is not there."""
+    """Run until stdin closes; return 1 when the device is not there, `mistakes.STATUS` for unusable `--workloads`."""
     options = _options()
     source, target = private_streams()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the agent decides when we leave
@@ -48,7 +49,10 @@ def main() -> int:
     if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
         logging.getLogger(__name__).error("no usable GPU for device %s", options.device)
         return 1
-    import_workloads(options.workloads)
+    mistake = mistake_in(options.workloads)
+    if mistake is not None:
+        print(mistake, file=sys.stderr, flush=True)  # noqa: T201 - for the user's eyes, in the terminal or the log
+        return mistakes.STATUS
     try:
         checkpoints = _checkpoints(options.checkpoints, options.checkpoint_every, options.own_disk)
         store = {"checkpoints": checkpoints is not None, "scope": checkpoints.scope if checkpoints else SHARED}
@@ -80,6 +84,16 @@ def import_workloads(sources: list[str]) -> None:
         if source.endswith(".py"):
             sys.path.insert(0, str(Path(source).resolve().parent))
         workloads.import_user_workloads(source)
+
+
+def mistake_in(sources: list[str]) -> str | None:
+    """Import a user's workloads; return one line on the first source that cannot be imported, or None."""
+    for source in sources:
+        try:
+            import_workloads([source])
+        except (Exception, SystemExit) as error:  # the user's own code runs here
+            return mistakes.line(source, error)
+    return None
 
 
 def _checkpoints(root: str | None, every_s: float, own_disk: bool) -> Checkpoints | None:
@@ -115,12 +129,22 @@ def _serve(source: IO[str], target: IO[str], options: argparse.Namespace, checkp
 
     runner = Runner(send, options.device, options.width, checkpoints, options.workloads)
     try:
-        _obey(inbox, runner, send)
+        obey(inbox, runner, send)
     finally:
         runner.close()
 
 
-def _obey(inbox: "queue.SimpleQueue[Json | None]", runner: Runner, send: Callable[[Json], None]) -> None:
+class Inbox(Protocol):
+    """The agent's messages; None when there will be no more. `queue.SimpleQueue` is one."""
+
+    def empty(self) -> bool:
+        """Whether `get` would wait."""
+
+    def get(self) -> Json | None:
+        """Wait for the next message."""
+
+
+def obey(inbox: Inbox, runner: Runner, send: Callable[[Json], None]) -> None:
     """Train until None comes."""
     alive_at = time.monotonic()
     while True:

@@ -1,10 +1,12 @@
 """What a device process does: keep a backlog of assignments, train them in one stack at a time, report what happens.
 
-Trials share a stack when their assignments carry the same stack key. Assignments are taken in the order of arrival: the
-first one with another key waits until the present stack has drained, and so does everything behind it, so no key can
-starve another. Where a probe has found the compiled path fastest, trials start on the eager one while a second process
-compiles; then the stack drains, and its successor is compiled: no trial ever changes its program. What a workload's
-code raises ends its own trial with outcome `error`, never the process.
+Trials share a stack when their assignments are of one kind: the same stack key and micro-batch. Assignments are taken
+in the order of arrival: the first one of another kind waits until the present stack has drained, and so does everything
+behind it, so no kind can starve another; only those of its kind and study that wait already move up with it. Where a
+probe has found the compiled path fastest, trials start on the eager one while a second process compiles; then the stack
+drains, and its successor is compiled: no trial ever changes its program. What a workload's code raises ends its own
+trial with outcome `error`, never the process. Whatever the call after which nothing is left to do, it has announced
+that no stack runs: the server gives this device no other stack's trials before it knows.
 
 Messages out (each a JSON object with one of these keys):
 
@@ -13,6 +15,7 @@ Messages out (each a JSON object with one of these keys):
     left      [trial, attempt]: its slot is free; its final message waits until its weights are stored
     ended     the final message on it
     stack     the key of the stack that runs now, null when there is none
+    cannot_load  the key of a stack whose workload does not load on this device
     declined  fingerprint of the program of a reproducible study that this device does not run
     width     slots of the stack, after running out of memory made it narrower, or a probe's choice changed it
     restarted    a trial whose checkpoint could not be used begins from zero; sent before anything else on it
@@ -37,7 +40,7 @@ from tuner.worker.channel import Json
 from tuner.worker.device.announcer import Announcer, Key
 from tuner.worker.device.checkpoints import Checkpoints
 from tuner.worker.device.pinned import OtherProgram
-from tuner.worker.device.stack_choice import StackChoice
+from tuner.worker.device.stack_choice import Kind, NotLoaded, StackChoice
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ class Runner:
         self._draining = False
         self._backlog: deque[Json] = deque()
         self._stack: Stack | None = None
-        self._stack_key: str | None = None
+        self._kind: Kind | None = None
         self._announcer = Announcer(send, checkpoints)
 
     @property
@@ -84,6 +87,7 @@ class Runner:
         if self._stack is not None and slot is not None:
             self._stack.evict(slot)
         self._announcer.forget(key)
+        self._rest()
 
     def kept(self, key: Key) -> None:
         """Note that the server knows of a trial's latest checkpoint."""
@@ -113,6 +117,10 @@ class Runner:
             self._narrow()  # outside the handler: the error's traceback would keep the memory alive
         if self._checkpoints is not None:
             self._checkpoint(self._checkpoints)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Announce that no stack runs once there is nothing to do: no `step` may follow until a message comes."""
         if not self.busy:
             self._announcer.stack(None)  # the stack stays, in case more of its trials come
 
@@ -122,7 +130,8 @@ class Runner:
 
     def _look_at_compiling(self) -> None:
         """Let the stack drain once its programs are compiled; drop it when it is empty."""
-        if self._choice.newly_compiled() == (self._stack_key, self._choice.width):
+        compiled = self._choice.newly_compiled()
+        if compiled is not None and compiled == (self._kind, self._choice.width):
             self._draining = True
         if self._draining and (self._stack is None or not self._stack.busy):
             self._draining = False
@@ -131,17 +140,24 @@ class Runner:
     def _refill(self) -> None:
         while self._backlog and not self._draining:
             head = self._backlog[0]
-            same = self._stack_key == head["stack"]
+            same = self._shares_stack(head)
             if self._stack is not None and ((self._stack.busy and not same) or (same and self._stack.free == 0)):
                 return
             try:
                 if self._stack is None or not same:
                     self._drop_stack()  # its memory is needed
-                    self._stack, self._stack_key = self._build(head), head["stack"]
-                self._announcer.stack(self._stack_key)
+                    if self._choice.load(head) and self._choice.kind(head)[2] == "whole":
+                        return  # meanwhile more trials may have come that can enter the stack together
+                    self._stack, self._kind = self._build(head), self._choice.kind(head)
+                self._announcer.stack(head["stack"])
                 self._admit(head, self._stack)
             except OtherProgram as error:
-                self._decline(head, str(error))
+                self._send({"declined": fingerprint(head["program"])})
+                self._give_back("study_id", head, str(error))
+                continue
+            except NotLoaded as error:
+                self._send({"cannot_load": head["stack"]})
+                self._give_back("stack", head, str(error))
                 continue
             except Exception as error:  # the trial's boundary: the workload's own code runs here
                 if is_out_of_memory(error):
@@ -149,16 +165,25 @@ class Runner:
                 self._announcer.end(_key(head), "error", error=traceback.format_exc())
             self._backlog.popleft()
 
-    def _decline(self, head: Json, why: str) -> None:
-        """Give back all trials of a study whose program this device does not run."""
-        self._send({"declined": fingerprint(head["program"])})
-        given_back = [item for item in self._backlog if item["study_id"] == head["study_id"]]
-        self._backlog = deque(item for item in self._backlog if item["study_id"] != head["study_id"])
+    def _give_back(self, field: str, head: Json, why: str) -> None:
+        """Give back every assignment that agrees with this one in a field: none of them can run here."""
+        given_back = [item for item in self._backlog if item[field] == head[field]]
+        self._backlog = deque(item for item in self._backlog if item[field] != head[field])
         for item in given_back:
             self._announcer.end(_key(item), "displaced", error=why)
 
+    def _shares_stack(self, item: Json) -> bool:
+        return self._kind is not None and item["stack"] == self._kind[0] and self._choice.kind(item) == self._kind
+
     def _build(self, head: Json) -> Stack:
-        stack = self._choice.build(head)
+        """Build the head's stack; those behind it that can share it move up, so that they enter it together."""
+        kind, others = self._choice.kind(head), [item for item in self._backlog if item["stack"] != head["stack"]]
+        first = self._backlog.index(others[0]) if others else len(self._backlog)  # nobody overtakes another study
+        near = list(self._backlog)[:first]
+        own = [item for item in near if self._choice.kind(item) == kind]
+        rest = [item for item in near if self._choice.kind(item) != kind]
+        self._backlog = deque([*own, *rest, *list(self._backlog)[first:]])
+        stack = self._choice.build(head, len(own))
         stack.keep_weights = self._checkpoints is not None and self._checkpoints.scope == SHARED
         return stack
 
@@ -172,6 +197,7 @@ class Runner:
             rungs=tuple(head["rungs"]),
             report_every=head["report_every"],
             divergence_factor=head["divergence_factor"],
+            metric=head["metric"],
         )
         slot = self._resume(head, spec, stack)
         if slot is None:
@@ -227,7 +253,7 @@ class Runner:
         """Give the stack's memory back now."""
         if self._stack is not None:
             self._stack.close()
-        self._stack, self._stack_key = None, None
+        self._stack, self._kind = None, None
         give_back(torch.device(self._device))
 
 

@@ -5,19 +5,30 @@ Invariants:
 - A width set by the user, or forced by running out of memory, is final; otherwise the probe or the pinned program
   decides.
 - A reproducible study gets its pinned program exactly, or `OtherProgram` is raised.
+- A model whose loss depends on the batch sees whole batches, as in the user's own script, unless the study's document
+  asks for a micro-batch. Its trials share a stack only with those of the same batch size.
+- An error while a workload is loaded (a file that is not there, a package that is missing) is this machine's, not the
+  trial's: `NotLoaded`.
 - A second process compiles one program at a time, and no program is requested again once its result is known.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 
 from tuner import workloads
 from tuner.engine import Stack
+from tuner.engine.batch_dependence import depends_on_batch
+from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.errors import InvalidInput, TunerError
 from tuner.optimizers.catalogue import catalogue
 from tuner.probe.bench import place_of
 from tuner.probe.choice import DEFAULT_WIDTH, key, stored
+from tuner.study.hyperparameter import Scalar
 from tuner.study.program import Program
 from tuner.worker.channel import Json
 from tuner.worker.device.pinned import check, check_whole
@@ -26,8 +37,25 @@ from tuner.workloads import Task
 
 log = logging.getLogger(__name__)
 
-Programs = tuple[str | None, int]
-"""(stack key, width): what a compiled stack was compiled for."""
+
+class NotLoaded(TunerError):
+    """A workload does not load on this machine; on another one it may."""
+
+
+Batch = Literal["whole", "parts"] | None
+"""What a tick computes of a batch, where the loss depends on it."""
+Kind = tuple[str, int, Batch]
+"""(stack key, micro-batch, batch): what trials must have in common to share a stack."""
+Programs = tuple[Kind, int]
+"""(kind, width): what a compiled stack was compiled for."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A workload's task, and what a dry run found out about it."""
+
+    task: Task
+    depends_on_batch: bool
 
 
 class StackChoice:
@@ -44,22 +72,52 @@ class StackChoice:
         self._compiled: dict[Programs, bool] = {}
         """Programs requested from the second process, and whether they are compiled."""
         self._asked: Programs | None = None
-        self._tasks: dict[tuple[str, str], Task] = {}
+        self._loaded: dict[tuple[str, str], Loaded] = {}
 
-    def build(self, head: Json) -> Stack:
-        """Build the stack for an assignment. The caller has closed the previous stack: its memory is needed.
+    def load(self, head: Json) -> bool:
+        """Load an assignment's workload in place of the one before it; return whether it was not loaded yet.
 
         Raises:
-            OtherProgram: the assignment's study is pinned to a program that this device does not run.
+            NotLoaded: the workload does not load here.
+            InvalidInput: it never will: its parameters, or what its factory returns, are illegal.
         """
         name, params = head["workload"], head["workload_params"]
         address = (name, repr(sorted(params.items())))
-        if address not in self._tasks:
-            self._tasks = {address: workloads.load(name, params)}
-        task, size = self._tasks[address], head["micro_batch"]
-        pinned = head["program"]
+        if address in self._loaded:
+            return False
+        self._loaded = {}  # its memory is needed
+        task = _loaded(name, params)
+        self._loaded = {address: Loaded(task, depends_on_batch(task, torch.device(self._device)))}
+        return True
+
+    def kind(self, head: Json) -> Kind:
+        """Return the kind of an assignment whose workload is loaded."""
+        (loaded,) = self._loaded.values()
+        if not loaded.depends_on_batch:
+            return head["stack"], head["micro_batch"], None
+        if head["micro_batch_asked"]:
+            return head["stack"], head["micro_batch"], "parts"
+        return head["stack"], head["params"]["batch_size"], "whole"
+
+    def build(self, head: Json, waiting: int) -> Stack:
+        """Build the stack for an assignment whose workload is loaded; `waiting` are the trials that can share it.
+
+        The caller has closed the previous stack: its memory is needed.
+
+        Raises:
+            OtherProgram: the assignment's study is pinned to a program that this device does not run.
+            NotLoaded: the model does not load here.
+        """
+        (loaded,), pinned = self._loaded.values(), head["program"]
         path = self._path(head) if pinned is None else self._pinned_path(pinned)
-        stack = Stack(task, width=self.width, micro_batch=size, device=self._device, path=path)
+        width, (_, micro_batch, batch) = self.width, self.kind(head)
+        if batch == "whole" and path == "auto" and not head["reproducible"]:
+            width = min(width, waiting)  # of each batch size come fewer trials than there are slots
+        wanted = partial(Stack, loaded.task, width=width, micro_batch=micro_batch, path=path, batch=batch)
+        try:
+            stack = wanted(device=self._device)
+        except OSError as error:  # its model reads a file
+            raise _not_loaded(head["workload"], error) from error
         if pinned is not None:
             check_whole(pinned, stack.program)
         return stack
@@ -96,7 +154,7 @@ class StackChoice:
 
     def _path(self, head: Json) -> str:
         """Adopt a probe's choice for this stack: its width, unless the user set one, and its path."""
-        name, params, size = head["workload"], head["workload_params"], head["micro_batch"]
+        name, params, size = head["workload"], head["workload_params"], self.kind(head)[1]
         found = stored(key(name, params, size, place_of(torch.device(self._device))))
         choice = found.with_threads(torch.get_num_threads()) if found is not None else None
         width = DEFAULT_WIDTH if choice is None else choice.best.width
@@ -114,15 +172,32 @@ class StackChoice:
 
     def _warmed_path(self, head: Json) -> str:
         """Return the compiled path if its programs are ready; otherwise start compiling them and begin eagerly."""
-        programs = head["stack"], self.width
+        programs = self.kind(head), self.width
         if programs in self._compiled:
             return "compiled" if self._compiled[programs] else "auto"
         if self._warming is not None and self._asked == programs:
             return "auto"
         self.close()
         self._asked = programs
-        wanted = {name: head[name] for name in ("workload", "workload_params", "micro_batch")} | {"width": self.width}
+        wanted = {"workload": head["workload"], "workload_params": head["workload_params"]}
+        wanted |= {"micro_batch": self.kind(head)[1], "width": self.width}
         wanted["optimizers"] = list(catalogue())  # any may come next
         place = {"device": self._device, "threads": torch.get_num_threads(), "workloads": self._sources}
         self._warming = Warming(wanted | place)
         return "auto"
+
+
+def _loaded(name: str, params: Mapping[str, Scalar]) -> Task:
+    try:
+        return workloads.load(name, params)
+    except InvalidInput:
+        raise
+    except Exception as error:  # the device's boundary: the workload's own code runs here
+        if is_out_of_memory(error):
+            raise  # a narrower stack may help: the caller decides
+        raise _not_loaded(name, error) from error
+
+
+def _not_loaded(name: str, error: Exception) -> NotLoaded:
+    log.error("a workload does not load here", exc_info=error, extra={"action": "load", "workload": name})
+    return NotLoaded(f"workload {name!r} does not load here: {type(error).__name__}: {error}")
