@@ -65,6 +65,7 @@ class Stack:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = task.precision == "tf32"
         layout = self._architecture.layout
         self._params, self._gradients, self._sums = (layout.allocate(width, self.device) for _ in range(3))
+        self._real = layout.real.to(self.device)
         self._slots = Slots(width, micro_batch)
         self._examples = task.examples
         self._feed = feed_of(task, self._slots, width, self.device, dtype)
@@ -274,7 +275,7 @@ class Stack:
 
     def _evaluate_due(self, slots: list[int]) -> None:
         found = self._evaluation.each(slots, [self._updates.result(slot, self._params) for slot in slots])
-        finite = torch.isfinite(self._params[slots]).all(1).tolist()
+        finite = (torch.isfinite(self._params[slots]) | ~self._real).all(1).tolist()
         for slot, metrics, sound in zip(slots, found, finite, strict=True):
             progress = self._progress[slot]
             if isinstance(metrics, str):

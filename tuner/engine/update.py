@@ -53,11 +53,12 @@ class RuleGroup:
         self.pool = Pool(rule, layout, device)
         self.masked: MaskedUpdate | None = None
         if compiled and isinstance(rule, ElementwiseRule) and rule.treatment is None:
-            self.masked = MaskedUpdate(rule, like)
+            self.masked = MaskedUpdate(rule, like, layout.real)
         self.single: MaskedUpdate | None = None
         """The same for one row, for long rows."""
         if self.masked is not None:
-            self.single = MaskedUpdate(self.masked.rule, like[:1]) if like.nbytes > MASKED_BYTES else None
+            if like.nbytes > MASKED_BYTES:
+                self.single = MaskedUpdate(self.masked.rule, like[:1], layout.real)
             shape = (width, LR_CHUNK, len(self.masked.scalar_names))
             self.scalars = torch.zeros(shape, dtype=like.dtype, device=device)
             """Scalars of each slot's next steps, in the parameters' type."""
@@ -88,6 +89,7 @@ class Updates:
         self._slots = slots
         self._compiled = compiled
         self._rows = torch.arange(width, device=params.device)
+        self._padding = torch.nonzero(~layout.real).flatten().to(params.device)
         self._yes = torch.ones(1, dtype=torch.bool, device=params.device)
         self.counts = torch.ones(width, dtype=params.dtype, device=params.device)
         """Micro-batches K of each slot's step."""
@@ -179,6 +181,9 @@ class Updates:
         hp["lr"] = hp["lr"] * factor
         evaluate = self.evaluate_for(due) if self.evaluate_for is not None and group.rule.needs_loss else None
         group.rule.step(self._views(group, mean), self._views(group, values), state, hp, evaluate)
+        if group.rule.elementwise:
+            for whole in (values, *slabs):
+                whole.index_fill_(1, self._padding, 0.0)
         params.index_copy_(0, rows, values)
         for slab, content in zip(self.slabs, slabs, strict=False):
             slab.index_copy_(0, rows, content)
