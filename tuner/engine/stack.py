@@ -23,6 +23,7 @@ from tuner.engine.ledger import Ledger
 from tuner.engine.loader import feed_of
 from tuner.engine.machine.hardware import hardware
 from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.engine.paths.batch_dependence import depends_on_batch, tried
 from tuner.engine.paths.evaluation import Evaluation
 from tuner.engine.paths.path import PATHS, path_of
 from tuner.engine.paths.recalibration import Recalibration
@@ -70,6 +71,8 @@ class Stack:
         self._examples = task.examples
         self._feed = feed_of(task, self._slots, width, self.device, dtype)
         self._recalibration = Recalibration(self._architecture, self._feed, micro_batch)
+        first = self._feed.gather(tried(task.examples).to(self.device))
+        self._batch_dependent = depends_on_batch(self._architecture, first)
         self._ledger = Ledger(width, self.device)
         self.keep_weights = False
         """Whether a feasible trial's `Ended` carries its weights."""
@@ -92,7 +95,7 @@ class Stack:
 
     @property
     def program(self) -> dict[str, Scalar]:
-        """What fixes the floating-point result."""
+        """What fixes the floating-point result, and what advice on batch sizes needs to know of the task."""
         task = self._architecture.task
         return {
             "device": self.device.type,
@@ -104,6 +107,8 @@ class Stack:
             **self._path.program,
             "torch": torch.__version__,
             "train_examples": self._examples,
+            "kind": str(task.kind),
+            **({"batch_dependent": True} if self._batch_dependent else {}),
             **({} if task.digest is None else {"data": task.digest}),
             **({} if task.precision == "float32" else {"precision": task.precision}),
         }

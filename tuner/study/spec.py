@@ -172,7 +172,7 @@ class StudySpec(Section):
     micro_batch: int | None = Field(default=None, ge=1, le=1_000_000, description="examples per tick and slot")
     evaluations: int = Field(default=20, ge=1, le=1000, description="evaluations per trial, evenly spaced")
     report_points: int = Field(default=100, ge=1, le=200, description="rows of a trial's curve")
-    divergence_factor: float = Field(default=20.0, gt=1, description="times the scale of the loss that is too far above its best")
+    divergence_factor: float = Field(default=20.0, gt=1, description="scales of the loss too far above its best")
     reproducible: bool = Field(default=False, description="pin every attempt to one program")
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
 
