@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-import torch
 from engine_cases import small_task
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout
