@@ -193,7 +193,7 @@ def stacked(race: Race, device: str, steps: int) -> dict[str, float]:
 
     row = 25_165_824 // SLOTS
     rows = [torch.rand(SLOTS, row, device=device) * 0.01 for _ in range(4)]
-    update = MaskedUpdate(AdamW({"flat": "vector"}), rows[0])
+    update = MaskedUpdate(AdamW({"flat": "vector"}), rows[0], torch.ones(row, dtype=torch.bool))
     due, counts = torch.ones(SLOTS, dtype=torch.bool, device=device), torch.ones(SLOTS, device=device)
     scalars = torch.full((SLOTS, len(update.scalar_names)), 0.5, device=device)
     param = nn.Parameter(torch.rand(SLOTS * row, device=device))

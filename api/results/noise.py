@@ -1,8 +1,8 @@
 """Noise scales and batch-size advice of a study, from the noise sums of its rows."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, TypedDict, get_args
 
 from sqlalchemy.orm import Session
 
@@ -12,7 +12,7 @@ from storage import attempts, reports, trials
 from storage.reports import ReportRow
 from storage.studies import StudyRecord
 from storage.trials import TrialRecord
-from tuner.noise import Advice, Measurement, NoiseSums, advise, estimate_from_rows
+from tuner.noise import Advice, Kind, Measurement, NoiseSums, advise, estimate_from_rows
 from tuner.study.states import TrialState
 from tuner.wire.views import BatchAdvice, BatchAdviceList, BatchRange, NoiseView
 
@@ -29,17 +29,25 @@ def sums(rows: Sequence[ReportRow]) -> list[NoiseSums]:
 
 def batch_advice(session: Session, study: StudyRecord, plan: Plan) -> BatchAdviceList:
     """Advise a batch size for every optimizer of a study, the winner's first."""
-    measured = _measurements(session, study, plan)
+    measured, learnt = _measurements(session, study, plan)
     ranked = [m for m in measured if m.ranked and m.value is not None]
     sign = 1.0 if plan.minimize else -1.0
     leaders = list(dict.fromkeys(m.family for m in sorted(ranked, key=lambda m: sign * (m.value or 0.0))))
     order = leaders + [f.optimizer for f in plan.families if f.optimizer not in leaders]
     goal = plan.spec.metric.goal
-    items = [_view(study, advise(measured, goal=goal, family=family), family) for family in order]
+    found = [advise(measured, goal=goal, family=family, **learnt) for family in order]
+    items = [_view(study, advice, family) for advice, family in zip(found, order, strict=True)]
     return BatchAdviceList(study=study.name, items=items)
 
 
-def _measurements(session: Session, study: StudyRecord, plan: Plan) -> list[Measurement]:
+class _Learnt(TypedDict):
+    """What the engine reported of the study's task."""
+
+    kind: Kind
+    batch_norm: bool
+
+
+def _measurements(session: Session, study: StudyRecord, plan: Plan) -> tuple[list[Measurement], _Learnt]:
     """Collect the best completed trials, and the diverged ones: they bound the learning rates that work."""
     chosen: list[TrialRecord] = []
     for family in plan.families:
@@ -51,7 +59,15 @@ def _measurements(session: Session, study: StudyRecord, plan: Plan) -> list[Meas
         chosen += completed[:MEASURED] + [trial for trial in usable if trial.reason == "diverged"][:MEASURED]
     rows = reports.effective_rows(session, trial_ids=[trial.id for trial in chosen], with_metrics=False)
     programs = {k: a.program or {} for k, a in attempts.latest(session, trial_ids=[t.id for t in chosen]).items()}
-    return [_measurement(plan, trial, rows.get(trial.id, []), programs.get(trial.id, {})) for trial in chosen]
+    measured = [_measurement(plan, trial, rows.get(trial.id, []), programs.get(trial.id, {})) for trial in chosen]
+    return measured, _learnt(programs.values())
+
+
+def _learnt(programs: Collection[dict[str, Any]]) -> _Learnt:
+    """Read the kind of task, `other` where no attempt says one that is known, and whether examples share statistics."""
+    kinds = [program["kind"] for program in programs if program.get("kind") in get_args(Kind)]
+    dependent = any(program.get("batch_dependent") is True for program in programs)
+    return {"kind": kinds[-1] if kinds else "other", "batch_norm": dependent}
 
 
 def _measurement(plan: Plan, trial: TrialRecord, rows: Sequence[ReportRow], program: dict[str, Any]) -> Measurement:

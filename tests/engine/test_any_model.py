@@ -71,7 +71,7 @@ def test_it_is_stacked_and_no_slot_or_neighbour_changes_a_bit(kind: str) -> None
     task = task_of(kind)
     watched = spec(100, "adamw", lr=3e-3, batch_size=8, examples=80, report_every=8)
     others = [
-        spec(1, "sgd", lr=1e30, batch_size=4, examples=400, seed=3, divergence_factor=1e30),
+        spec(1, "sgd", lr=1e39, batch_size=4, examples=400, seed=3, divergence_factor=1e30),
         spec(2, "muon", lr=1e-2, batch_size=4, examples=40, seed=1),
         spec(3, "momentum", lr=0.01, batch_size=8, examples=400, seed=2),
     ]

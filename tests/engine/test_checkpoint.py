@@ -128,7 +128,7 @@ def test_what_cannot_be_read_is_damaged() -> None:
         with pytest.raises(Damaged, match="cannot be read"):
             decode(broken, watched)
     with pytest.raises(Damaged, match="has format 9"):
-        decode(content.replace(b'\\"format\\": 1,', b'\\"format\\": 9,'), watched)
+        decode(content.replace(b'\\"format\\": 2,', b'\\"format\\": 9,'), watched)
     decode(content, TrialSpec((9, 2), *[getattr(watched, f) for f in ("params", "seed", "examples", "rungs")], 64))
 
 

@@ -12,7 +12,7 @@ from tuner.workloads import Task
 
 WATCHED = spec(100, "adamw", lr=1e-2, batch_size=8, examples=320, seed=3, report_every=8)
 CROWD = [
-    spec(1, "sgd", lr=1e30, batch_size=4, examples=400, seed=3, divergence_factor=1e30),
+    spec(1, "sgd", lr=1e39, batch_size=4, examples=400, seed=3, divergence_factor=1e30),
     spec(2, "adamw", lr=1e-2, batch_size=12, examples=96, seed=7),
 ]
 

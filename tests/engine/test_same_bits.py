@@ -20,7 +20,7 @@ WATCHED = {
 NEIGHBOURS = [
     spec(0, "muon", lr=2e-2, batch_size=4, examples=200, seed=1),
     spec(1, "adamw", lr=1e-2, batch_size=8, examples=120, seed=2),
-    spec(2, "sgd", lr=1e30, batch_size=4, examples=400, seed=3, divergence_factor=1e30),
+    spec(2, "sgd", lr=1e39, batch_size=4, examples=400, seed=3, divergence_factor=1e30),
     spec(3, "momentum", lr=0.1, batch_size=16, examples=320, seed=4),
     spec(4, "nesterov", lr=0.1, batch_size=4, examples=80, seed=5),
     spec(5, "muon", lr=1e-2, batch_size=8, examples=240, seed=6),
@@ -94,7 +94,7 @@ def test_what_a_slot_held_before_leaves_no_trace(name: str) -> None:
     for _ in range(30):
         stack.tick()
     stack.evict(evicted)
-    stack.admit(spec(2, "sgd", lr=1e30, batch_size=4, divergence_factor=1e30))
+    stack.admit(spec(2, "sgd", lr=1e39, batch_size=4, divergence_factor=1e30))
     stack.admit(spec(3, "sgd", lr=0.1, batch_size=8, examples=4000))
     for _ in range(21):
         stack.tick()

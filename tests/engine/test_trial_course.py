@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tuner.engine import Ended, Stack
+from tuner.engine.divergence import PATIENCE
 from tuner.errors import InvalidInput, NotFound
 from tuner.workloads import Task
 
@@ -56,17 +57,16 @@ def test_a_batch_beyond_the_budget_is_infeasible() -> None:
     assert not stack.busy
 
 
-@pytest.mark.parametrize("factor", [3.0, 1e30])
-def test_divergence_ends_the_trial_and_nobody_else(factor: float) -> None:
-    """By the factor, or by a loss that is not finite; dated to its own tick, noticed within 16."""
+@pytest.mark.parametrize(("factor", "lr", "steps"), [(3.0, 1e3, PATIENCE), (1e30, 1e39, 1)])
+def test_divergence_ends_the_trial_and_nobody_else(factor: float, lr: float, steps: int) -> None:
+    """By losses that stay high, or by one that is not finite; dated to its own step, noticed within 16 ticks."""
     stack = Stack(small_task(), width=2, micro_batch=4)
-    hot = spec(1, "sgd", lr=1e3 if factor == 3.0 else 1e38, examples=10_000, batch_size=4, divergence_factor=factor)
-    stack.admit(hot)
-    stack.admit(spec(2, "sgd", lr=0.1, examples=400))
-    events = [event for _ in range(20) for event in stack.tick()]
-    assert [event for event in events if isinstance(event, Ended)] == [Ended(1, "finished", 1, 4, "diverged")]
+    stack.admit(spec(1, "sgd", lr=lr, examples=10_000, divergence_factor=factor))
+    stack.admit(spec(2, "sgd", lr=0.1, examples=800))
+    events = [event for _ in range(4 * (steps + 1) + 16) for event in stack.tick()]
+    assert [e for e in events if isinstance(e, Ended)] == [Ended(1, "finished", steps, 16 * steps, "diverged")]
     rows, ends = run_until_idle(stack, [])
-    assert ends[2] == Ended(2, "finished", 25, 400)
+    assert ends[2] == Ended(2, "finished", 50, 800)
     assert all(math.isfinite(value) for row in rows[2] for value in row.metrics.values())
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from tuner.noise import Measurement, NoiseSums
+from tuner.noise import CriticalBatch, Measurement, NoiseSums
 
 Array = NDArray[np.float64]
 
@@ -61,3 +61,30 @@ def measured(
     norms = gaussian_norms(np.random.default_rng(seed), signal, np.ones(100), batch_size // 4, 4)
     rows = tuple(rows_of(*norms, batch_size // 4, 4))
     return Measurement(batch_size, lr, family, value, completed, rows, batch_size // 4, dataset_size, number)
+
+
+def isotropic_rows(
+    rng: np.random.Generator, noise_scale: Array, steps: int, *, micro_batch: int, count: int, rank: int, per_row: int
+) -> list[list[NoiseSums]]:
+    """Runs [R] with Gaussian noise of equal variance in `rank` dimensions, |G|^2 = 1, and these noise scales [R].
+
+    The norms are drawn from their own distributions, not from gradients. Each row sums `per_row` steps.
+    """
+    variance = np.asarray(noise_scale)[:, None] / rank / micro_batch
+    shape = len(variance), steps
+    within = variance * rng.chisquare(rank * (count - 1), shape)
+    along = 1 + np.sqrt(variance / count) * rng.standard_normal(shape)
+    big = along**2 + variance / count * rng.chisquare(rank - 1, shape)
+    s, q = within / (count - 1) * micro_batch, big - within / count / (count - 1)
+    columns = [values.reshape(len(s), -1, per_row).sum(-1).tolist() for values in (s, q, s * s, q * q, s * q)]
+    return [[NoiseSums(per_row, *row) for row in zip(*run, strict=True)] for run in zip(*columns, strict=True)]
+
+
+def constant_run(critical: float, batch_size: int = 64, error: float = 0.0, rare: bool = False) -> CriticalBatch:
+    """A run whose fraction of full-batch progress is that of `critical`, known with a standard error."""
+    fraction = 1 / (1 + critical / batch_size)
+    ends = [batch_size * (1 / f - 1) if f > 0 else math.inf for f in (fraction + 2 * error, fraction - 2 * error)]
+    bounded = math.isfinite(ends[1])
+    return CriticalBatch(
+        batch_size, 100, 100 * fraction, 0.0, critical, *ends, bounded, 0.95, error=error, dof=100, rare=rare
+    )

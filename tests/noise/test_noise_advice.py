@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 from noise_simulation import measured, rows_of
 
@@ -119,11 +120,21 @@ def test_a_slope_that_cannot_be_told_from_none_is_said() -> None:
     assert advice.grade == "C" and "indistinguishable from no dependence" in advice.grade_text
 
 
-def test_trials_without_an_upper_bound_are_counted() -> None:
-    trials = [*sweep(), measured(noise_scale=4e8, lr=0.001, value=2.0, number=9)]
+def test_trials_without_an_upper_bound_are_in_the_line() -> None:
+    noisy = measured(noise_scale=4e8, lr=0.001, value=2.0, number=9)
+    assert not critical_from_run(64, noisy.rows).bounded
+    advice = advise([*sweep(), noisy])
+    assert advice.grade == "C" and advice.temperature.trials == 6
+
+
+def test_a_line_that_says_less_than_the_trial_itself_is_not_used() -> None:
+    """Three learning rates leave one degree of freedom."""
+    rates = ((0.01, 10_000, 0.9), (0.1, 1000, 0.5), (1.0, 100, 0.8))
+    trials = [measured(noise_scale=scale, lr=lr, value=value, steps=128) for lr, scale, value in rates]
+    assert critical_from_run(64, trials[1].rows).bounded
     advice = advise(trials)
-    assert advice.grade == "C" and advice.temperature.trials == 5
-    assert any(note.endswith("had no upper bound: 1 trial.") for note in advice.notes)
+    check_everywhere(advice)
+    assert advice.grade == "D" and advice.interval[1] < math.inf
 
 
 def test_unbounded_noise_gives_at_least() -> None:
@@ -137,16 +148,22 @@ def test_unbounded_noise_gives_at_least() -> None:
     assert len(advice.lr.table) <= 16
 
 
-def test_noise_below_what_can_be_measured() -> None:
-    rows = tuple(rows_of([1.0, 2.0, 3.0] * 10, [1.0, 2.0, 3.0] * 10, 8, 4))
-    advice = advise([replace(measured(), rows=rows, micro_batch=8, batch_size=32)])
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-3])
+def test_noise_of_nearly_nothing_is_below_one_example(noise: float) -> None:
+    """Not "0 to 0 examples", nor "about 1.5e-10"."""
+    big = np.array([1.0, 2.0, 3.0] * 10)
+    small = big * (1 + noise * np.tile([0.5, 1.5], 15))
+    advice = advise([replace(measured(), rows=tuple(rows_of(small, big, 8, 4)), micro_batch=8, batch_size=32)])
     check_everywhere(advice)
-    assert advice.interval == (0, 0) and advice.balanced == (1, 1) and advice.critical_batch is None
-    assert "0 to 0 examples" in advice.headline
+    assert "size below one example (95%)" in advice.headline and "e-" not in advice.headline
+    assert (advice.interval, advice.balanced, advice.cheapest) == ((0, 1), (1, 1), (1, 1))
+    assert advice.critical_batch is None and advice.regret is None
+    assert "larger batches save no steps" in advice.next_experiment
+    assert advice.noise_scale.describe() == "below one example (95%)"
 
 
 def test_imprecise_noise_asks_for_more_of_it() -> None:
-    scattered = zip((0.01, 0.1, 1.0), (300.0, 5.0, 80.0), (0.9, 0.5, 0.8), strict=True)
+    scattered = zip((0.01, 0.1, 0.3, 1.0), (900.0, 40.0, 10.0, 80.0), (0.9, 0.5, 0.6, 0.8), strict=True)
     advice = advise([measured(lr=lr, noise_scale=noise, value=value) for lr, noise, value in scattered])
     check_everywhere(advice)
     assert advice.grade == "C" and "The noise itself is the larger uncertainty" in advice.next_experiment
@@ -157,7 +174,7 @@ def test_language_models_get_a_lower_bound_only() -> None:
     check_everywhere(advice)
     assert advice.critical_batch is None and advice.interval[1] == math.inf
     assert "only a lower bound" in advice.grade_text
-    unknown = advise([measured()], kind="unknown")
+    unknown = advise([measured()], kind="other")
     low, high = unknown.interval
     assert high / low == pytest.approx(181**2, rel=0.1)
 
@@ -235,10 +252,14 @@ def test_optimizer_and_batch_norm_notes() -> None:
 
 def test_heavy_tails_are_mentioned() -> None:
     trial = measured()
-    burst = replace(trial, rows=(*trial.rows[:100], NoiseSums.of_step(1e4, 1e3, 16, 4), *trial.rows[100:]))
-    advice = advise([burst])
+    block = [NoiseSums.of_step(small, 5.0, 16, 4) for small in (160.0, 170.0) * 5]
+    advice = advise([replace(trial, rows=(*trial.rows[:100], *block, *trial.rows[100:]))])
     check_everywhere(advice)
     assert any("one twentieth" in note.lower() for note in advice.notes)
+    freak = replace(trial, rows=(*trial.rows[:100], NoiseSums.of_step(1e4, 1e3, 16, 4), *trial.rows[100:]))
+    rare = advise([freak])
+    check_everywhere(rare)
+    assert any("few, large events" in note for note in rare.notes) and rare.interval[1] == math.inf
 
 
 def test_many_trials_are_thinned_evenly() -> None:

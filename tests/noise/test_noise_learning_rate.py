@@ -67,8 +67,8 @@ def test_the_range_holds_what_it_should(scaling: str, ends: list[float], batch: 
 
 
 def test_priors_are_prediction_intervals_of_the_published_tasks() -> None:
-    assert 10 ** PRIORS["discriminative"].half_width(0.95) == pytest.approx(8.2, rel=0.01)
-    assert 10 ** PRIORS["unknown"].half_width(0.95) == pytest.approx(181, rel=0.01)
-    assert PRIORS["discriminative"].factor == pytest.approx(1 / 3, rel=0.02)
-    assert PRIORS["language"].factor == pytest.approx(10 * PRIORS["unknown"].factor)
-    assert PRIORS["unknown"].half_width(0.8) < PRIORS["unknown"].half_width(0.95)
+    assert 10 ** PRIORS["classification"].half_width(0.95) == pytest.approx(8.2, rel=0.01)
+    assert 10 ** PRIORS["other"].half_width(0.95) == pytest.approx(181, rel=0.01)
+    assert PRIORS["classification"].factor == pytest.approx(1 / 3, rel=0.02)
+    assert PRIORS["language"].factor == pytest.approx(10 * PRIORS["other"].factor)
+    assert PRIORS["other"].half_width(0.8) < PRIORS["other"].half_width(0.95)

@@ -28,7 +28,9 @@ def test_impossible_measurements_are_refused(changes: dict[str, float], field: s
 
 
 def test_other_refusals() -> None:
-    with pytest.raises(InvalidInput, match=r"kind: is 'image'; allowed is one of discriminative, language, unknown"):
+    with pytest.raises(
+        InvalidInput, match=r"kind: is 'image'; allowed is one of classification, regression, language, other"
+    ):
         advise([], kind="image")
     with pytest.raises(InvalidInput, match="goal"):
         advise([], goal="min")

@@ -1,62 +1,112 @@
-"""The line of noise scale against learning rate per example."""
+"""The line of noise against learning rate per example."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from noise_simulation import constant_run, isotropic_rows
 from scipy import stats
 
 from tuner.errors import InvalidInput
-from tuner.noise import fit_temperature
+from tuner.noise import TemperatureFit, critical_from_run, fit_temperature
+from tuner.noise.evidence import WIDEST
 
 TEMPERATURES = np.geomspace(1e-4, 1e-1, 7)
 
 
+def fit_exact(temperatures: Sequence[float], scales: Sequence[float], at: float) -> TemperatureFit:
+    return fit_temperature(list(temperatures), [constant_run(float(scale)) for scale in scales], at)
+
+
 def test_equilibrium_has_slope_one() -> None:
-    fit = fit_temperature(TEMPERATURES, 0.5 / TEMPERATURES, at=2e-3)
-    assert (fit.slope, fit.value, fit.low, fit.high) == pytest.approx((1, 250, 250, 250))
+    fit = fit_exact(TEMPERATURES, 0.5 / TEMPERATURES, at=2e-3)
+    assert (fit.slope, fit.value, fit.low, fit.high) == pytest.approx((1, 250, 250, 250), rel=1e-5)
     assert fit.trials == 7
 
 
-def test_against_an_independent_regression() -> None:
+def test_exact_measurements_against_an_independent_regression() -> None:
     scales = 30 / TEMPERATURES**0.6 * np.exp(0.4 * np.random.default_rng(40).standard_normal(7))
-    fit = fit_temperature(TEMPERATURES, scales, at=3e-2)
-    oracle = stats.linregress(np.log(TEMPERATURES), np.log(scales))
-    half = stats.t.ppf(0.975, 5) * oracle.stderr
+    fit = fit_exact(TEMPERATURES, scales, at=3e-2)
+    x, at = np.log(TEMPERATURES), math.log(3e-2)
+    oracle, t = stats.linregress(x, np.log(scales)), stats.t.ppf(0.975, 5)
+    half = t * oracle.stderr
     assert (fit.slope, fit.slope_low, fit.slope_high) == pytest.approx(
-        (-oracle.slope, -oracle.slope - half, -oracle.slope + half)
+        (-oracle.slope, -oracle.slope - half, -oracle.slope + half), rel=1e-4
     )
-    assert math.log(fit.value) == pytest.approx(oracle.intercept + oracle.slope * math.log(3e-2))
+    middle = oracle.intercept + oracle.slope * at
+    residual = np.log(scales) - oracle.intercept - oracle.slope * x
+    spread = math.sqrt((residual**2).sum() / 5 * (1 / 7 + (at - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum()))
+    found = [math.log(value) for value in (fit.low, fit.value, fit.high)]
+    assert found == pytest.approx([middle - t * spread, middle, middle + t * spread], rel=1e-3)
 
 
 def test_the_interval_at_the_tuned_temperature_covers() -> None:
     rng = np.random.default_rng(41)
     truth = 30 / TEMPERATURES**0.6
-    fits = [fit_temperature(TEMPERATURES, truth * np.exp(0.4 * rng.standard_normal(7)), at=1e-3) for _ in range(400)]
+    fits = [fit_exact(TEMPERATURES, truth * np.exp(0.4 * rng.standard_normal(7)), at=1e-3) for _ in range(150)]
     covered = np.mean([fit.low <= 30 / 1e-3**0.6 <= fit.high for fit in fits])
     assert 0.92 <= covered <= 0.98
 
 
+@pytest.mark.parametrize(
+    ("noise_scale", "slope", "scatter", "rates"),
+    [(3000, 1.0, 0.0, 9), (3000, 0.5, 0.4, 9), (300, 1.0, 0.4, 5), (1000, 1.0, 0.6, 9)],
+)
+def test_noisy_trials_do_not_bend_the_line(noise_scale: float, slope: float, scatter: float, rates: int) -> None:
+    """Runs of 64 steps at B = 64: where the critical batch is far above B, most have no upper end of their own."""
+    rng, repeats, batch = np.random.default_rng(42), 300, 64
+    lrs = 0.1 * np.geomspace(1 / 30, 30, rates)
+    runs = []
+    for lr in lrs:
+        scales = noise_scale * (0.1 / lr) ** slope * np.exp(scatter * rng.standard_normal(repeats))
+        rows = isotropic_rows(rng, scales, 64, micro_batch=16, count=4, rank=100, per_row=4)
+        runs.append([critical_from_run(batch, run) for run in rows])
+    fits = [fit_temperature((lrs / batch).tolist(), list(trial), 0.1 / batch) for trial in zip(*runs, strict=True)]
+    assert noise_scale < 3000 or np.mean([not run.bounded for run in runs[rates // 2]]) > 0.5
+    assert np.mean([fit.low <= noise_scale <= fit.high for fit in fits]) >= 0.92
+    given = [fit for fit in fits if fit.high <= WIDEST * fit.low]
+    assert np.mean([fit.low <= noise_scale <= fit.high for fit in given]) >= 0.92
+    assert len(given) > 0.5 * repeats, "covering by saying nothing would be cheap"
+    assert 0.7 < np.median([fit.value for fit in fits]) / noise_scale < 1.4
+
+
+def test_rare_noise_bounds_from_below_only() -> None:
+    """Runs that saw few events at two of five temperatures: too little noise there must not pull the line down."""
+    scales = 0.5 / TEMPERATURES[:5]
+    exact = [constant_run(scale) for scale in scales]
+    missed = [*exact[:1], constant_run(scales[1] / 30, rare=True), *exact[2:4], constant_run(scales[4] / 30, rare=True)]
+    fit = fit_temperature(TEMPERATURES[:5].tolist(), missed, 1e-3)
+    assert fit.low <= 500 <= fit.high and fit.trials == 5
+    with pytest.raises(InvalidInput, match="2 different ones, without rare noise, for 5 runs"):
+        fit_temperature(TEMPERATURES[:5].tolist(), [*missed[:2], missed[1], missed[3], missed[4]], 1e-3)
+
+
 def test_three_trials_claim_little() -> None:
-    fit = fit_temperature([1e-3, 1e-2, 1e-1], [500, 100, 60], at=1e-2)
+    fit = fit_exact([1e-3, 1e-2, 1e-1], [500, 100, 60], at=1e-2)
     assert fit.high / fit.low > 100
 
 
-def test_a_huge_scatter_overflows_to_infinity() -> None:
-    fit = fit_temperature([1e-3, 1.0001e-3, 1.0002e-3], [1e-9, 1e9, 1e-9], at=1e3)
+def test_a_huge_scatter_reaches_from_nothing_to_infinity() -> None:
+    fit = fit_exact([1e-3, 1.0001e-3, 1.0002e-3], [1e-9, 1e9, 1e-9], at=1e3)
     assert fit.high == math.inf and fit.low == 0
 
 
+def test_trials_without_any_signal_leave_the_upper_end_open() -> None:
+    fit = fit_temperature(TEMPERATURES.tolist(), [constant_run(1e9, error=0.02)] * 7, 1e-3)
+    assert fit.high == math.inf and 64 < fit.low < 1e9
+
+
 @pytest.mark.parametrize(
-    ("temperatures", "scales", "at"),
+    ("temperatures", "runs", "at"),
     [
-        ([1.0, 2.0], [1.0, 2.0], 1.0),
-        ([1.0, 1.0, 2.0], [1.0, 1.0, 2.0], 1.0),
-        ([1.0, 2.0, 3.0], [1.0, 2.0], 1.0),
-        ([1.0, 2.0, 3.0], [1.0, 2.0, math.inf], 1.0),
-        ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], 0.0),
+        ([1.0, 2.0], 2, 1.0),
+        ([1.0, 1.0, 2.0], 3, 1.0),
+        ([1.0, 2.0, 3.0], 2, 1.0),
+        ([1.0, 2.0, math.inf], 3, 1.0),
+        ([1.0, 2.0, 3.0], 3, 0.0),
     ],
 )
-def test_refusals(temperatures: list[float], scales: list[float], at: float) -> None:
+def test_refusals(temperatures: list[float], runs: int, at: float) -> None:
     with pytest.raises(InvalidInput):
-        fit_temperature(temperatures, scales, at)
+        fit_temperature(temperatures, [constant_run(100.0)] * runs, at)

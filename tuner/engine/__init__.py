@@ -18,7 +18,7 @@ It knows no HTTP and no SQL, and needs only torch and numpy. The map:
     update.py, rule_group.py, pool.py  applying each slot's rule to the slots that are due; state of other shapes
     feed.py, data_order.py, seeds.py   which examples a trial sees
     loader.py           the same for data that is not on the device
-    ledger.py, progress.py             from losses and gradient norms to report rows
+    ledger.py, progress.py, divergence.py   from losses and gradient norms to report rows and to divergence
     initial_weights.py  the weights for a seed, without rebuilding the model
     layers/             dropout and other layers whose results do not depend on other slots
     paths/              how a tick is computed (loop, eager, compiled); evaluation, and the loss again for line searches

@@ -16,7 +16,8 @@ from tuner.engine.snapshot import Snapshot
 from tuner.engine.trial import TrialSpec
 from tuner.store import Damaged
 
-FORMAT = 1
+FORMAT = 2
+"""1: the same fields, but the trial saw its examples in another order."""
 _HEADER = "tuner"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tuner.engine.data_order import DataOrder
+from tuner.engine.data_order import DataOrder, take_each
 from tuner.engine.slots import Ints, Slots
 from tuner.workloads.task import Data
 
@@ -36,7 +36,7 @@ class Feed:
         """Give a slot the data order of a trial's seed, starting after the examples it has already seen."""
         self._orders[slot] = DataOrder(seed, len(self._data[0]))
         if self._tick < BLOCK_TICKS:
-            self._block[self._tick :, slot].copy_(torch.from_numpy(self._ahead(slot, self._tick)))
+            self._block[self._tick :, slot].copy_(torch.from_numpy(self._ahead([slot], self._tick)[0]))
 
     def evict(self, slot: int) -> None:
         """Give a slot example 0 from now on."""
@@ -47,9 +47,8 @@ class Feed:
         """Return the next micro-batch of every slot."""
         if self._tick == BLOCK_TICKS:
             self._tick = 0
-            block = np.zeros(self._block.shape, np.int64)
-            for slot in self._orders:
-                block[:, slot] = self._ahead(slot, 0)
+            block, slots = np.zeros(self._block.shape, np.int64), list(self._orders)
+            block[:, slots] = self._ahead(slots, 0).swapaxes(0, 1)
             self._block.copy_(torch.from_numpy(block))
         index = self._block[self._tick]
         self._tick += 1
@@ -71,8 +70,8 @@ class Feed:
         """Return the examples with these numbers; `seeds` are for data that augments itself (`loader.py`)."""
         return tuple(item.index_select(0, index.reshape(-1)).view(*index.shape, *item.shape[1:]) for item in self._data)
 
-    def _ahead(self, slot: int, tick: int) -> Ints:
-        """Return the slot's examples from this tick of the block on, [ticks, b]."""
-        count = (BLOCK_TICKS - tick) * self._slots.micro_batch
-        order = self._orders[slot].take(self._slots.examples(slot), count)
-        return order.reshape(-1, self._slots.micro_batch).astype(np.int64, copy=False)
+    def _ahead(self, slots: list[int], tick: int) -> Ints:
+        """Return the examples of some slots from this tick of the block on, [slots, ticks, b]."""
+        ticks, size = BLOCK_TICKS - tick, self._slots.micro_batch
+        orders, starts = [self._orders[slot] for slot in slots], [self._slots.examples(slot) for slot in slots]
+        return take_each(orders, starts, ticks * size).reshape(len(slots), ticks, size)

@@ -1,7 +1,8 @@
 """The place of each parameter: one flat row of P numbers per slot, with views of the parameters' own shapes.
 
 Invariant: each row and each parameter in it starts at a multiple of 64 bytes. Vector kernels treat a misaligned head
-differently from the rest, so without the padding a trial's bits would depend on its slot. Padding stays zero.
+differently from the rest, so without the padding a trial's bits would depend on its slot. Padding stays zero: a rule
+that steps whole rows may make 0/0 of it, so who applies the rule leaves the padding out (`real`).
 """
 
 from collections.abc import Mapping
@@ -36,6 +37,10 @@ class Layout:
             self.places.append(Place(name, shape, offset, shape.numel()))
             offset += -(-shape.numel() // unit) * unit
         self.row = offset
+        self.real = torch.zeros(offset, dtype=torch.bool)
+        """Which numbers of a row are parameters, [P]; the others are padding."""
+        for place in self.places:
+            self.real[place.offset : place.offset + place.size] = True
 
     def allocate(self, rows: int, device: torch.device) -> Tensor:
         """Return zeros [rows, P]."""

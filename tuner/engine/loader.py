@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tuner.engine.data_order import DataOrder
+from tuner.engine.data_order import DataOrder, take_each
 from tuner.engine.feed import Feed, Seeds, on_device
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.seeds import example_seeds
@@ -87,9 +87,11 @@ class LoadingFeed:
     def admit(self, slot: int, seed: int) -> None:
         """Give a slot the data order of a trial's seed, starting after the examples it has already seen."""
         self._orders[slot] = DataOrder(seed, self._examples)
-        for ahead, tick in enumerate(self._ticks):
-            index, seeds = self._index(slot, ahead)[None], self._seeds(slot, ahead)[None]
-            tick.jobs.append(self._thread.submit(_fill, self._sources, tick, np.array([slot]), index, seeds))
+        if self._ticks:
+            indexes = self._indexes([slot], 0, len(self._ticks)).swapaxes(0, 1)
+            for ahead, (tick, index) in enumerate(zip(self._ticks, indexes, strict=True)):
+                seeds = self._seeds(slot, ahead)[None]
+                tick.jobs.append(self._thread.submit(_fill, self._sources, tick, np.array([slot]), index, seeds))
 
     def evict(self, slot: int) -> None:
         """Give a slot example 0 from now on, including in the ticks gathered ahead."""
@@ -128,17 +130,20 @@ class LoadingFeed:
 
     def _request(self, ahead: int) -> None:
         """Start gathering the tick that comes this many ticks after the next."""
-        index = np.zeros((self._width, self._slots.micro_batch), np.int64)
+        index, slots = np.zeros((self._width, self._slots.micro_batch), np.int64), list(self._orders)
+        index[slots] = self._indexes(slots, ahead, 1)[:, 0]
         seeds = np.zeros(index.shape, np.uint64)
-        for slot in self._orders:
-            index[slot], seeds[slot] = self._index(slot, ahead), self._seeds(slot, ahead)
+        for slot in slots:
+            seeds[slot] = self._seeds(slot, ahead)
         tick = _Tick([source.allocate(index.shape) for source in self._sources])
         tick.jobs.append(self._thread.submit(_fill, self._sources, tick, np.arange(self._width), index, seeds))
         self._ticks.append(tick)
 
-    def _index(self, slot: int, ahead: int) -> Ints:
+    def _indexes(self, slots: list[int], ahead: int, ticks: int) -> Ints:
+        """Return the examples of some slots in the ticks that come this many after the next, [slots, ticks, b]."""
         size = self._slots.micro_batch
-        return self._orders[slot].take(self._slots.examples(slot) + ahead * size, size)
+        starts = [self._slots.examples(slot) + ahead * size for slot in slots]
+        return take_each([self._orders[slot] for slot in slots], starts, ticks * size).reshape(len(slots), ticks, size)
 
     def _seeds(self, slot: int, ahead: int) -> Seeds:
         size = self._slots.micro_batch

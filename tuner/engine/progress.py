@@ -1,16 +1,17 @@
 """What has been measured of one trial since its last report row, and whether it has diverged.
 
-A trial diverges when a loss is not finite or exceeds `divergence_factor` times the mean loss of its first step (where
-that is positive). What is counted here depends on the trial's own ticks alone, not on when the ledger was read.
+A trial diverges as soon as a loss is not finite, or when the mean losses of its steps stay far above what they were
+(`divergence.py`). What is counted here depends on the trial's own ticks alone, not on when the ledger was read.
 """
 
 import copy
-import sys
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from tuner.engine.divergence import Divergence
 from tuner.engine.ledger import Entries
 from tuner.engine.trial import Row, TrialSpec
 from tuner.noise.sums import NoiseSums
@@ -19,6 +20,7 @@ MOST_NORM = 1e140
 """Squared gradient norms from here on are not counted as noise: their squares would be infinite."""
 
 _NOT_STATE = ("spec", "micro_batch", "started", "slot_ticks")
+_PARTS = {"_noise": NoiseSums, "_divergence": Divergence}
 
 
 @dataclass
@@ -34,9 +36,12 @@ class Progress:
     """Ticks and computed slot-ticks of this stay in a stack (see `Row`)."""
     evaluations: list[int] = field(default_factory=list)
     """Steps after which to evaluate, the next one first."""
-    _ceiling: float = sys.float_info.max
+    _divergence: Divergence = field(default_factory=Divergence)
     _loss_sum: float = 0.0
+    """Of the steps since the last row, `_loss_count` ticks."""
     _loss_count: int = 0
+    _step_loss_sum: float = 0.0
+    """Of the present step, `_tick_count` ticks; so is `_square_sum`."""
     _square_sum: float = 0.0
     _tick_count: int = 0
     _noise: NoiseSums = field(default_factory=NoiseSums)
@@ -59,17 +64,17 @@ class Progress:
         """Count ticks; return the rows that they complete. The row of an evaluation step is left open for `row`."""
         rows = []
         for loss, square, mean, due in zip(entries.losses, entries.squares, entries.means, entries.due, strict=True):
-            if not loss <= self._ceiling:  # also true of NaN
-                self.diverged = True
-                break
-            self._loss_sum += loss
-            self._loss_count += 1
+            self._step_loss_sum += loss
             self._square_sum += square
             self._tick_count += 1
-            if due:
+            if not math.isfinite(self._step_loss_sum):
+                self.diverged = True
+            elif due:
                 self._finish_step(mean)
-                if self._reportable():
-                    rows.append(self.row({}))
+            if self.diverged:
+                break
+            if due and self._reportable():
+                rows.append(self.row({}))
         return rows
 
     def row(self, metrics: dict[str, float]) -> Row:
@@ -85,30 +90,37 @@ class Progress:
         other = copy.copy(self)
         other.started = started
         other.evaluations = list(self.evaluations)
+        other._divergence = replace(self._divergence)
         return other
 
     def state(self) -> dict[str, Any]:
         """Return everything but the trial's own description and the clock, as values fit for JSON."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_STATE}
-        return plain | {"evaluations": list(self.evaluations), "_noise": asdict(self._noise)}
+        parts = {"_noise": asdict(self._noise), "_divergence": asdict(self._divergence)}
+        return plain | parts | {"evaluations": list(self.evaluations)}
 
     @classmethod
     def of_state(cls, spec: TrialSpec, micro_batch: int, state: Mapping[str, Any]) -> "Progress":
         """Rebuild the progress that `state` described. Raises `KeyError` or `TypeError` when something is missing."""
         progress = cls(spec, micro_batch)
         for name in progress.state():
-            setattr(progress, name, NoiseSums(**state[name]) if name == "_noise" else state[name])
+            kind = _PARTS.get(name)
+            setattr(progress, name, state[name] if kind is None else kind(**state[name]))
         return progress
 
     def _finish_step(self, mean: float) -> None:
+        """Close a step, unless it shows that the trial has diverged."""
         count = self._tick_count
-        if self.step == 0 and self._loss_sum > 0:
-            ceiling = self._loss_sum / self._loss_count * self.spec.divergence_factor
-            self._ceiling = min(ceiling, sys.float_info.max)
+        self._loss_sum += self._step_loss_sum
+        self._loss_count += count
+        judged = self._divergence.judge(self._step_loss_sum / count, self.spec.divergence_factor)
+        self.diverged = judged or not math.isfinite(self._loss_sum)
+        if self.diverged:
+            return
         self.step += 1
         if count >= 2 and self._square_sum < MOST_NORM and mean < MOST_NORM:  # not true of NaN
             self._noise += NoiseSums.of_step(self._square_sum / count, mean, self.micro_batch, count)
-        self._square_sum, self._tick_count = 0.0, 0
+        self._step_loss_sum, self._square_sum, self._tick_count = 0.0, 0.0, 0
 
     def _reportable(self) -> bool:
         if self.evaluations and self.step >= self.evaluations[0]:

@@ -30,11 +30,11 @@ class RuleGroup:
         self.pool = Pool(rule, layout, device)
         self.masked: MaskedUpdate | None = None
         if compiled and isinstance(rule, ElementwiseRule) and rule.treatment is None:
-            self.masked = MaskedUpdate(rule, like)
+            self.masked = MaskedUpdate(rule, like, layout.real)
         self.single: MaskedUpdate | None = None
         """The same for one row, for long rows."""
         if self.masked is not None:
-            self.single = MaskedUpdate(self.masked.rule, like[:1]) if like.nbytes > MASKED_BYTES else None
+            self.single = MaskedUpdate(self.masked.rule, like[:1], layout.real) if like.nbytes > MASKED_BYTES else None
             shape = (width, LR_CHUNK, len(self.masked.scalar_names))
             self.scalars = torch.zeros(shape, dtype=like.dtype, device=device)
             """Scalars of each slot's next steps, in the parameters' type."""

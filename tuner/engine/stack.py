@@ -69,6 +69,7 @@ class Stack:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = task.precision == "tf32"
         layout = self._architecture.layout
         self._params, self._gradients, self._sums = (layout.allocate(width, self.device) for _ in range(3))
+        self._real = layout.real.to(self.device)
         self._slots = Slots(width, micro_batch)
         self._examples = task.examples
         self._feed = feed_of(task, self._slots, width, self.device, dtype)
@@ -97,7 +98,7 @@ class Stack:
 
     @property
     def program(self) -> dict[str, Scalar]:
-        """What fixes the floating-point result."""
+        """What fixes the floating-point result, and what advice on batch sizes needs to know of the task."""
         task = self._architecture.task
         return {
             "device": self.device.type,
@@ -110,6 +111,7 @@ class Stack:
             **self._path.program,
             "torch": torch.__version__,
             "train_examples": self._examples,
+            "kind": str(task.kind),
             **({} if task.digest is None else {"data": task.digest}),
             **({} if task.precision == "float32" else {"precision": task.precision}),
         }
@@ -288,7 +290,7 @@ class Stack:
             self._end(slot, error=error)
         slots = list(results)
         found = self._evaluation.each(slots, list(results.values()))
-        finite = torch.isfinite(self._params[slots]).all(1).tolist()
+        finite = (torch.isfinite(self._params[slots]) | ~self._real).all(1).tolist()
         for slot, metrics, sound in zip(slots, found, finite, strict=True):
             progress = self._progress[slot]
             if isinstance(metrics, str):

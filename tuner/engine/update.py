@@ -49,6 +49,7 @@ class Updates:
         self._slots = slots
         self._compiled = compiled
         self._rows = torch.arange(width, device=params.device)
+        self._padding = torch.nonzero(~layout.real).flatten().to(params.device)
         self._yes = torch.ones(1, dtype=torch.bool, device=params.device)
         self.counts = torch.ones(width, dtype=params.dtype, device=params.device)
         """Micro-batches K of each slot's step."""
@@ -168,6 +169,9 @@ class Updates:
         hp["lr"] = hp["lr"] * factor
         evaluate = self.evaluate_for(due) if self.evaluate_for is not None and group.rule.needs_loss else None
         group.rule.step(self._views(group, mean), self._views(group, values), state, hp, evaluate)
+        if group.rule.elementwise:
+            for whole in (values, *slabs):
+                whole.index_fill_(1, self._padding, 0.0)
         params.index_copy_(0, rows, values)
         for slab, content in zip(self.slabs, slabs, strict=False):
             slab.index_copy_(0, rows, content)

@@ -12,6 +12,7 @@ from tuner.noise.estimator import Estimate, NoiseScale, estimate_from_rows
 from tuner.noise.learning_rate import LearningRate
 from tuner.noise.measurement import Measurement, Throughput
 from tuner.noise.meter import Meter
+from tuner.noise.prior import Kind
 from tuner.noise.sums import NoiseSums
 from tuner.noise.temperature import TemperatureFit, fit_temperature
 from tuner.noise.tradeoff import Tradeoff, fit_tradeoff
@@ -31,6 +32,7 @@ __all__ = [
     "Measurement",
     "Throughput",
     "LearningRate",
+    "Kind",
     "Advice",
     "advise",
 ]

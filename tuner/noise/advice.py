@@ -1,7 +1,7 @@
 """Which batch size to train with: a range for each purpose, its evidence grade, and what would narrow it.
 
-Grades here: D, the noise of one trial; C, the noise corrected to the tuned learning rate by a line through at least
-three; none, not enough data. (Higher grades need trials at several tuned batch sizes: `fit_tradeoff`.)
+Grades here: D, the noise of one trial; C, the noise corrected to the tuned learning rate by a line through all trials,
+at least three; none, not enough data. (Higher grades need trials at several tuned batch sizes: `fit_tradeoff`.)
 
 Invariants: a batch size is always a range, in powers of two; nothing above a quarter of the training set is advised;
 the learning rate for another batch size is a range too. All fields are plain numbers, tuples or strings, so they can be
@@ -36,13 +36,13 @@ TABLE_ROWS = 16
 class Advice:
     """A recommendation with its uncertainty. Without enough data `grade` is None, and so is every number.
 
-    interval: of the critical batch size, at `confidence`; critical_batch: its centre, None if there is no upper end;
-    cheapest: at most 10 % more examples than the minimum; balanced: the critical batch; fastest: least time on the
-    hardware whose step time was given, or else None; regret: an upper bound on the fraction of time lost on fixed
-    hardware if the critical batch lies elsewhere within the interval; lr: the learning rate at other batch sizes;
-    trial, batch_size: the trial used as evidence; noise_scale: that trial's, over its run; predicted: the trade-off
-    that its noise alone predicts; temperature: the line of grade C; dataset_limit: largest batch size recommended;
-    next_experiment: what would narrow the interval most.
+    interval: of the critical batch size, at `confidence`, (0, 1) where it is below one example; critical_batch: its
+    centre, None then and when there is no upper end; cheapest: at most 10 % more examples than the fewest; balanced:
+    the critical batch; fastest: least time on the hardware whose step time was given, else None; regret: an upper bound
+    on the fraction of time lost on fixed hardware by being wrong about the critical batch within the interval; lr: the
+    learning rate at other batch sizes; trial, batch_size: what it rests on; noise_scale: that trial's, over its run;
+    predicted: the trade-off that its noise alone predicts; temperature: the line of grade C; dataset_limit: largest
+    batch advised; next_experiment: what would narrow the interval most.
     """
 
     grade: Grade | None
@@ -70,7 +70,7 @@ class Advice:
 def advise(
     measurements: Sequence[Measurement],
     *,
-    kind: Kind = "discriminative",
+    kind: Kind = "classification",
     goal: Goal = "minimize",
     family: str | None = None,
     throughput: Throughput | None = None,
@@ -100,6 +100,8 @@ def _advice(
     prior, trial = PRIORS[kind], evidence.trial
     grade: Grade = "D" if evidence.temperature is None else "C"
     critical, low, high = evidence.critical(prior, confidence)
+    if high <= 1:  # no batch is smaller than one example, and how much smaller it should be is no advice
+        critical, low, high = None, 0.0, 1.0
     limit = None if trial.dataset_size is None else 2 ** math.floor(math.log2(max(trial.largest_batch, 1)))
     cheapest, balanced = (_range(factor * low, factor * high, limit) for factor in (CHEAP, 1.0))
     fastest = None
@@ -109,7 +111,7 @@ def _advice(
         grade,
         wording.headline(evidence, critical, low, high, confidence, grade),
         wording.grade_text(evidence, prior, confidence),
-        wording.next_experiment(evidence, prior, confidence, balanced),
+        wording.next_experiment(evidence, prior, confidence, balanced) if high > 1 else wording.NO_EXPERIMENT,
         wording.notes(
             evidence,
             timed=throughput is not None,

@@ -10,11 +10,13 @@ with steps_min = sum of 1 / (1 + noise_t / B) and examples_min = sum of noise_t 
 
     1 / (1 + noise_t / B) = Q / (Q + S / B)
 
-and Q + S / B is the squared norm of the batch gradient itself, which is never near zero. So every window of the run
-counts, even one where Q is negative or the noise scale alone has no upper bound; no window is dropped or clamped, which
-would bias the selection towards signal. As examples_min = B (n - steps_min), everything follows from the fraction F =
-steps_min / n, and the interval of F, which the delta method gives from the windows' covariances, maps one to one to the
-critical batch's.
+and Q + S / B is the squared norm of the batch gradient itself, never near zero. So every window of the run counts, even
+one where Q is negative or the noise scale alone has no upper bound; no window is dropped or clamped, which would select
+for signal. Windows are as long as it takes to see the noise: one without an event would read as no noise. Where even
+the whole run has too few events (`Strata.rare`), no upper end is claimed.
+
+As examples_min = B (n - steps_min), everything follows from the fraction F = steps_min / n. The interval of F, which
+the delta method gives from the windows' covariances, maps one to one to the critical batch's.
 
 This is a prediction from the Euclidean noise of the gradient alone. A measured critical batch comes from runs at
 several batch sizes (`tuner.noise.tradeoff`); the two differ by a factor that the noise does not show.
@@ -35,18 +37,21 @@ from tuner.noise.sums import NoiseSums
 
 MOST_WINDOWS = 20
 STEPS_PER_WINDOW = 8
-"""Fewest steps per window. In simulated runs of 64 steps over which |G|^2 fell a hundredfold, 16 followed the
-drift too coarsely (48 % coverage where noise was weak) and 4 made Q / (Q + S/B) too noisy (low-rank noise); with 8,
-intervals covered the true value in at least 92 % of the runs in every case tried."""
+"""Windows are as fine as this allows. In simulated runs of 64 steps over which |G|^2 fell a hundredfold, 16 followed
+the drift too coarsely (48 % coverage where noise was weak) and 4 made Q / (Q + S/B) too noisy (noise of low rank); with
+8, intervals covered in at least 92 % of the runs in every case tried."""
+EVENTS_PER_WINDOW = 16
+"""With the noise in one of a hundred examples (B = 8, 200 steps: 15 events), 20 windows gave a tenth of the truth."""
 
 
 @dataclass(frozen=True)
 class CriticalBatch:
     """Prediction for other batch sizes from a run of `steps` steps at `batch_size` examples.
 
-    steps_min: steps at an infinite batch, not above zero if progress could not be distinguished from noise;
-    examples_min: examples at a vanishing batch; critical_batch: their quotient in examples, infinite in that case; low,
-    high: its interval at `confidence`; high is infinite when `bounded` is False.
+    steps_min: steps at an infinite batch, not above zero when no progress could be told from noise; examples_min:
+    examples at a vanishing one; critical_batch: their quotient in examples, then infinite; low, high: its interval at
+    `confidence`; high is infinite when `bounded` is False. error, dof: standard error of the fraction steps_min / steps
+    and its degrees of freedom; rare: the noise came in too few events for an upper end.
     """
 
     batch_size: int
@@ -58,6 +63,14 @@ class CriticalBatch:
     high: float
     bounded: bool
     confidence: float
+    error: float = 0.0
+    dof: int = 1
+    rare: bool = False
+
+    @property
+    def fraction(self) -> float:
+        """The share of a full-batch step's progress that a step made: 1 / (1 + critical batch / batch size)."""
+        return self.steps_min / self.steps
 
     def steps_at(self, batch_size: float) -> float:
         """Return the steps that the same progress would have taken at another batch size, in examples, > 0."""
@@ -81,18 +94,18 @@ def critical_from_run(
     strata = stratify(rows, dataset_size)
     if strata is None or strata.n.sum() < 3:
         return None
-    fraction = _progress(strata, batch_size)
+    fraction = _progress(strata, batch_size, strata.events / EVENTS_PER_WINDOW)
     if fraction is None:
         return None
-    t = two_sided(confidence, fraction.dof)
-    steps = float(strata.n.sum())
-    low, value, high = (
-        _critical(f, batch_size)
-        for f in (fraction.value + t * fraction.error, fraction.value, fraction.value - t * fraction.error)
-    )
+    most = fraction.most(confidence)
+    if strata.rare and (fine := _progress(strata, batch_size, math.inf)) is not None:
+        most = max(most, fine.most(confidence))  # where noise fell along the run, one window has too much of it
+    least = -math.inf if strata.rare else 2 * fraction.value - fraction.most(confidence)
+    low, value, high = (_critical(f, batch_size) for f in (most, fraction.value, least))
     if low == math.inf:
         # A run cannot certainly make no progress: here one outlier step dominates its window, which gives no bound.
         low = 0.0
+    steps = float(strata.n.sum())
     steps_min = steps * fraction.value
     return CriticalBatch(
         batch_size,
@@ -104,6 +117,9 @@ def critical_from_run(
         high,
         math.isfinite(high),
         confidence,
+        fraction.error,
+        fraction.dof,
+        strata.rare,
     )
 
 
@@ -112,10 +128,14 @@ class _Fraction(NamedTuple):
     error: float  # its standard error
     dof: int
 
+    def most(self, confidence: float) -> float:
+        """Return the upper end of its interval."""
+        return self.value + two_sided(confidence, self.dof) * self.error
 
-def _progress(strata: Strata, batch_size: float) -> _Fraction | None:
-    """Return the fraction of full-batch progress made by the run's steps; None if a window's gradients all vanished."""
-    starts = _windows(strata.n)
+
+def _progress(strata: Strata, batch_size: float, windows: float) -> _Fraction | None:
+    """Return what fraction of full-batch progress the run's steps made; None if a window's gradients all vanished."""
+    starts = _starts(strata.n, windows)
     size = np.diff(np.append(starts, len(strata.n)))
 
     def joined(values: Array) -> Array:
@@ -140,10 +160,10 @@ def _progress(strata: Strata, batch_size: float) -> _Fraction | None:
     )
 
 
-def _windows(steps: Array) -> NDArray[np.int64]:
-    """Return where each window starts: neighbouring strata, with about equally many steps per window."""
+def _starts(steps: Array, windows: float) -> NDArray[np.int64]:
+    """Return where each window starts: neighbouring strata, about equally many steps in each."""
     total = float(steps.sum())
-    count = max(1, min(MOST_WINDOWS, int(total / STEPS_PER_WINDOW)))
+    count = max(1, int(min(MOST_WINDOWS, total / STEPS_PER_WINDOW, windows)))
     index = ((np.cumsum(steps) - steps / 2) / total * count).astype(np.int64)
     return np.flatnonzero(np.diff(index, prepend=-1))
 

@@ -29,12 +29,13 @@ WANTED_PRECISION = math.log(1.2)
 class Estimate:
     """A noise scale in examples, with the data behind it.
 
-    value: ratio of sums; infinite if the mean of Q is not positive, NaN with fewer than three steps. low, high: the
-    Fieller interval; without an upper end (`bounded` False) high is infinite, low is a one-sided bound, and value must
-    not be quoted alone. trace, grad_sq: mean tr Sigma and |G|^2 per step (grad_sq may be negative). steps: the number
-    of steps measured. effective_rank: (tr Sigma)^2 / tr(Sigma^2), NaN if the number of micro-batches is unknown; a
-    trend or heavy tails make it too small. steps_for_20_percent: steps for which the interval would be about +-20 %.
-    heavy_tailed: one of 20 blocks holds more than 30 % of the trace, so the variance estimate itself is in doubt.
+    value: ratio of sums; infinite when the mean of Q is not positive, NaN with fewer than three steps. low, high: the
+    Fieller interval; without an upper end (`bounded` False) high is infinite, low is a one-sided bound, and value is
+    not to be quoted alone. trace, grad_sq: mean tr Sigma and |G|^2 per step (grad_sq may be negative). steps: how many
+    were measured. effective_rank: (tr Sigma)^2 / tr(Sigma^2), NaN when the number of micro-batches is unknown; a trend
+    and heavy tails make it too small. steps_for_20_percent: steps at which the interval would be about +-20 %.
+    heavy_tailed: the noise comes in few events (`Strata.rare`), or one of 20 blocks holds more than 30 % of the trace,
+    so the variance estimate itself is in doubt.
     """
 
     value: float
@@ -61,6 +62,8 @@ class Estimate:
             return f"not enough data ({self.steps} steps measured)"
         if not self.bounded:
             return f"at least {two_digits(self.low)} examples ({level}; no upper bound)"
+        if self.high <= 1:
+            return f"below one example ({level})"
         return f"{two_digits(self.value)} examples ({level} interval {two_digits(self.low)} to {two_digits(self.high)})"
 
 
@@ -122,7 +125,7 @@ def estimate_from_rows(
     steps = sum(row.n for row in rows)
     if strata is None or steps < FEWEST_STEPS:
         return Estimate(math.nan, 0.0, math.inf, False, math.nan, math.nan, steps, math.nan, confidence)
-    return _estimate(strata, confidence, count, _heavy_tailed(rows))
+    return _estimate(strata, confidence, count, strata.rare or _heavy_tailed(rows))
 
 
 def two_digits(value: float) -> str:

@@ -20,17 +20,19 @@ Goal = Literal["minimize", "maximize"]
 
 FEWEST_ROWS = 3
 MOST_TRIALS = 256
-"""Most trials in the temperature line; of more, an evenly spaced subset in order of temperature is used."""
+"""Trials in the temperature line; of more, an evenly spread subset in order of temperature is taken."""
+WIDEST = 100.0
+"""Largest factor between the ends of a temperature line's interval: beyond, the tuned trial alone says more."""
 
 
 @dataclass(frozen=True)
 class Evidence:
     """The tuned trial and the conclusions from its noise.
 
-    noise_scale: over the whole run, so dominated by steps with large gradients; predicted: the critical batch that the
-    noise alone predicts; temperature: the line through the family's trials, None if there are too few learning rates or
-    the best one is at the edge of those tried; learning_rates: the number tried; edge: whether the best is at the
-    edge; left_out: trials whose noise had no upper bound; overtaken: whether a better trial had too little noise data.
+    noise_scale: over the whole run, so ruled by where gradients are large; predicted: the critical batch that the noise
+    alone predicts; temperature: the line through all trials of the family, None when there are too few learning rates,
+    the best one is at the edge of those tried, or the line says too little; learning_rates: how many were tried; edge:
+    whether the best is at the edge; overtaken: whether a better trial had too little noise data.
     """
 
     trial: Measurement
@@ -39,7 +41,6 @@ class Evidence:
     temperature: TemperatureFit | None
     learning_rates: int
     edge: bool
-    left_out: int
     overtaken: bool
 
     @property
@@ -89,15 +90,14 @@ def gather(measurements: Sequence[Measurement], goal: Goal, confidence: float) -
     # Trials that diverged count as tried: they show that the best rate is not at the upper edge.
     tried = [other.temperature for other in measurements]
     edge = not min(tried) < trial.temperature < max(tried)
-    fit, left_out = _temperature(ranked, trial, confidence)
+    fit = None if edge else _temperature(ranked, trial, confidence)
     return Evidence(
         trial,
         noise_scale,
         predicted,
-        None if edge else fit,
+        fit,
         len({other.lr for other in measurements}),
         edge,
-        left_out,
         trial is not ranked[0],
     )
 
@@ -114,17 +114,14 @@ def _predicted(trial: Measurement, confidence: float) -> CriticalBatch | None:
     return critical_from_run(trial.batch_size, rows, confidence, trial.dataset_size)
 
 
-def _temperature(
-    ranked: Sequence[Measurement], tuned: Measurement, confidence: float
-) -> tuple[TemperatureFit | None, int]:
-    """Fit the line through all trials with a bounded noise scale; count those without."""
+def _temperature(ranked: Sequence[Measurement], tuned: Measurement, confidence: float) -> TemperatureFit | None:
+    """Fit the line through all trials that measured noise; None below three learning rates or if it says too little."""
     spread = sorted(ranked, key=lambda m: m.temperature)
     chosen = [spread[i] for i in range(0, len(spread), -(-len(spread) // MOST_TRIALS))]
-    measured = [(trial, p) for trial in chosen if (p := _predicted(trial, confidence)) is not None]
-    usable = [(trial, p.critical_batch) for trial, p in measured if p.bounded and p.critical_batch > 0]
-    left_out = len(measured) - len(usable)
-    temperatures = [trial.temperature for trial, _ in usable]
-    rates = {trial.lr for trial, _ in usable}
-    if min(len(rates), len(set(temperatures))) < FEWEST_TEMPERATURES:
-        return None, left_out
-    return fit_temperature(temperatures, [scale for _, scale in usable], tuned.temperature, confidence), left_out
+    measured = [(trial, found) for trial in chosen if (found := _predicted(trial, confidence)) is not None]
+    told = [trial for trial, found in measured if not found.rare]
+    if min(len({trial.lr for trial in told}), len({trial.temperature for trial in told})) < FEWEST_TEMPERATURES:
+        return None
+    runs = [found for _, found in measured]
+    fit = fit_temperature([trial.temperature for trial, _ in measured], runs, tuned.temperature, confidence)
+    return fit if fit.high <= WIDEST * fit.low else None

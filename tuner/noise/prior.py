@@ -1,9 +1,9 @@
 """The ratio of critical batch size to noise scale that is assumed before anything about this study is known.
 
-log10(critical batch / noise scale) per kind of workload, from the tasks with both values in table 1 of McCandlish et
-al. 2018 (arXiv 1812.06162): mean, standard deviation and number of tasks. The interval is Student's prediction interval
-for one more task, t * sd * sqrt(1 + 1/n): a factor of 8 in either direction for discriminative workloads, a factor of
-180 for any other.
+log10(critical batch / noise scale) per kind of workload, from the tasks for which both were published in table 1 of
+McCandlish et al. 2018 (arXiv 1812.06162): mean, standard deviation and number of tasks. The interval is Student's
+prediction interval for one more task, t * sd * sqrt(1 + 1/n): a factor 8 either way for classification (and, by our own
+judgement, regression), a factor 180 for any other.
 
 Language models trained with Adam are known to have critical batches far above the noise scale (Merrill et al. 2025,
 arXiv 2505.23971, report orders of magnitude). Shifting the mean up tenfold and giving only a lower bound is our own
@@ -16,9 +16,8 @@ from typing import Literal
 
 from tuner.noise.student import two_sided
 
-Kind = Literal["discriminative", "language", "unknown"]
-"""Discriminative: classification and regression. Unknown: everything else, including generative models and
-reinforcement learning."""
+Kind = Literal["classification", "regression", "language", "other"]
+"""What is learnt, as in `tuner.Task`. Other: all else, generative and reinforcement learning included."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,11 @@ class Prior:
         return two_sided(confidence, self.tasks - 1) * self.sd * math.sqrt(1 + 1 / self.tasks)
 
 
+_DISCRIMINATIVE = Prior(-0.48, 0.30, 5)
+
 PRIORS: dict[Kind, Prior] = {
-    "discriminative": Prior(-0.48, 0.30, 5),
+    "classification": _DISCRIMINATIVE,
+    "regression": _DISCRIMINATIVE,
     "language": Prior(1.15, 0.90, 8, one_sided=True),
-    "unknown": Prior(0.15, 0.90, 8),
+    "other": Prior(0.15, 0.90, 8),
 }

@@ -23,6 +23,9 @@ from tuner.noise.sums import NoiseSums
 ENOUGH_ROWS = 16
 """From this number on there are at least eight pairs; a variance with eight degrees of freedom is usable."""
 
+RARE = 4.0
+"""Steps per event from which noise counts as rare. Gaussian noise of one dimension, in two micro-batches, has two."""
+
 Array = NDArray[np.float64]
 
 
@@ -43,6 +46,20 @@ class Strata:
     dof: Array
     scale: float
     blocks: int
+
+    @property
+    def events(self) -> float:
+        """How many independent events of equal size would make the sum of S vary as much as it does.
+
+        Few of them show few of the sizes that events may have: then S may miss most of the noise, and its variance too.
+        """
+        variance = float(self.v_ss.sum())
+        return float(self.s.sum()) ** 2 / variance if variance > 0 else np.inf
+
+    @property
+    def rare(self) -> bool:
+        """Whether the noise comes in so few events that an upper end of it cannot be told."""
+        return bool(self.events * RARE < self.n.sum())
 
 
 def stratify(rows: Sequence[NoiseSums], dataset_size: float | None = None) -> Strata | None:

@@ -27,9 +27,15 @@ NOT_CLAIMED = (
     "schedule, or that a larger batch is faster if no step time was measured."
 )
 BATCH_NORM = (
-    "The model uses batch normalisation: each example's gradient depends on its micro-batch, so the noise scale holds "
-    "for this micro-batch size only."
+    "Each example's gradient depends on its micro-batch (batch normalisation, or a loss that is not a mean over "
+    "examples), so the noise scale holds for this micro-batch size only."
 )
+HEAVY = "One twentieth of the run holds more than 30 % of the noise: the intervals may be too narrow."
+RARE = (
+    "The noise comes in few, large events. Larger ones may not have been seen yet, so the measured noise may be too "
+    "small, and no upper end is claimed."
+)
+NO_EXPERIMENT = "None: without noise in the gradients, larger batches save no steps."
 
 
 def headline(evidence: Evidence, critical: float | None, low: float, high: float, confidence: float, grade: str) -> str:
@@ -37,6 +43,8 @@ def headline(evidence: Evidence, critical: float | None, low: float, high: float
     level = f"{confidence:.0%}"
     if high == math.inf:
         amount = f"at least {two_digits(low)} examples ({level}, no upper bound)"
+    elif high <= 1:
+        amount = f"below one example ({level})"
     elif critical is None:
         amount = f"{two_digits(low)} to {two_digits(high)} examples ({level})"
     else:
@@ -96,16 +104,13 @@ def notes(evidence: Evidence, *, timed: bool, batch_norm: bool, limit: int | Non
     if batch_norm:
         found.append(BATCH_NORM)
     if evidence.noise_scale.heavy_tailed:
-        found.append("One twentieth of the run holds more than 30 % of the noise: the intervals may be too narrow.")
+        found.append(RARE if evidence.predicted.rare else HEAVY)
     if evidence.overtaken:
         found.append(f"A better trial measured too little noise; this is based on {_name(evidence.trial)}.")
     if evidence.learning_rates == 1:
         found.append("Only one learning rate was tried, and the noise scale depends on it.")
     elif evidence.edge:
         found.append("The best learning rate is at the edge of those tried, and the noise scale depends on it.")
-    if evidence.temperature is not None and evidence.left_out:
-        trials = "1 trial" if evidence.left_out == 1 else f"{evidence.left_out} trials"
-        found.append(f"Not in the line, because their noise had no upper bound: {trials}.")
     if scaling_of(evidence.trial.family) == "adaptive":
         found.append("Noise is measured on the plain gradient, not in the metric of the optimizer.")
         found.append("At k times the batch size, beta2 to the power k keeps its memory in examples; keep beta1.")

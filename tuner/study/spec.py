@@ -177,7 +177,7 @@ class StudySpec(Section):
     micro_batch: Whole | None = Field(default=None, ge=1, le=1_000_000, description="examples per tick and slot")
     evaluations: Whole = Field(default=20, ge=1, le=1000, description="evaluations per trial, evenly spaced")
     report_points: Whole = Field(default=100, ge=1, le=200, description="rows of a trial's curve")
-    divergence_factor: Number = Field(default=20.0, gt=1, description="times the first step's loss that ends a trial")
+    divergence_factor: Number = Field(default=20.0, gt=1, description="scales of the loss too far above its best")
     reproducible: bool = Field(default=False, description="pin every attempt to one program")
     seed: Whole = Field(default=0, ge=0, le=2**63 - 1)
 

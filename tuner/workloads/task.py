@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ Data = tuple[Tensor, ...]
 """Inputs first, then targets; all with the same number of examples along dim 0."""
 
 PRECISIONS = ("float32", "tf32", "bf16")
+
+Kind = Literal["classification", "regression", "language", "other"]
 
 
 @runtime_checkable
@@ -75,6 +77,8 @@ class Task:
     `precision` of the training passes: `float32`; `tf32`, which rounds the inputs of a GPU's matrix products to TF32;
     `bf16`, which runs them in bfloat16 (torch.autocast). Parameters, state and evaluation are float32 in any case.
     `digest` identifies the data if the workload's name and parameters do not determine it; it is part of the program.
+    `kind` of problem, for batch-size advice: `classification`, `regression`, `language` or `other`; None means
+    `guessed_kind` of the validation data.
 
     Raises `InvalidInput` if the data is malformed.
     """
@@ -88,6 +92,7 @@ class Task:
     precision: str = "float32"
     resident: bool = True
     fresh: bool = False
+    kind: Kind | None = None
 
     def __post_init__(self) -> None:
         faults = _data_faults("train", self.train, (Tensor, Indexed)) + _data_faults("valid", self.valid, (Tensor,))
@@ -99,8 +104,12 @@ class Task:
             faults.append(Fault("loss", f"is {type(self.loss).__name__}; allowed is a callable"))
         if self.precision not in PRECISIONS:
             faults.append(Fault("precision", f"is {self.precision!r}; allowed are {', '.join(PRECISIONS)}"))
+        if self.kind not in (None, *get_args(Kind)):
+            faults.append(Fault("kind", f"is {self.kind!r}; allowed are {', '.join(get_args(Kind))}"))
         if faults:
             raise InvalidInput(faults)
+        if self.kind is None:
+            object.__setattr__(self, "kind", guessed_kind(self.valid))
 
     @property
     def examples(self) -> int:
@@ -118,6 +127,24 @@ class Task:
             if self.fresh:
                 _draw_anew(model)
         return model
+
+
+def guessed_kind(data: Data) -> Kind:
+    """Tell the kind of problem from (inputs, *targets).
+
+    Whole numbers as target are classes, and so are zeros and ones; whole numbers for a sequence of whole numbers are
+    tokens. Other targets are values to fit, unless there is none, there are several, or the target is the input (an
+    autoencoder).
+    """
+    if len(data) != 2:
+        return "other"
+    inputs, target = data
+    if not target.is_floating_point() and not target.is_complex():
+        tokens = target.dim() > 1 and inputs.shape == target.shape and not inputs.is_floating_point()
+        return "language" if tokens else "classification"
+    if target.shape == inputs.shape and target.dtype == inputs.dtype and torch.equal(target, inputs):
+        return "other"
+    return "classification" if bool(((target == 0) | (target == 1)).all()) else "regression"
 
 
 def _data_faults(field: str, data: object, kinds: tuple[type, ...]) -> list[Fault]:

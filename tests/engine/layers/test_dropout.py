@@ -95,7 +95,7 @@ def test_trials_are_isolated_and_repeatable(model: object) -> None:
     task = task_for(VECTOR if model is dropping else TOKENS, model)  # type: ignore[arg-type]
     watched = spec(100, "sgd", lr=0.05, batch_size=8, examples=160, report_every=8)
     crowd = [
-        spec(1, "sgd", lr=1e30, batch_size=4, examples=400, seed=3, divergence_factor=1e30),
+        spec(1, "sgd", lr=1e39, batch_size=4, examples=400, seed=3, divergence_factor=1e30),
         spec(2, "adamw", lr=1e-2, batch_size=4, examples=40, seed=0),
     ]
     state = torch.get_rng_state()

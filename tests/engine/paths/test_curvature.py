@@ -55,7 +55,7 @@ def test_products_are_with_the_hessian_of_the_steps_own_examples(path: str) -> N
 def test_a_trial_that_uses_curvature_keeps_its_bits_beside_others() -> None:
     watched = spec(100, "newton_cg", batch_size=8, examples=32, report_every=8, divergence_factor=1e9)
     others = [
-        spec(1, "sgd", lr=1e30, batch_size=4, examples=400, divergence_factor=1e30),
+        spec(1, "sgd", lr=1e39, batch_size=4, examples=400, divergence_factor=1e30),
         spec(2, "newton_cg", batch_size=16, examples=32, seed=4, divergence_factor=1e9),
         spec(3, "bfgs", batch_size=8, examples=32, seed=5, divergence_factor=1e9),
         spec(4, "lbfgs", batch_size=4, examples=16, seed=6, divergence_factor=1e9),

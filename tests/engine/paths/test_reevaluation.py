@@ -88,7 +88,7 @@ def test_a_searching_trial_keeps_its_bits_beside_others(task: Task) -> None:
     """Also beside a search that meets nothing but NaN, and where the loss depends on the slot's own buffers."""
     watched = spec(100, "backtracking", lr=4.0, batch_size=8, examples=96, report_every=16, **TAME)
     others = [
-        spec(1, "sgd", lr=1e30, batch_size=4, examples=4000, divergence_factor=1e30),
+        spec(1, "sgd", lr=1e39, batch_size=4, examples=4000, divergence_factor=1e30),
         spec(2, "backtracking", lr=1e38, batch_size=4, examples=40, seed=4, divergence_factor=1e30),
         spec(3, "backtracking", lr=3.0, batch_size=16, examples=96, seed=5),
     ]

@@ -143,15 +143,18 @@ class CompiledForward(Forward):
 class MaskedUpdate:
     """One elementwise rule's step of the due slots, in place over [width, P], as one compiled pass over memory."""
 
-    def __init__(self, rule: ElementwiseRule, like: Tensor) -> None:
-        """`like` is the buffer [width, P] of parameters: what it is compiled for."""
+    def __init__(self, rule: ElementwiseRule, like: Tensor, real: Tensor) -> None:
+        """`like` is the buffer [width, P] of parameters: what it is compiled for; `real` [P] (bool) is not padding."""
         self.rule = rule
+        self._real = real.to(like.device)
         scalar_names = self.scalar_names = _scalar_names(rule)
         buffer_names = rule.own_buffers("vector")
         self._slabs = len(buffer_names)
 
-        def update(due: Tensor, counts: Tensor, scalars: Tensor, params: Tensor, sums: Tensor, *slabs: Tensor) -> None:
-            mask = due[:, None]
+        def update(
+            due: Tensor, real: Tensor, counts: Tensor, scalars: Tensor, params: Tensor, sums: Tensor, *slabs: Tensor
+        ) -> None:
+            mask = due[:, None] & real
             new_param, new_slabs = params.clone(), [slab.clone() for slab in slabs]
             columns = dict(zip(scalar_names, scalars.unbind(1), strict=True))
             rule.step_elements(
@@ -177,7 +180,7 @@ class MaskedUpdate:
         changes in place.
         """
         with torch.no_grad():
-            self._program(due, counts, scalars, params, sums, *slabs[: self._slabs])
+            self._program(due, self._real, counts, scalars, params, sums, *slabs[: self._slabs])
 
 
 def _scalar_names(rule: ElementwiseRule) -> list[str]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tuner.engine.architecture import Architecture, Tensors
-from tuner.engine.data_order import DataOrder
+from tuner.engine.data_order import DataOrder, take_each
 from tuner.engine.layers.dropout import Stream
 from tuner.engine.loader import AnyFeed
 from tuner.engine.machine.out_of_memory import is_out_of_memory
@@ -55,7 +55,6 @@ class Reevaluation:
         self._slots = slots
         self._stack = forward
         self._stream = stream
-        self._orders: dict[int, DataOrder] = {}
         self._failures: dict[int, str] = {}
         self._architecture = architecture
         self._rows = min(ROWS, len(forward.params))
@@ -164,12 +163,11 @@ class Reevaluation:
         """Return the example numbers [K, rows, b] of the step that each slot is about to complete."""
         counts, size = self._slots.ticks_per_step[part], self._slots.micro_batch
         index = np.zeros((int(counts.max()), len(self._forward.params), size), np.int64)
-        for row, (slot, count) in enumerate(zip(part.tolist(), counts.tolist(), strict=True)):
-            seed = self._stream(slot)[0]
-            order = self._orders.get(slot)
-            if order is None or order.seed != seed:
-                order = self._orders[slot] = DataOrder(seed, self._examples_in_all)
-            index[:count, row] = order.take(self._first_example(slot), count * size).reshape(count, size)
+        slots = part.tolist()
+        orders = [DataOrder(self._stream(slot)[0], self._examples_in_all) for slot in slots]
+        found = take_each(orders, [self._first_example(slot) for slot in slots], int(counts.max()) * size)
+        for row, count in enumerate(counts.tolist()):
+            index[:count, row] = found[row, : count * size].reshape(count, size)
         return torch.from_numpy(index).to(self._forward.params.device)
 
     def _first_example(self, slot: int) -> int:
