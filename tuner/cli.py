@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from tuner.errors import Fault, InvalidInput, TunerError, Unreachable
 from tuner.terminal import probe_command, read_commands, study_commands
-from tuner.terminal.options import DataDir, Host, Port, Server, TokenFile, Width, Workloads
+from tuner.terminal.options import DataDir, Host, Port, Server, TokenFile, Width, Workloads, option_of
 
 if TYPE_CHECKING:
     from api.settings import Settings
@@ -154,12 +154,10 @@ def serve(
 
     A password is never an option, which every user of the machine can read: set TUNER_DATABASE_URL, or PGPASSWORD.
     """
-    from tuner.terminal.serving import check_data_dir, check_workloads, end_with, has_password
+    from tuner.terminal.serving import check_data_dir, check_database_option, check_workloads, end_with
 
     _check_api_lies_beside()
-    if db is not None and has_password(db):
-        why = "contains a password, which every user of this machine can read in the process list"
-        raise InvalidInput([Fault("--db", f"{why}; set TUNER_DATABASE_URL instead, or PGPASSWORD")])
+    check_database_option(db)
     given = {"host": host, "port": port, "database_url": db, "data_dir": data_dir, "token_file": token_file}
     settings = _settings({**given, "width": width, "local_workers": worker, "workloads": workloads})
     check_workloads(settings.workloads)
@@ -269,7 +267,7 @@ def _settings(given: dict[str, Any]) -> "Settings":
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         faults = [
-            Fault(_option(str(e["loc"][0])) if e["loc"] else "", e["msg"].removeprefix("Value error, "))
+            Fault(option_of(str(e["loc"][0])) if e["loc"] else "", e["msg"].removeprefix("Value error, "))
             for e in error.errors()
         ]
         # `from None`: pydantic's own error shows the values, and one of them may be a secret.
@@ -278,16 +276,6 @@ def _settings(given: dict[str, Any]) -> "Settings":
         raise InvalidInput(f'{error}; a list is written as JSON, e.g. \'["a", "b"]\'') from None
     settings.check()
     return settings
-
-
-SAME = ("host", "port", "data_dir", "token_file", "width", "workloads")
-OPTIONS = {"database_url": "--db", "local_workers": "--worker", **{n: f"--{n.replace('_', '-')}" for n in SAME}}
-"""Settings that `tuner serve` has options for."""
-
-
-def _option(setting: str) -> str:
-    variable = f"TUNER_{setting.upper()}"
-    return f"{OPTIONS[setting]} ({variable})" if setting in OPTIONS else variable
 
 
 for _command in (

@@ -30,6 +30,16 @@ Workloads = Annotated[
 ]
 DataDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Directory of the database (default: ./var).")]
 
+SAME = ("host", "port", "data_dir", "token_file", "width", "workloads")
+OPTIONS = {"database_url": "--db", "local_workers": "--worker", **{n: f"--{n.replace('_', '-')}" for n in SAME}}
+"""Settings that `tuner serve` has options for."""
+
+
+def option_of(setting: str) -> str:
+    """Name a setting in a message: its option, if it has one, and its variable."""
+    variable = f"TUNER_{setting.upper()}"
+    return f"{OPTIONS[setting]} ({variable})" if setting in OPTIONS else variable
+
 
 def connect(server: str | None, token_file: Path | None) -> "Client":
     """Build the client of a command; use it in a `with` block."""

@@ -51,10 +51,12 @@ def check_workloads(sources: Sequence[str]) -> None:
             raise InvalidInput([Fault("--workloads", f"{source}{line}: is not Python: {why}")]) from error
 
 
-def has_password(database_url: str) -> bool:
-    """Return whether a database's URL carries a password: after the user's name, or in its query."""
-    kind, _, rest = database_url.partition("://")
-    return not kind.startswith("sqlite") and (":" in rest.rpartition("@")[0] or "password=" in rest)
+def check_database_option(url: str | None) -> None:
+    """Raise `InvalidInput` if a database's URL on the command line carries a password."""
+    kind, _, rest = (url or "").partition("://")
+    if not kind.startswith("sqlite") and (":" in rest.rpartition("@")[0] or "password=" in rest):
+        why = "contains a password, which every user of this machine can read in the process list"
+        raise InvalidInput([Fault("--db", f"{why}; set TUNER_DATABASE_URL instead, or PGPASSWORD")])
 
 
 def end_with(parent: int) -> None:
