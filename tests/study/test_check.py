@@ -156,6 +156,8 @@ def test_numbers_that_yaml_1_1_reads_as_text_are_numbers_where_numbers_are_wante
         ({"optimizers": [{"name": "sgd", "lr": True}]}, "optimizers[0].lr"),
         ({"parameters": {"batch_size": "32"}}, "parameters.batch_size"),
         ({"workload": {"name": "digits-mlp", "params": {"hidden": "32"}}}, "workload.params.hidden"),
+        ({"workload": {"name": "digits-mlp", "params": {"hidden": "1e400"}}}, "workload.params.hidden"),
+        ({"optimizers": [{"name": "sgd", "lr": "1e400"}]}, "optimizers[0].lr"),
         ({"run_cap": "4"}, "run_cap"),
         ({"run_cap": True}, "run_cap"),
         ({"run_cap": 4.5}, "run_cap"),

@@ -22,7 +22,8 @@ def as_number(value: Scalar) -> Scalar:
     """Return the number that a reader of YAML 1.1 took for text, such as `1e-3` or `2.5e4`: it has no dot, or no sign
     in its exponent. Any other value, all other text included, is returned as it is.
     """
-    return float(value) if isinstance(value, str) and _MISREAD.fullmatch(value) else value
+    misread = isinstance(value, str) and _MISREAD.fullmatch(value) and math.isfinite(float(value))
+    return float(value) if misread else value
 
 
 @dataclass(frozen=True)
