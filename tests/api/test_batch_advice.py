@@ -25,7 +25,9 @@ def test_the_kind_of_task_chooses_the_prior(client: TestClient, program: dict[st
     if factor is None:
         assert "only a lower bound" in advice["grade_meaning"] and advice["interval"][1] == "Infinity"
     else:
-        assert f"varied by {factor} either way" in advice["grade_meaning"] and math.isfinite(advice["interval"][1])
+        assert f"varied by a factor of {factor} in either direction" in advice["grade_meaning"] and math.isfinite(
+            advice["interval"][1]
+        )
 
 
 @pytest.mark.parametrize("dependent", [False, True])

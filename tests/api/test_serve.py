@@ -1,5 +1,6 @@
 """Running the server: signals that end it, and those that must not."""
 
+import asyncio
 import os
 import signal
 import threading
@@ -11,6 +12,15 @@ import pytest
 
 from api.serve import serve
 from api.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def no_other_loop() -> Iterator[None]:
+    """Playwright, where an earlier test of this process used it, leaves an event loop marked as running."""
+    running = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    yield
+    asyncio._set_running_loop(running)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,8 @@ def test_a_freed_slot_is_refilled_by_the_reply_that_takes_the_last_word(serve_ap
     assert client.post("/api/v1/studies", json=document).status_code == 201
     worker = FakeWorker(client, width=1)
     (held,) = worker.take(1)
-    trial, attempt = worker.held.popitem()[0]
-    word = {"trial": trial, "attempt": attempt, "outcome": "finished", "value": 0.5, "step": 1, "examples": 16}
+    worker.held.clear()
+    word = {name: held[name] for name in ("trial", "attempt", "token")}
+    word |= {"outcome": "finished", "value": 0.5, "step": 1, "examples": 16}
     reply = worker.sync(free=1, finished=[word])
     assert [assignment.number for assignment in reply.assign] == [held["number"] + 1]

@@ -43,6 +43,9 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+NAMED = ("trial", "attempt", "token")
+
+
 class HandWorker:
     """Speaks the sync protocol, one message at a time."""
 
@@ -53,7 +56,7 @@ class HandWorker:
 
     def sync(self, held: list[Any], free: int, **more: Any) -> list[Any]:
         self.seq += 1
-        keys = [{"trial": a["trial"], "attempt": a["attempt"]} for a in held]
+        keys = [{name: a[name] for name in NAMED} for a in held]
         capacity = [{"device": "cpu", "stack": held[0]["stack"] if held else None, "free": free}]
         body = {"session": "hand-worker-0001", "seq": self.seq, "capacity": capacity, "held": keys, "wait_s": 5, **more}
         assigned: list[Any] = post(self.url, f"/workers/{self.id}/sync", body)["assign"]
@@ -61,7 +64,7 @@ class HandWorker:
 
     def finish(self, held: list[Any], value: float) -> None:
         ended = held.pop(0)
-        word = {"trial": ended["trial"], "attempt": ended["attempt"], "outcome": "finished", "value": value}
+        word = {**{name: ended[name] for name in NAMED}, "outcome": "finished", "value": value}
         self.sync(held, 0, finished=[{**word, "step": 1, "examples": 32}], wait_s=0)
 
 

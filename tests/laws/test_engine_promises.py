@@ -27,7 +27,7 @@ PATHS = ("eager", "loop")
 RULES = sampled_rules()
 MIDDLE = 5
 """Ticks after which every watched trial is in the middle of a step."""
-ROUNDING = 2e-5
+ROUNDING = 1e-4
 """Relative."""
 PASSING_TICKS = 2
 """After so many ticks a neighbour is evicted, in the middle of a step."""

@@ -62,7 +62,7 @@ def test_a_pair_of_surrogates_is_one_character() -> None:
 
 
 def test_what_a_program_wrote_reaches_the_server_whatever_it_holds() -> None:
-    finish = Finish(trial=1, attempt=1, outcome="error", error="KeyError: 'a\x00b\udcff'")
+    finish = Finish(trial=1, attempt=1, token="t", outcome="error", error="KeyError: 'a\x00b\udcff'")
     assert finish.error == "KeyError: 'a\ufffdb\ufffd'"
     row = Report(trial=1, attempt=1, step=1, examples=1, elapsed_s=0.0, metrics={"loss\x00": 1.0})
     assert row.metrics == {"loss\ufffd": 1.0}

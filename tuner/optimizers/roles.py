@@ -118,7 +118,7 @@ def check_roles(roles: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -
         if name not in shapes:
             faults.append(Fault(f"roles.{name}", f"no such parameter; known are {', '.join(shapes) or 'none'}"))
         elif role not in get_args(Role):
-            faults.append(Fault(f"roles.{name}", f"{role!r} is no role; allowed are {', '.join(get_args(Role))}"))
+            faults.append(Fault(f"roles.{name}", f"{role!r} is not a role; allowed are {', '.join(get_args(Role))}"))
         elif role != "vector" and len(shapes[name]) < 2:
             faults.append(Fault(f"roles.{name}", f"a {role} needs two dims; the shape is {tuple(shapes[name])}"))
     if faults:

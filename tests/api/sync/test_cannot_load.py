@@ -21,7 +21,8 @@ class Lacking(FakeWorker):
         given, self.held = self.held, {}
         self.cannot_load += tuple({held["stack"] for held in given.values()})
         why = "workload 'digits-mlp' does not load here: FileNotFoundError: no file"
-        ends = [{"trial": trial, "attempt": n, "outcome": "displaced", "error": why} for trial, n in given]
+        named = [{name: held[name] for name in ("trial", "attempt", "token")} for held in given.values()]
+        ends = [{**one, "outcome": "displaced", "error": why} for one in named]
         self.sync(finished=ends)
 
 
