@@ -78,9 +78,11 @@ class Lost:
         self.resumed_from: dict[int, list[int]] = {1: [], 2: []}
 
     def under_way(self) -> bool:
-        """Whether both have a checkpoint of their present attempt."""
+        """Whether both have rows and a checkpoint of their present attempt."""
         words = told_checkpoints(self.server)
-        return all(n in words and words[n].attempt == self.attempt for n in (1, 2))
+        with self.server.lock:
+            reported = {key[:2] for key in self.server.reports}
+        return all(n in words and words[n].attempt == self.attempt and (n, self.attempt) in reported for n in (1, 2))
 
     def lose(self, number: signal.Signals, why: str) -> None:
         """Lose the process: both trials are charged, and resume from their checkpoints once it has started again."""
