@@ -1,7 +1,7 @@
 """The one line that says what a study needs: a worker, another workload, patience, or a look at its failures.
 
-It is computed from the database alone, so that every server, the page, `tuner watch` and the API say the same. It is
-null while all is well.
+It is computed from the database, so that every server, the page, `tuner watch` and the API say the same; only trouble
+that a server has with a study is that server's own. It is null while all is well.
 """
 
 from collections.abc import Mapping
@@ -66,9 +66,12 @@ def failure_groups(session: Session, study: StudyRecord, progress: Progress) -> 
     ]
 
 
-def notice(waiting: str | None, groups: list[FailureGroup], progress: Progress) -> str | None:
-    """Put into one line what the study waits for and how its trials failed."""
-    parts = [f"waiting for {waiting}"] if waiting else []
+def notice(
+    waiting: str | None, groups: list[FailureGroup], progress: Progress, trouble: str | None = None
+) -> str | None:
+    """Put into one line what keeps the server from driving the study, what it waits for and how its trials failed."""
+    parts = [f"the server has trouble with this study and tries again: {trouble}"] if trouble else []
+    parts += [f"waiting for {waiting}"] if waiting else []
     if groups:
         parts.append(f"{_how_many(progress.counts)}: {_said(groups)} (see trial {groups[0].trial})")
     return "; ".join(parts) or None

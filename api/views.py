@@ -1,6 +1,6 @@
 """Conversion of stored values to API views."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -66,10 +66,12 @@ def _trial_view(
 
 @dataclass(frozen=True)
 class Moment:
-    """When a study is looked at, and how long a silent worker still counts as connected."""
+    """When studies are looked at, how long a silent worker still counts as connected, and the server's own trouble."""
 
     now: datetime
     lease_s: float
+    trouble: Callable[[int], str | None]
+    """What keeps this server from driving a study, by the study's id."""
 
 
 def study_view(
@@ -78,7 +80,7 @@ def study_view(
     """Show a study for a list, or without a moment for a figure, which shows no notice."""
     found = progress or Progress({}, 0)
     waiting = None if moment is None else waits_for(session, study, found, now=moment.now, lease_s=moment.lease_s)
-    said = {"waits_for": waiting, "notice": notice(waiting, [], found)}
+    said = {"waits_for": waiting, "notice": notice(waiting, [], found, moment and moment.trouble(study.id))}
     return StudyView.model_validate({**_study_fields(session, study, plan, found), **said})
 
 
@@ -89,7 +91,11 @@ def study_detail(
     found = progress or Progress({}, 0)
     waiting = waits_for(session, study, found, now=moment.now, lease_s=moment.lease_s)
     groups = failure_groups(session, study, found)
-    said = {"waits_for": waiting, "notice": notice(waiting, groups, found), "failures": groups}
+    said = {
+        "waits_for": waiting,
+        "notice": notice(waiting, groups, found, moment.trouble(study.id)),
+        "failures": groups,
+    }
     return StudyDetail.model_validate(
         {**_study_fields(session, study, plan, found), **said, "document": study.document}
     )

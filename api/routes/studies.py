@@ -77,7 +77,7 @@ def _detail(server: Srv, key: str | int) -> StudyDetail:
 
 
 def _moment(server: Server, session: Session) -> Moment:
-    return Moment(server.database.now(session), server.settings.lease_s)
+    return Moment(server.database.now(session), server.settings.lease_s, server.conductor.trouble)
 
 
 def cursor_number(cursor: str | None) -> int | None:

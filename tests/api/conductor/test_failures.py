@@ -72,7 +72,8 @@ def test_one_studys_trouble_touches_no_other_and_is_said(
     finish_all(client, "even")
     eventually(lambda: study(client, "even")["state"] == "completed")
     eventually(lambda: server.conductor.trouble(odd) == "ZeroDivisionError: the odd study")
-    assert study(client, "odd")["state"] == "running"
+    said = study(client, "odd")
+    assert said["state"] == "running" and "ZeroDivisionError: the odd study" in said["notice"]
     broken.clear()
     finish_all(client, "odd")
     eventually(lambda: study(client, "odd")["state"] == "completed")
