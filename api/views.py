@@ -80,7 +80,8 @@ def study_view(
     """Show a study for a list, or without a moment for a figure, which shows no notice."""
     found = progress or Progress({}, 0)
     waiting = None if moment is None else waits_for(session, study, found, now=moment.now, lease_s=moment.lease_s)
-    said = {"waits_for": waiting, "notice": notice(waiting, [], found, moment and moment.trouble(study.id))}
+    trouble = None if moment is None else moment.trouble(study.id)
+    said = {"waits_for": waiting, "notice": notice(waiting, [], found, trouble)}
     return StudyView.model_validate({**_study_fields(session, study, plan, found), **said})
 
 
