@@ -5,8 +5,8 @@ import json
 import pytest
 from fake_worker import FakeWorker, report
 from fastapi.testclient import TestClient
+from over_http import submit, wait_for
 from study_documents import study_document
-from test_sync import submit, wait_for
 
 
 def test_a_wrong_document_is_answered_with_every_fault(client: TestClient) -> None:

@@ -1,7 +1,6 @@
 """What fails stays where it happens: one study's trouble, a slow sampler, a database that is away for a while."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 from fake_worker import FakeWorker
 from fastapi.testclient import TestClient
-from study_documents import study_document
+from over_http import submit, wait_for
 
 from api.conductor import conductor, proposals, troubles
 from api.conductor.asker import SamplerFailed
@@ -17,22 +16,9 @@ from storage.database import Database, DatabaseUnusable
 from tuner.search.request import AskRequest
 
 
-def submit(client: TestClient, name: str, **changes: Any) -> int:
-    answer = client.post("/api/v1/studies", json=study_document(name=name, **changes))
-    assert answer.status_code == 201, answer.text
-    return int(answer.json()["id"])
-
-
 def study(client: TestClient, name: str) -> dict[str, Any]:
     found: dict[str, Any] = client.get(f"/api/v1/studies/{name}").json()
     return found
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < until, "the condition did not hold in time"
-        time.sleep(0.01)
 
 
 def finish_all(client: TestClient, name: str) -> None:
@@ -67,16 +53,16 @@ def test_one_studys_trouble_touches_no_other_and_is_said(
         return real(session, study=study, **given)
 
     monkeypatch.setattr(proposals, "wanted", wanted)
-    odd = submit(client, "odd")
-    submit(client, "even")
+    odd = submit(client, name="odd")
+    submit(client, name="even")
     finish_all(client, "even")
-    eventually(lambda: study(client, "even")["state"] == "completed")
-    eventually(lambda: server.conductor.trouble(odd) == "ZeroDivisionError: the odd study")
+    wait_for(lambda: study(client, "even")["state"] == "completed")
+    wait_for(lambda: server.conductor.trouble(odd) == "ZeroDivisionError: the odd study")
     said = study(client, "odd")
     assert said["state"] == "running" and "ZeroDivisionError: the odd study" in said["notice"]
     broken.clear()
     finish_all(client, "odd")
-    eventually(lambda: study(client, "odd")["state"] == "completed")
+    wait_for(lambda: study(client, "odd")["state"] == "completed")
     assert server.conductor.trouble(odd) is None
 
 
@@ -94,19 +80,19 @@ def test_a_study_fails_only_when_the_sampler_fails_on_one_request_again_and_agai
         return real(request)
 
     monkeypatch.setattr(server.asker, "ask", ask)
-    submit(client, "twice")
+    submit(client, name="twice")
     finish_all(client, "twice")
-    eventually(lambda: study(client, "twice")["state"] == "completed")
+    wait_for(lambda: study(client, "twice")["state"] == "completed")
     failures = 10**9
-    submit(client, "always", run_cap=8)
-    eventually(lambda: study(client, "always")["state"] == "failed")
+    submit(client, name="always", run_cap=8)
+    wait_for(lambda: study(client, "always")["state"] == "failed")
     assert study(client, "always")["reason"] == "the sampler hangs (3 times)"
 
 
 def test_a_failed_study_leases_nothing_more_and_its_running_trials_are_stopped(
     client: TestClient, server: Any, monkeypatch: pytest.MonkeyPatch, short_rests: None
 ) -> None:
-    submit(client, "half", run_cap=8)
+    submit(client, name="half", run_cap=8)
     worker = FakeWorker(client)
     held = worker.take(2)
 
@@ -115,7 +101,7 @@ def test_a_failed_study_leases_nothing_more_and_its_running_trials_are_stopped(
 
     monkeypatch.setattr(server.asker, "ask", ask)
     first = worker.finish(held[0])  # leaves room for a proposal
-    eventually(lambda: study(client, "half")["state"] == "failed")
+    wait_for(lambda: study(client, "half")["state"] == "failed")
     reply = worker.sync(free=4)
     told = [(stop.trial, stop.why) for stop in (*first.stop, *reply.stop)]
     assert told == [(held[1]["trial"], "study failed")] and not reply.assign
@@ -128,7 +114,7 @@ def test_a_slow_sampler_delays_neither_the_end_of_another_study_nor_expiry(
 ) -> None:
     client = serve_app(lease_s=1.0)
     server = client.app.state.server  # type: ignore[attr-defined]
-    submit(client, "quick")
+    submit(client, name="quick")
     worker = FakeWorker(client)
     held = worker.take(4)
     asked, answer, real = threading.Event(), threading.Event(), server.asker.ask
@@ -139,15 +125,15 @@ def test_a_slow_sampler_delays_neither_the_end_of_another_study_nor_expiry(
         return real(request)
 
     monkeypatch.setattr(server.asker, "ask", ask)
-    submit(client, "slow")
+    submit(client, name="slow")
     assert asked.wait(10)
     for one in held[:3]:
         worker.finish(one)
     # The last lease expires while the sampler is silent; nobody syncs for it.
-    eventually(lambda: study(client, "quick")["counts"] == {"completed": 3, "queued": 1})
+    wait_for(lambda: study(client, "quick")["counts"] == {"completed": 3, "queued": 1})
     other = FakeWorker(client, session="session-of-the-other")
     other.finish(*other.take(1))
-    eventually(lambda: study(client, "quick")["state"] == "completed")
+    wait_for(lambda: study(client, "quick")["state"] == "completed")
     answer.set()
 
 
@@ -167,7 +153,7 @@ def away(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_the_server_outlives_its_database(client: TestClient, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    submit(client, "small")
+    submit(client, name="small")
     worker = FakeWorker(client)
     held = worker.take(4)
     with away(server.database, monkeypatch):
@@ -175,18 +161,18 @@ def test_the_server_outlives_its_database(client: TestClient, server: Any, monke
             answer = client.request(method, f"/api/v1{path}", json=worker.body(free=0) if method == "POST" else None)
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
             assert answer.json()["detail"] == "the database x cannot be used: it is away"
-        eventually(lambda: server.conductor.tasks[1].failures > 0)
+        wait_for(lambda: server.conductor.tasks[1].failures > 0)
     for one in held:
         worker.finish(one)
-    eventually(lambda: study(client, "small")["state"] == "completed")
+    wait_for(lambda: study(client, "small")["state"] == "completed")
 
 
 def test_tasks_go_on_after_any_error(client: TestClient, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tending,) = [task for task in server.conductor.tasks if task.name == "studies"]
     with monkeypatch.context() as patch:
         patch.setattr(conductor.studies, "ids_with_work", lambda _: 1 / 0)
-        eventually(lambda: tending.failures > 0)
-    submit(client, "small")
+        wait_for(lambda: tending.failures > 0)
+    submit(client, name="small")
     finish_all(client, "small")
-    eventually(lambda: study(client, "small")["state"] == "completed")
+    wait_for(lambda: study(client, "small")["state"] == "completed")
     assert tending.failures == 0

@@ -1,16 +1,8 @@
 """Messages about work of another database, or of a deleted study, change nothing here."""
 
-from typing import Any
-
 from fake_worker import FakeWorker, report
 from fastapi.testclient import TestClient
-from study_documents import study_document
-
-
-def submit(client: TestClient, **changes: Any) -> int:
-    answer = client.post("/api/v1/studies", json=study_document(**changes))
-    assert answer.status_code == 201, answer.text
-    return int(answer.json()["id"])
+from over_http import submit
 
 
 def test_a_study_that_follows_a_deleted_one_gets_none_of_its_results(client: TestClient) -> None:

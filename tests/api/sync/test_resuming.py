@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fake_worker import FakeWorker, report
 from fastapi.testclient import TestClient
+from over_http import wait_for
 from study_documents import study_document
 
 from api.conductor.retention import ORPHANS_EVERY_S
@@ -82,13 +83,6 @@ def curve(client: TestClient) -> list[int]:
 
 def files(worker: StoringWorker) -> list[str]:
     return sorted(worker.store.files(time.time() + 60))
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < until, "the condition did not come true in time"
-        time.sleep(0.02)
 
 
 def kinds(client: TestClient) -> list[str]:

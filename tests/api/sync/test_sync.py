@@ -10,26 +10,14 @@ from typing import Any
 import pytest
 from fake_worker import FakeWorker, report
 from fastapi.testclient import TestClient
-from study_documents import study_document
+from over_http import submit, wait_for
 
 from storage import attempts
-
-
-def submit(client: TestClient, **changes: Any) -> None:
-    answer = client.post("/api/v1/studies", json=study_document(**changes))
-    assert answer.status_code == 201, answer.text
 
 
 def trial(client: TestClient, number: int) -> dict[str, Any]:
     found: dict[str, Any] = client.get(f"/api/v1/studies/small/trials/{number}").json()
     return found
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until, "the condition did not come true in time"
-        time.sleep(0.02)
 
 
 def study_state(client: TestClient) -> str:
