@@ -1,59 +1,52 @@
-"""Running the server: signals that end it, and those that must not."""
+"""Running the server: signals that end it, and those that must not. In a process of its own, since signals are."""
 
-import asyncio
-import os
 import signal
-import threading
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+SERVE = """
+import signal, sys
+from pathlib import Path
 from api.serve import serve
 from api.settings import Settings
+if sys.argv[2] == "nohup":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+settings = Settings(data_dir=Path(sys.argv[1]), port=0, local_workers=False)
+sys.exit(serve(settings, lambda url: print(url, flush=True)))
+"""
 
 
-@pytest.fixture(autouse=True)
-def no_other_loop() -> Iterator[None]:
-    """Playwright, where an earlier test of this process used it, leaves an event loop marked as running."""
-    running = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    yield
-    asyncio._set_running_loop(running)
+@contextmanager
+def serving(tmp_path: Path, how: str = "") -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A server that answers requests, and its address."""
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(tmp_path), how], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert server.stdout is not None
+        yield server, server.stdout.readline().strip()
+    finally:
+        server.kill()
+        server.communicate()
 
 
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def served(tmp_path: Path, *signals: signal.Signals) -> tuple[int, list[int]]:
-    """Serve, answer one request after each of the signals but the last; return the exit code and the answers."""
-    answers: list[int] = []
-
-    def ready(url: str) -> None:
-        def raise_them() -> None:
-            for number in signals:
-                os.kill(os.getpid(), number)
-                if number != signals[-1]:
-                    with urllib.request.urlopen(f"{url}/readyz", timeout=20) as answer:
-                        answers.append(answer.status)
-
-        threading.Thread(target=raise_them).start()
-
-    settings = Settings(data_dir=tmp_path, port=0, local_workers=False)
-    return serve(settings, ready), answers
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_server_in_order(tmp_path: Path, number: signal.Signals) -> None:
-    assert served(tmp_path, number) == (0, [])
+    with serving(tmp_path) as (server, _):
+        server.send_signal(number)
+        assert server.wait(20) == 0
 
 
 def test_a_closed_terminal_does_not_end_a_server_that_nohup_started(tmp_path: Path) -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assert served(tmp_path, signal.SIGHUP, signal.SIGTERM) == (0, [200])
+    with serving(tmp_path, "nohup") as (server, url):
+        server.send_signal(signal.SIGHUP)
+        with urllib.request.urlopen(f"{url}/readyz", timeout=20) as answer:
+            assert answer.status == 200
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
