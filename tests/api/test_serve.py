@@ -15,8 +15,8 @@ import signal, sys
 from pathlib import Path
 from api.serve import serve
 from api.settings import Settings
-if sys.argv[2] == "nohup":
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+# Whoever runs the tests may have been started by nohup.
+signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[2] == "nohup" else signal.SIG_DFL)
 settings = Settings(data_dir=Path(sys.argv[1]), port=0, local_workers=False)
 sys.exit(serve(settings, lambda url: print(url, flush=True)))
 """
