@@ -12,12 +12,11 @@ EXAMPLES = 1024
 
 
 def document() -> dict[str, Any]:
-    """One trial per optimizer at its default learning rate; those that evaluate the loss again get large batches."""
+    """One trial per optimizer, every hyperparameter at its default, so that only the rules tell two trials apart."""
     optimizers = []
     for info in load_catalogue().optimizers.values():
-        lr = info.hyperparameter("lr")
-        assert lr is not None
-        optimizers.append({"name": info.name, "lr": lr.default, "batch_size": 256 if info.needs_loss else 32})
+        fixed = {h.name: h.default for h in info.hyperparameters}
+        optimizers.append({"name": info.name, **fixed, "batch_size": 256 if info.needs_loss else 32})
     return {
         "name": "all",
         "workload": "digits-mlp",
