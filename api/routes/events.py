@@ -3,7 +3,8 @@
 GET /studies/{study}/events    server-sent events
 
 `change` carries one change of state, with its revision as id (Last-Event-ID resumes after it); `advanced` means that
-curves grew, at most once a second; `closing` means that the server is shutting down.
+curves grew, at most once a second; `closing` means that the server is shutting down. A stream outlasts an outage of the
+database.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from starlette.requests import Request
 from api.hub import wait
 from api.state import Server, Srv
 from storage import events, studies
+from storage.database import DatabaseUnusable
 from storage.events import EventRecord
 from tuner.errors import Conflict, Fault, InvalidInput, NotFound
 from tuner.wire.views import EventView
@@ -77,7 +79,11 @@ async def _follow(server: Server, streams: list[object], study_id: int, revision
         yield "retry: 2000\n\n"
         while not server.hub.closing.is_set():
             ticket = server.hub.changes.ticket()
-            seen = await asyncio.to_thread(_look, server, study_id, revision)
+            try:
+                seen = await asyncio.to_thread(_look, server, study_id, revision)
+            except DatabaseUnusable:  # the conductor says so; the stream goes on where it stopped
+                await wait(server.hub.closing, COALESCE_S)
+                continue
             if seen is None:
                 yield "event: deleted\ndata: {}\n\n"
                 return

@@ -41,7 +41,7 @@ class LiveServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self._flags = flags
         self._environment = environment
-        self._client = httpx2.Client(base_url=self.url)
+        self.client = httpx2.Client(base_url=self.url)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -61,9 +61,9 @@ class LiveServer:
     def answers(self) -> bool:
         """Whether it is up."""
         assert self.process is not None
-        assert self.process.poll() is None, (self.data_dir / "serve.log").read_text()
+        assert self.process.poll() is None, self.log()
         try:
-            return self._client.get("/healthz", timeout=5).status_code == 200
+            return self.client.get("/healthz", timeout=5).status_code == 200
         except httpx2.HTTPError:
             return False
 
@@ -72,7 +72,7 @@ class LiveServer:
 
         def answer() -> Any:
             try:
-                return self._client.get(f"/api/v1{path}", timeout=10)
+                return self.client.get(f"/api/v1{path}", timeout=10)
             except httpx2.HTTPError:
                 return None
 
@@ -82,8 +82,16 @@ class LiveServer:
 
     def submit(self, document: dict[str, Any]) -> None:
         """Submit a study."""
-        answer = self._client.post("/api/v1/studies", json=document, timeout=30)
+        answer = self.client.post("/api/v1/studies", json=document, timeout=30)
         assert answer.status_code == 201, answer.text
+
+    def log(self) -> str:
+        """What it has said so far."""
+        return (self.data_dir / "serve.log").read_text()
+
+    def worker_log(self) -> str:
+        """What its workers have said so far."""
+        return "".join(path.read_text() for path in sorted((self.data_dir / "logs").iterdir()))
 
     def await_worker(self) -> None:
         """Wait until a worker has said what it can train."""
@@ -108,7 +116,7 @@ class LiveServer:
 
     def stop(self) -> None:
         """End it in order."""
-        self._client.close()
+        self.client.close()
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:

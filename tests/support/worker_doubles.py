@@ -55,6 +55,8 @@ class FakeServer:
         self.reports: dict[tuple[int, int, int], Report] = {}
         self.finishes: list[Finish] = []
         self.database = "one"
+        self.lease_s = 30.0
+        self.refused = 0
         self.fault: TunerError | None = None
         """Raised instead of taking a request in."""
         self.mute: TunerError | None = None
@@ -71,11 +73,12 @@ class FakeServer:
             if self.fault is not None:
                 raise self.fault
             self.registrations.append(registration)
-            return Registered(worker=len(self.registrations), lease_s=30, database=self.database)
+            return Registered(worker=len(self.registrations), lease_s=self.lease_s, database=self.database)
 
     def sync(self, worker: int, request: SyncRequest) -> SyncReply:
         with self.lock:
             if self.fault is not None:
+                self.refused += 1
                 raise self.fault
             self.requests.append(request)
             for report in request.reports:
@@ -87,7 +90,7 @@ class FakeServer:
                 raise self.mute
             wanted = [a for key, a in self.leases.items() if self.stubborn or key not in held | done]
             stop = [s for s in self.stops if (s.trial, s.attempt) in held]
-            return SyncReply(assign=wanted, stop=stop, lease_s=30, next_sync_s=0.05)
+            return SyncReply(assign=wanted, stop=stop, lease_s=self.lease_s, next_sync_s=0.05)
 
     def outcomes(self) -> dict[tuple[int, int], str]:
         with self.lock:

@@ -89,6 +89,17 @@ def test_training_goes_on_while_the_server_is_away(server: FakeServer, device: F
     assert sorted(step for _, _, step in server.reports) == list(range(1, 30))
 
 
+def test_a_worker_asks_again_before_its_leases_run_out(
+    server: FakeServer, device: FakeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_module, "LONGEST_BACKOFF_S", 1000.0)
+    server.lease_s = 0.03
+    with RunningAgent(server, device):
+        eventually(lambda: server.requests)
+        server.fault = Unreachable("the server's database is away")
+        eventually(lambda: server.refused > 20)  # pauses that double would be hours long by now
+
+
 def test_a_stop_order_is_obeyed_and_what_comes_after_is_dropped(server: FakeServer, device: FakeDevice) -> None:
     with RunningAgent(server, device):
         server.lease(assignment(1), assignment(2))

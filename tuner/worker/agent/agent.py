@@ -9,6 +9,7 @@ replies are harmless. Invariants:
 """
 
 import logging
+import math
 import os
 import secrets
 import threading
@@ -42,6 +43,8 @@ HANG_S = 300.0
 FAREWELL_S = 3.0
 """How long a drain may take, the devices' end included."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.2, 10.0
+TRIES_PER_LEASE = 3
+"""Pauses between failed syncs stay so short that a worker is heard before its leases run out."""
 
 
 class Server(Protocol):
@@ -96,6 +99,7 @@ class Agent:
         self._next_at = 0.0
         self._not_before = 0.0
         self._backoff_s = FIRST_BACKOFF_S
+        self._lease_s = math.inf
         self._seq = 0
         self._database: str | None = None
         """The server's database, as it named itself when this session registered."""
@@ -185,6 +189,7 @@ class Agent:
                 if self._database not in (None, registered.database):
                     raise AnotherDatabase("the server has another database than before")
                 self.worker, self._database = registered.worker, registered.database
+                self._lease_s = registered.lease_s
             call.reply = self._server.sync(self.worker, call.request)
         except TunerError as error:
             call.error = error
@@ -215,7 +220,7 @@ class Agent:
             log.warning("no sync: %s", call.error, extra={"action": "sync", "retry_s": self._backoff_s})
             self._urgent = True
             self._not_before = time.monotonic() + self._backoff_s
-            self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
+            self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S, self._lease_s / TRIES_PER_LEASE)
 
     def _apply(self, call: Call, reply: SyncReply) -> None:
         self._backoff_s = FIRST_BACKOFF_S
