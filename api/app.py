@@ -11,6 +11,7 @@ from starlette.middleware.gzip import GZipMiddleware
 import tuner
 from api import problems
 from api.metrics import Metrics, Watcher
+from api.pools import COMMANDS
 from api.routes import catalogue, dashboard, events, results, session, studies, trials, workers
 from api.routes import metrics as metrics_route
 from api.security import Gate
@@ -22,7 +23,6 @@ from storage.migrate import upgrade
 from tuner.errors import TunerError
 
 API = "/api/v1"
-THREADS = 32
 
 
 def open_database(settings: Settings) -> Database:
@@ -51,13 +51,14 @@ def create_app(settings: Settings, database: Database, waits: Waits | None = Non
         server = build_server(settings, database, metrics, waits or Waits())
         app.state.server, app.state.streams = server, streams
         server.hub.bind(asyncio.get_running_loop())
-        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        anyio.to_thread.current_default_thread_limiter().total_tokens = COMMANDS
         conducting = app.state.conducting = asyncio.create_task(server.conductor.run())
         try:
             yield
         finally:
             server.hub.close()
             server.asker.close()
+            server.pools.close()
             await asyncio.wait([conducting])  # `serve` reports its exception, if any
             database.close()
 

@@ -4,6 +4,7 @@ A waiter takes a ticket *before* it looks, and waits on it only if it found noth
 """
 
 import asyncio
+from collections.abc import Iterable
 
 
 class Bell:
@@ -69,24 +70,46 @@ class Waiting:
 
 
 class Hub:
-    """`work`: trials were queued. `changes`: something changed in a study. `closing`: the server is shutting down."""
+    """`work`: trials were queued. `changes`: something changed in a study. `closing`: the server shuts down."""
 
     def __init__(self) -> None:
         self.work = Bell()
         self.changes = Bell()
         self.closing = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._followed: dict[int, asyncio.Event] = {}
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Name the event loop that the waiters live on."""
+        self._loop = loop
         self.work.bind(loop)
         self.changes.bind(loop)
 
-    def ring(self) -> None:
-        """Wake everyone who waits for work or for changes."""
+    def follow(self, study_id: int) -> asyncio.Event:
+        """Return what is set whenever something happens in a study. One follower each, which clears it. On the loop."""
+        return self._followed.setdefault(study_id, asyncio.Event())
+
+    def unfollow(self, study_id: int) -> None:
+        """Stop telling of a study. On the loop."""
+        self._followed.pop(study_id, None)
+
+    def tell(self, study_ids: Iterable[int]) -> None:
+        """Say that something happened in these studies: a change, or curves grew. From any thread."""
         self.changes.ring()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell, list(study_ids))
+
+    def _tell(self, study_ids: list[int]) -> None:
+        for study_id in study_ids:
+            if study_id in self._followed:
+                self._followed[study_id].set()
+
+    def ring(self, *study_ids: int) -> None:
+        """Say that something happened in these studies, and that there may be work. From any thread."""
+        self.tell(study_ids)
         self.work.ring()
 
     def close(self) -> None:
         """Wake everyone for the last time. Call on the event loop."""
         self.closing.set()
-        self.ring()
+        self.ring(*self._followed)

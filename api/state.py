@@ -10,9 +10,11 @@ from api.conductor.commands import Commands
 from api.conductor.conductor import Conductor
 from api.conductor.proposing import Proposing
 from api.conductor.retention import Retention
+from api.growth import Growth
 from api.hub import Hub, Waiting
 from api.metrics import Metrics
 from api.plans import Plans
+from api.pools import Pools
 from api.settings import Settings
 from api.sync.expiry import Expiry
 from api.sync.syncs import Syncs
@@ -38,6 +40,8 @@ class Server:
     commands: Commands
     conductor: Conductor
     metrics: Metrics
+    growth: Growth
+    pools: Pools
 
 
 def build_server(settings: Settings, database: Database, metrics: Metrics, waits: Waits) -> Server:
@@ -62,6 +66,8 @@ def build_server(settings: Settings, database: Database, metrics: Metrics, waits
         commands=Commands(database, plans, hub, retention),
         conductor=Conductor(database, plans, hub, proposing, expiry, retention, waits),
         metrics=metrics,
+        growth=Growth(),
+        pools=Pools(),
     )
 
 

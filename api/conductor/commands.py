@@ -65,7 +65,7 @@ class Commands:
                 changes.append(Change(study.id, "study.note", None, {"message": _left_out(left_out, spec)}))
             events.append(session, changes=changes, now=now)
         self._plans.keep(study.id, spec)
-        self._hub.ring()
+        self._hub.ring(study.id)
         return study
 
     def stop(self, key: str) -> StudyRecord:
@@ -81,7 +81,7 @@ class Commands:
             )
             events.append(session, changes=changes, now=now)
             stopped = studies.get(session, study.id)
-        self._hub.ring()
+        self._hub.ring(study.id)
         return stopped
 
     def delete(self, key: str) -> None:
@@ -92,7 +92,7 @@ class Commands:
             studies.delete_study(session, study_id=study.id)
         self._retention.delete(files)
         self._plans.forget(study.id)
-        self._hub.ring()
+        self._hub.ring(study.id)
 
     def stop_trial(self, key: str, number: int) -> TrialRecord:
         """Cancel a queued trial at once, or tell a running one to end.
@@ -116,7 +116,7 @@ class Commands:
                 changes.append(Change(study.id, "trial.stopping", number, {"reason": why}))
             events.append(session, changes=changes, now=now)
             trial = trials.get(session, study_id=study.id, number=number)
-        self._hub.ring()
+        self._hub.ring(study.id)
         return trial
 
 

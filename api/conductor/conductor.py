@@ -125,4 +125,4 @@ class Conductor:
             changes = close(session, study=study, state=state, reason=reason, why=why, now=now)
             events.append(session, changes=changes, now=now)
         log.info("study %s", state, extra={"action": f"study_{state}", "study": study.name, "reason": reason})
-        self._hub.ring()
+        self._hub.ring(study.id)

@@ -58,7 +58,7 @@ class Proposing:
         with self._database.write() as session:
             now = self._database.now(session)
             proposals.store(session, study=study, plan=plan, wanted=wanted, answers=answers, now=now)
-        self._hub.ring()
+        self._hub.ring(study_id)
 
     def _note_failure(self, study_id: int, request: AskRequest, error: SamplerFailed) -> None:
         """Count the failures of one request in a row; the study fails at the last."""
@@ -78,4 +78,4 @@ class Proposing:
                     session, study=study, state=StudyState.FAILED, reason=reason, why="study failed", now=now
                 )
                 events.append(session, changes=changes, now=now)
-        self._hub.ring()
+        self._hub.ring(study_id)

@@ -5,7 +5,6 @@ GET  /workers                  list sessions, the latest seen first
 POST /workers/{worker}/sync    the sync protocol; waits for work when asked to
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 
@@ -64,7 +63,7 @@ async def sync(server: Srv, connection: Request, worker: Count, request: SyncReq
     until = time.monotonic() + max(request.wait_s, server.waits.refill_s if request.finished else 0.0)
     try:
         ticket = server.hub.work.ticket()
-        reply = await asyncio.to_thread(_done, server, server.syncs.apply, worker, request)
+        reply = await server.pools.syncs.run(_done, server, server.syncs.apply, worker, request)
         while True:
             left = until - time.monotonic()
             leaves = left <= 0 or server.hub.closing.is_set() or newer.is_set()
@@ -74,7 +73,7 @@ async def sync(server: Srv, connection: Request, worker: Count, request: SyncReq
             if await connection.is_disconnected():
                 return reply  # nobody would hear of a lease
             ticket = server.hub.work.ticket()
-            reply = await asyncio.to_thread(_done, server, server.syncs.look, worker, rest)
+            reply = await server.pools.syncs.run(_done, server, server.syncs.look, worker, rest)
     finally:
         server.waiting.drop(request.session, newer)
 
@@ -84,8 +83,9 @@ def _done(server: Server, does: Callable[[int, SyncRequest], Outcome], worker: i
     outcome = does(worker, request)
     if outcome.unwanted:
         server.retention.delete(outcome.unwanted)
-    if outcome.changes or outcome.advanced:
-        server.hub.changes.ring()
+    server.growth.note(outcome.advanced)
+    if told := {change.study_id for change in outcome.changes} | set(outcome.advanced):
+        server.hub.tell(told)
     if any(change.kind == "trial.requeued" for change in outcome.changes):
         server.hub.work.ring()
     return outcome.reply

@@ -20,8 +20,8 @@ class Outcome:
 
     reply: SyncReply
     changes: list[Change] = field(default_factory=list)
-    advanced: set[int] = field(default_factory=set)
-    """Studies of which something was reported."""
+    advanced: dict[int, int] = field(default_factory=dict)
+    """By study of which something was reported: the examples that its trials went on by."""
     unwanted: list[str] = field(default_factory=list)
     """Files of the checkpoint store that nobody will read."""
 

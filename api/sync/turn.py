@@ -5,6 +5,7 @@
 - `assign` repeats every live lease that the worker does not hold; `stop` names every held attempt that must end.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -44,8 +45,8 @@ class Turn:
         lock: bool,
     ) -> None:
         self.changes: list[Change] = []
-        self.advanced: set[int] = set()
-        """Studies of which something was reported."""
+        self.advanced: Counter[int] = Counter()
+        """By study of which something was reported: the examples that its trials went on by."""
         self.unwanted: list[str] = []
         """Files of the checkpoint store to delete once this is committed."""
         self._session = session
@@ -114,6 +115,7 @@ class Turn:
             if lease is None:
                 continue
             _note_program(lease, word.program)
+            self.advanced[lease.study.id] += 0
             study = lease.study
             pins = lease.plan.spec.reproducible and study.program is None
             if pins and programs.pin(self._session, study_id=study.id, program=word.program):
@@ -144,10 +146,9 @@ class Turn:
             if lease is None:
                 continue
             rows.append(_row(report))
-            lease.advance(report.step, report.examples)
+            self._advance(lease, report.step, report.examples)
             if report.ticks > lease.attempt.ticks:
                 lease.attempt = replace(lease.attempt, ticks=report.ticks, computed=report.computed)
-            self.advanced.add(lease.study.id)
         reports.add(self._session, rows=rows)
 
     def _finish(self) -> list[Ending]:
@@ -160,7 +161,7 @@ class Turn:
                 continue
             if word.program:
                 _note_program(lease, word.program)
-            lease.advance(word.step, word.examples)
+            self._advance(lease, word.step, word.examples)
             lease.end(word.outcome, now=self._now, error=word.error)
             weights = resuming.record_of(lease, word.step, word.weights) if word.weights is not None else None
             files += [weights] if weights is not None else []
@@ -168,6 +169,11 @@ class Turn:
             ended.append(Ending(lease, word.infeasible, word.value, why))
         self.unwanted += checkpoints.add(self._session, records=files, now=self._now)
         return ended
+
+    def _advance(self, lease: Lease, step: int, examples: int) -> None:
+        before = lease.trial.examples
+        lease.advance(step, examples)
+        self.advanced[lease.study.id] += lease.trial.examples - before
 
     def _checkpoints(self) -> list[CheckpointRecord]:
         """Return the rows of the states that were written. Files without a row are left to `Retention`."""
