@@ -1,7 +1,8 @@
 """Connections and transactions.
 
 SQLite gets one write engine, whose transactions begin IMMEDIATE under a process-wide lock, and a separate read engine:
-its default (deferred) transactions let two writers read the same count and both insert. PostgreSQL uses one engine.
+its default (deferred) transactions let two writers read the same count and both insert. PostgreSQL uses one engine,
+whose reads are repeatable.
 A URL is kept as its parts: a path may contain any character, and a message never contains a password.
 `synchronous=NORMAL` survives a killed process, but a power cut may lose the last moments; `FULL` survives both.
 
@@ -66,7 +67,8 @@ class Database:
             self._writer = sqlite_engine(url, begin="BEGIN IMMEDIATE", pool=1, **common)
             self._reader = sqlite_engine(url, begin="BEGIN", pool=readers, **common)
         else:
-            self._writer = self._reader = _shared_engine(url, pool=readers, patience_s=patience_s)
+            self._writer = _shared_engine(url, pool=readers, patience_s=patience_s)
+            self._reader = self._writer.execution_options(isolation_level="REPEATABLE READ")
         self._write_sessions = sessionmaker(self._writer, expire_on_commit=False)
         self._read_sessions = sessionmaker(self._reader, expire_on_commit=False)
 

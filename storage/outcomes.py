@@ -1,31 +1,70 @@
 """Queries on what became of a study's trials: what a sampler learns from, and whether anything has worked so far."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, union_all
 from sqlalchemy.orm import Session
 
 from storage import tables as t
 from tuner.study.failure import FAILURES
 from tuner.study.states import TrialState
 
+TOLD = (TrialState.COMPLETED, TrialState.INFEASIBLE, TrialState.FAILED)
+"""Ended trials that a sampler may learn from."""
+PENDING = (TrialState.QUEUED, TrialState.RUNNING, TrialState.PAUSED)
+
 
 class Outcome(NamedTuple):
-    """What a sampler learns from: a trial's configuration and what became of it."""
+    """What became of a trial, by its number in the study."""
 
-    id: int
-    family: str
-    params: dict[str, Any]
+    number: int
     state: TrialState
     value: float | None
 
 
-def of_study(session: Session, *, study_id: int, states: Collection[TrialState]) -> list[Outcome]:
-    """List what became of a study's trials in some states, by number."""
-    columns = (t.Trial.id, t.Trial.family, t.Trial.params, t.Trial.state, t.Trial.value)
-    query = select(*columns).where(t.Trial.study_id == study_id, t.Trial.state.in_(states)).order_by(t.Trial.number)
-    return [Outcome(*row) for row in session.execute(query)]
+def shown(
+    session: Session, *, study_id: int, family: str, minimize: bool, part: int, sampled: Sequence[int]
+) -> list[Outcome]:
+    """Select, by number, the trials of a family that a sampler is shown; costs the same however many it has.
+
+    They are the `part` best completed ones, the `part` newest that ended with something to learn from, the `part`
+    newest under way, and of these three kinds those at the indexes `sampled` of the family's sequence.
+    """
+    of_family = (t.Trial.study_id == study_id, t.Trial.family == family)
+    value, number = t.Trial.value, t.Trial.number
+    by_value = (value.asc(), number.asc()) if minimize else (value.desc(), number.desc())
+    told, pending = t.Trial.state.in_(TOLD), t.Trial.state.in_(PENDING)
+    light = select(number, t.Trial.state, value).where(*of_family)
+    parts = [
+        light.where(t.Trial.state == TrialState.COMPLETED).order_by(*by_value).limit(part),
+        light.where(told).order_by(number.desc()).limit(part),
+        # A sum: the few under way would be looked for among all that ended, in the order of the index.
+        light.where(pending).order_by((number + 0).desc()).limit(part),
+        # No condition on the state: it would be looked for in the index of states.
+        light.where(t.Trial.family_index.in_(sampled)),
+    ]
+    rows = session.execute(union_all(*(select(one.subquery()) for one in parts)))
+    found = {number: Outcome(number, TrialState(state), value) for number, state, value in rows}
+    return [found[number] for number in sorted(found) if found[number].state in (*TOLD, *PENDING)]
+
+
+def configurations(
+    session: Session, *, study_id: int, numbers: Collection[int]
+) -> dict[int, tuple[int, dict[str, Any]]]:
+    """Return id and configuration of trials, by number."""
+    query = select(t.Trial.number, t.Trial.id, t.Trial.params)
+    found = {}
+    wanted = list(numbers)
+    for begin in range(0, len(wanted), AT_ONCE):
+        some = t.Trial.number.in_(wanted[begin : begin + AT_ONCE])
+        for number, trial_id, params in session.execute(query.where(t.Trial.study_id == study_id, some)):
+            found[number] = trial_id, params
+    return found
+
+
+AT_ONCE = 500
+"""Numbers in one statement."""
 
 
 def count_by_state(session: Session, *, study_id: int) -> dict[TrialState, int]:
@@ -44,8 +83,13 @@ ERROR_END = 1000
 """Characters: where the exception of a traceback stands."""
 
 
-def failed_attempts(session: Session, *, study_id: int) -> dict[int, list[tuple[str, str | None]]]:
-    """Return outcome and end of the traceback of each attempt that counts, in order, by ids of the failed trials."""
+def failed_attempts(
+    session: Session, *, study_id: int, trial_ids: Collection[int] | None = None
+) -> dict[int, list[tuple[str, str | None]]]:
+    """Return outcome and end of the traceback of each attempt that counts, in order, by ids of the failed trials.
+
+    With `trial_ids`, only of these.
+    """
     error = func.substr(t.Attempt.error, func.length(t.Attempt.error) - ERROR_END)
     query = (
         select(t.Attempt.trial_id, t.Attempt.outcome, error)
@@ -53,6 +97,8 @@ def failed_attempts(session: Session, *, study_id: int) -> dict[int, list[tuple[
         .where(t.Trial.study_id == study_id, t.Trial.state == TrialState.FAILED, t.Attempt.outcome.in_(FAILURES))
         .order_by(t.Attempt.trial_id, t.Attempt.attempt)
     )
+    if trial_ids is not None:
+        query = query.where(t.Trial.id.in_(trial_ids))
     found: dict[int, list[tuple[str, str | None]]] = {}
     for trial_id, outcome, end in session.execute(query):
         found.setdefault(trial_id, []).append((str(outcome), end))

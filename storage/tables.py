@@ -90,8 +90,10 @@ class Trial(Base):
         ForeignKeyConstraint(
             ["study_id", "parent"], ["trials.study_id", "trials.number"], name="fk_trials_parent", ondelete="CASCADE"
         ),
-        Index("ix_trials_study_state", "study_id", "state"),
+        Index("ix_trials_study_value", "study_id", "state", "value", "number"),
         Index("ix_trials_state", "state"),
+        Index("ix_trials_family_value", "study_id", "family", "state", "value", "number"),
+        Index("ix_trials_family_number", "study_id", "family", "number"),
         CheckConstraint(
             "state in ('queued','running','paused','completed','pruned','failed','infeasible','cancelled')",
             name="state",

@@ -1,6 +1,8 @@
 """The server's end of the sampler process: one request, one answer.
 
-A process that dies is started again. One that does not answer within a deadline (it hangs, or was stopped) is killed.
+The process is sent what changed in a family's history since its last request (`tuner.search.feeding`), and everything
+when it does not hold what it should. A process that dies is started again, and holds nothing. One that does not answer
+within a deadline (it hangs, or was stopped) is killed.
 """
 
 import contextlib
@@ -13,9 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from tuner.errors import TunerError
-from tuner.search.request import AskRequest, to_json
+from tuner.search.feeding import Feed
+from tuner.search.request import AskRequest
 from tuner.study.hyperparameter import Scalar
 
 log = logging.getLogger(__name__)
@@ -42,30 +46,44 @@ class Asker:
         self._command = command
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._feed = Feed()
         self._closed = False
 
     def ask(self, request: AskRequest) -> list[dict[str, Scalar]]:
         """Return one configuration per index of the request.
 
         Raises:
-            SamplerFailed: the sampler raised, its process died twice, or it did not answer within the deadline.
+            SamplerFailed: the sampler raised, its process died twice or did not take in what it was told, or it did
+                not answer within the deadline.
         """
-        line = (json.dumps(to_json(request)) + "\n").encode()
+        family = request.search.family
         with self._lock:
             begun = time.perf_counter()
-            answer = self._exchange(line, request) or self._exchange(line, request)
-            self._timed(request.method, time.perf_counter() - begun)
-        if not answer:
-            raise SamplerFailed(f"the sampler process died while asked for a configuration of {request.family}")
-        data = json.loads(answer)
-        if "error" in data:
-            raise SamplerFailed(f"the {request.method} sampler failed on {request.family}: {data['error']}")
-        configurations: list[dict[str, Scalar]] = data["configurations"]
+            answer = self._answer(request)
+            if answer is None or "lost" in answer:
+                log.info("telling the sampler everything", extra={"action": "sampler_feed", "family": family})
+                answer = self._answer(request)
+            self._timed(request.search.method, time.perf_counter() - begun)
+        if answer is None:
+            raise SamplerFailed(f"the sampler process died while asked for a configuration of {family}")
+        if "lost" in answer:
+            raise SamplerFailed(f"the sampler process does not take in the history of {family}")
+        if "error" in answer:
+            raise SamplerFailed(f"the {request.search.method} sampler failed on {family}: {answer['error']}")
+        configurations: list[dict[str, Scalar]] = answer["configurations"]
         return configurations
 
-    def _exchange(self, line: bytes, request: AskRequest) -> bytes:
-        """Send a line and read one; empty when the process is gone."""
+    def _answer(self, request: AskRequest) -> dict[str, Any] | None:
+        """Return what the process says, None when it died."""
         process = self._running()
+        line = self._exchange(process, self._feed.message(request).encode(), request.search.family)
+        answer: dict[str, Any] | None = json.loads(line) if line else None
+        if answer is None or "configurations" not in answer:
+            self._feed.lost(request.search)
+        return answer
+
+    def _exchange(self, process: "subprocess.Popen[bytes]", line: bytes, family: str) -> bytes:
+        """Send a line and read one; empty when the process is gone."""
         assert process.stdin is not None and process.stdout is not None
         source, target = process.stdout.fileno(), process.stdin.fileno()
         until, answer, left = time.monotonic() + self._deadline_s, b"", memoryview(line)
@@ -76,7 +94,7 @@ class Asker:
                 self._end()
                 raise SamplerFailed(
                     f"the sampler process did not answer within {self._deadline_s:g} s "
-                    f"when asked for a configuration of {request.family}, and was ended"
+                    f"when asked for a configuration of {family}, and was ended"
                 )
             try:
                 if writable:
@@ -114,6 +132,7 @@ class Asker:
     def _end(self) -> None:
         """Kill the process, if there is one, and let go of its pipes."""
         process, self._process = self._process, None
+        self._feed.lost_all()
         if process is None:
             return
         process.kill()

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from sqlalchemy.orm import Session
+
 from api.conductor import failures
 from api.conductor.closing import close
 from api.conductor.proposing import Proposing
@@ -23,7 +25,6 @@ from api.waits import Waits
 from storage import events, studies, trials
 from storage.database import Database
 from storage.studies import StudyRecord
-from storage.trials import TrialRecord
 from tuner.study.states import StudyState
 
 log = logging.getLogger(__name__)
@@ -100,22 +101,25 @@ class Conductor:
         with self._database.read() as session:
             study = studies.get(session, study_id)
             plan = self._plans.of(study)
-            best = trials.best(session, study_id=study_id, minimize=plan.minimize)
+            reached = self._target_reached(session, study_id, plan)
             in_flight = trials.count_in_flight(session, study_id=study_id)
             hopeless = failures.verdict(session, study=study, plan=plan, in_flight=in_flight)
         if study.state != StudyState.RUNNING:
             return
         if hopeless is not None:
             self._end(study, StudyState.FAILED, hopeless, "study failed")
-        elif self._target_reached(plan, best):
+        elif reached:
             reason = f"the target {plan.spec.metric.target:g} was reached"
             self._end(study, StudyState.COMPLETED, reason, reason)
         elif in_flight == 0 and study.runs >= study.run_cap:
             self._end(study, StudyState.COMPLETED, None, "study completed")
 
-    def _target_reached(self, plan: Plan, best: TrialRecord | None) -> bool:
+    def _target_reached(self, session: Session, study_id: int, plan: Plan) -> bool:
         metric = plan.spec.metric
-        if not metric.stop_on_target or metric.target is None or best is None or best.value is None:
+        if not metric.stop_on_target or metric.target is None:
+            return False
+        best = trials.best(session, study_id=study_id, minimize=plan.minimize)
+        if best is None or best.value is None:
             return False
         return best.value <= metric.target if plan.minimize else best.value >= metric.target
 

@@ -1,5 +1,7 @@
 """What failed trials tell: which configurations fail by themselves, and whether a study should give up."""
 
+from collections.abc import Collection
+
 from sqlalchemy.orm import Session
 
 from api.plans import Plan
@@ -9,9 +11,9 @@ from tuner.study.failure import RESULTS, gives_up, own_failure
 from tuner.study.states import TrialState
 
 
-def own(session: Session, *, study_id: int) -> set[int]:
-    """Return the ids of the failed trials whose configurations fail by themselves."""
-    failed = outcomes.failed_attempts(session, study_id=study_id)
+def own(session: Session, *, study_id: int, trial_ids: Collection[int]) -> set[int]:
+    """Return the ids of those failed trials whose configurations fail by themselves."""
+    failed = outcomes.failed_attempts(session, study_id=study_id, trial_ids=trial_ids)
     return {trial_id for trial_id, attempts in failed.items() if own_failure(attempts)}
 
 

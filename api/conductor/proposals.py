@@ -4,22 +4,26 @@
   server continues every sequence where its rows end, whatever other trials the study has.
 - A proposal's trial is made once: the schema refuses a second one, e.g. from another server.
 - `run_cap` is checked in the transaction that creates the trials, so it is exact.
+- What an adaptive proposal was shown can be worked out from the rows: of the trials with smaller numbers, those that
+  were among the first `asked_after` of the study to end had ended, the others were under way (`histories.py` says which
+  of them it was shown).
 - One round makes a bounded portion of what is missing, so that no transaction grows with a study document's numbers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from api.conductor import failures
+from api.conductor.histories import Histories, evenly
 from api.plans import Plan
-from storage import events, outcomes, studies, trials
+from storage import events, studies, trials
 from storage.events import Change
 from storage.studies import StudyRecord
 from storage.trials import NewTrial
 from tuner.errors import Conflict
-from tuner.search.request import AskRequest, Observation
+from tuner.search.request import AskRequest, Observation, Search
 from tuner.study.hyperparameter import Scalar
 from tuner.study.space import FamilySpace
 from tuner.study.states import Origin, StudyState, TrialState
@@ -28,9 +32,6 @@ MOST = 100
 """Trials created per round."""
 MOST_ADAPTIVE = 16
 """The same where the sampler looks at the history, which takes it some 30 ms each."""
-
-TOLD = (TrialState.COMPLETED, TrialState.INFEASIBLE, TrialState.FAILED)
-PENDING = (TrialState.QUEUED, TrialState.RUNNING, TrialState.PAUSED)
 
 
 class Outrun(Conflict):
@@ -47,50 +48,41 @@ class Wanted:
     """Trials that had ended when the history was read."""
 
 
-def wanted(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int) -> Wanted | None:
+def wanted(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int, histories: Histories) -> Wanted | None:
     """Return the next portion of the trials that `parallel` and `run_cap` leave room for, or None if there are none."""
     adaptive = plan.spec.method == "tpe"
     room = min(study.parallel - in_flight, study.run_cap - study.runs, MOST_ADAPTIVE if adaptive else MOST)
     if study.state != StudyState.RUNNING or room < 1:
         return None
     names = [family.optimizer for family in plan.families]
-    turns = plan.turns(trials.next_indexes(session, study_id=study.id, families=names), room)
-    history = _history(session, study.id) if adaptive else {}
-    asked = {family.optimizer: family for family, _ in turns}
-    requests = {
-        name: _request(plan, family, [i for turn, i in turns if turn is family], history.get(name, []))
-        for name, family in asked.items()
-    }
-    return Wanted(turns, requests, study.trials_created - in_flight)
+    indexes = trials.next_indexes(session, study_id=study.id, families=names)
+    turns = plan.turns(indexes, room)
+    ended = study.trials_created - in_flight
+    requests = {}
+    for family, next_index in zip(plan.families, indexes, strict=True):
+        asked = [index for turn, index in turns if turn is family]
+        history: Mapping[int, Observation] = {}
+        if asked and adaptive:
+            sampled = evenly(next_index, ended // len(names))
+            history = histories.of(
+                session, study_id=study.id, family=family.optimizer, minimize=plan.minimize, sampled=sampled
+            )
+        if asked:
+            requests[family.optimizer] = AskRequest(_search(study, plan, family), asked, history)
+    return Wanted(turns, requests, ended)
 
 
-def _request(plan: Plan, family: FamilySpace, indexes: list[int], history: list[Observation]) -> AskRequest:
+def _search(study: StudyRecord, plan: Plan, family: FamilySpace) -> Search:
     per_family = plan.spec.run_cap // len(plan.families)
-    return AskRequest(
+    return Search(
         method=plan.spec.method,
         seed=plan.spec.seed,
         family=family.optimizer,
         domains=family.swept,
-        indexes=indexes,
-        history=history,
         minimize=plan.minimize,
         startup=min(10, max(3, per_family // 3)),
+        study=study.id,
     )
-
-
-def _history(session: Session, study_id: int) -> dict[str, list[Observation]]:
-    """Return what a sampler may learn from, by family: results, configurations that cannot work, what is under way."""
-    found: dict[str, list[Observation]] = {}
-    failing = failures.own(session, study_id=study_id)
-    for trial in outcomes.of_study(session, study_id=study_id, states=[*PENDING, *TOLD]):
-        seen = found.setdefault(trial.family, [])
-        if trial.state == TrialState.COMPLETED:
-            seen.append(Observation(trial.params, trial.value))
-        elif trial.state == TrialState.INFEASIBLE or trial.id in failing:
-            seen.append(Observation(trial.params, None, feasible=False))
-        elif trial.state in PENDING:
-            seen.append(Observation(trial.params, None))
-    return found
 
 
 def store(
@@ -108,7 +100,7 @@ def store(
         Outrun: the study moved on meanwhile; the caller's transaction must not be committed.
     """
     first = studies.reserve_number(session, study_id=study.id, count=len(wanted.turns))
-    if first is None:
+    if first != study.trials_created:
         raise Outrun(f"study {study.name} moved on while {len(wanted.turns)} trials were asked for")
     left = {family: iter(configurations) for family, configurations in answers.items()}
     new = [

@@ -8,6 +8,7 @@ import logging
 from api.conductor import proposals
 from api.conductor.asker import Asker, SamplerFailed
 from api.conductor.closing import close
+from api.conductor.histories import Histories
 from api.hub import Hub
 from api.plans import Plans
 from storage import events, studies, trials
@@ -28,6 +29,7 @@ class Proposing:
         self._plans = plans
         self._hub = hub
         self._asker = asker
+        self._histories = Histories()
         self._failed: dict[int, tuple[AskRequest, int]] = {}
         """By study: the request that the sampler failed on last, and how often."""
 
@@ -42,7 +44,7 @@ class Proposing:
             study = studies.get(session, study_id)
             plan = self._plans.of(study)
             in_flight = trials.count_in_flight(session, study_id=study_id)
-            wanted = proposals.wanted(session, study=study, plan=plan, in_flight=in_flight)
+            wanted = proposals.wanted(session, study=study, plan=plan, in_flight=in_flight, histories=self._histories)
         if wanted is None:
             return
         answers = {}

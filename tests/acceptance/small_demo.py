@@ -3,7 +3,7 @@
 from live_server import LiveServer
 
 from tuner.search.methods import propose
-from tuner.search.request import AskRequest
+from tuner.search.request import AskRequest, Search
 from tuner.study.catalogue import load_catalogue
 from tuner.study.check import parse_study
 from tuner.study.families import families
@@ -28,7 +28,7 @@ def expected_configurations(run_cap: int) -> list[dict[str, Scalar]]:
     found = []
     for number in range(spec.run_cap):
         space, index = spaces[number % len(spaces)], number // len(spaces)
-        ask = AskRequest(spec.method, spec.seed, space.optimizer, space.swept, [index], [], True, 3)
+        ask = AskRequest(Search(spec.method, spec.seed, space.optimizer, space.swept, True, 3), [index], {})
         found.append(space.configuration(propose(ask)[0]))
     return found
 

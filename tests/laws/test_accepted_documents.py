@@ -19,7 +19,7 @@ from tuner.engine import TrialSpec
 from tuner.optimizers import Stacked
 from tuner.optimizers.catalogue import check_hyperparameters
 from tuner.search.methods import propose
-from tuner.search.request import AskRequest, Observation
+from tuner.search.request import AskRequest, Observation, Search
 from tuner.study.catalogue import load_catalogue
 from tuner.study.check import parse_study
 from tuner.study.families import families
@@ -35,7 +35,8 @@ def configurations(family: FamilySpace, method: str, count: int) -> list[dict[st
     """The family's first configurations; TPE has seen half of them, some of them failed."""
 
     def ask(method: str, indexes: list[int], history: list[Observation]) -> list[dict[str, Scalar]]:
-        request = AskRequest(method, 0, family.optimizer, family.swept, indexes, history, True, 0)
+        search = Search(method, 0, family.optimizer, family.swept, True, 0)
+        request = AskRequest(search, indexes, dict(enumerate(history)))
         return [family.configuration(chosen) for chosen in propose(request)]
 
     if method != "tpe":

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
+from tuner.search.feeding import Fed, Feed
 from tuner.search.methods import propose
-from tuner.search.request import AskRequest, Observation, from_json, to_json
-from tuner.search.tpe import SHOWN, shown
+from tuner.search.request import AskRequest, Observation, Search
 from tuner.study.hyperparameter import Scalar
 from tuner.study.space import Choices, Domain, Range
 
@@ -21,7 +21,7 @@ DOMAINS: dict[str, Domain] = {
 
 
 def request(method: str, indexes: list[int], history: list[Observation] | None = None, startup: int = 4) -> AskRequest:
-    return AskRequest(method, 3, "adamw", DOMAINS, indexes, history or [], True, startup)
+    return AskRequest(Search(method, 3, "adamw", DOMAINS, True, startup), indexes, dict(enumerate(history or [])))
 
 
 def observed(n: int) -> list[Observation]:
@@ -33,9 +33,8 @@ def observed(n: int) -> list[Observation]:
 @pytest.mark.parametrize("method", ["random", "quasirandom", "tpe"])
 def test_a_request_through_json_gives_the_same_answer_every_time(method: str) -> None:
     asked = request(method, [5, 6], observed(5))
-    answers = [propose(asked), propose(from_json(json.loads(json.dumps(to_json(asked)))))]
-    assert answers[0] == answers[1]
-    for values in answers[0]:
+    assert Fed().answer(Feed().message(asked)) == {"configurations": propose(asked)}
+    for values in propose(asked):
         assert 1e-4 <= float(values["lr"]) <= 1
         assert 0.5 <= float(values["beta1"]) <= 0.98
         assert values["batch_size"] in (8, 16, 32)
@@ -87,19 +86,8 @@ def test_tpe_learns_from_trials_that_lack_a_conditional_hyperparameter() -> None
     assert set(propose(request("tpe", [20], history))[0]) == set(DOMAINS)
 
 
-def test_the_history_shown_is_bounded_and_keeps_what_matters() -> None:
-    params: dict[str, Scalar] = {"lr": 0.1}
-    history = [Observation(params, float((i * 7919) % 5000)) for i in range(5000)] + [Observation(params, None)] * 3
-    found = shown(request("tpe", [0], history))
-    assert len(found) <= SHOWN + 3
-    values = [seen.value for seen in found if seen.value is not None]
-    assert set(range(SHOWN // 3)) <= set(values)
-    assert history[4999] in found
-    assert sum(seen.pending for seen in found) == 3
-
-
 def test_nothing_to_sweep_gives_empty_choices() -> None:
-    asked = AskRequest("tpe", 0, "sgd", {}, [0, 1], [], True, 3)
+    asked = AskRequest(Search("tpe", 0, "sgd", {}, True, 3), [0, 1], {})
     assert propose(asked) == [{}, {}]
 
 
@@ -108,7 +96,8 @@ SIZES = tuple(range(1, 33))
 
 def of_sizes(values: tuple[Scalar, ...], history: list[Observation], count: int = 40) -> list[Scalar]:
     domains: dict[str, Domain] = {"batch_size": Choices(values), "lr": Range(1e-4, 1.0, "log")}
-    asked = AskRequest("tpe", 3, "adamw", domains, list(range(50, 50 + count)), history, True, 0)
+    search = Search("tpe", 3, "adamw", domains, True, 0)
+    asked = AskRequest(search, list(range(50, 50 + count)), dict(enumerate(history)))
     return [chosen["batch_size"] for chosen in propose(asked)]
 
 
@@ -118,10 +107,8 @@ def test_tpe_learns_of_a_number_from_its_neighbours() -> None:
     tried = np.random.default_rng(0).permutation(sizes)[:40].tolist()
     history = [Observation({"batch_size": size}, abs(size - 120.0)) for size in tried]
     domains: dict[str, Domain] = {"batch_size": Choices(sizes)}
-    chosen = [
-        propose(AskRequest("tpe", 0, "adamw", domains, [index], history, True, 0))[0]["batch_size"]
-        for index in range(50, 90)
-    ]
+    search, shown = Search("tpe", 0, "adamw", domains, True, 0), dict(enumerate(history))
+    chosen = [propose(AskRequest(search, [index], shown))[0]["batch_size"] for index in range(50, 90)]
     new = [size for size in chosen if size not in tried and abs(int(size) - 120) <= 20]
     assert len(new) >= 22  # without an order: 8 to 16
 
@@ -143,9 +130,9 @@ def test_tpe_shown_a_value_outside_its_space_learns_from_the_rest() -> None:
 def test_failing_configurations_are_left_alone_as_diverging_ones_are() -> None:
     """Above lr 40 of 100 the loss raises, and 10 does best: of the last 40 of 80 trials few are spent above."""
     domains: dict[str, Domain] = {"lr": Range(1e-3, 100.0, "log")}
-    history: list[Observation] = []
+    history: dict[int, Observation] = {}
     for index in range(80):
-        (chosen,) = propose(AskRequest("tpe", 1, "sgd", domains, [index], history, True, 10))
+        (chosen,) = propose(AskRequest(Search("tpe", 1, "sgd", domains, True, 10), [index], history))
         lr = float(chosen["lr"])
-        history.append(Observation(chosen, None, False) if lr > 40 else Observation(chosen, abs(math.log10(lr) - 1)))
-    assert sum(not seen.feasible for seen in history[40:]) <= 6  # if they are not shown: 31 to 40
+        history[index] = Observation(chosen, None, False) if lr > 40 else Observation(chosen, abs(math.log10(lr) - 1))
+    assert sum(not history[index].feasible for index in range(40, 80)) <= 6  # if they are not shown: 31 to 40

@@ -123,13 +123,14 @@ def test_sessions_set_what_they_rely_on(postgresql: Database) -> None:
         ):
             session.execute(text(f'alter database "{name}" set {setting}'))
     fresh = Database(url.render_as_string(hide_password=False))
-    with fresh.read() as session:
-        found = [
-            session.execute(text(f"show {name}")).scalar_one()
-            for name in ("timezone", "datestyle", "transaction_isolation")
-        ]
+    found = {}
+    for kind in (fresh.read, fresh.write, fresh.read):
+        with kind() as session:
+            names = ("timezone", "datestyle", "transaction_isolation")
+            zone, style, isolation = (session.execute(text(f"show {name}")).scalar_one() for name in names)
+        assert found.setdefault(kind.__name__, (zone, style.split(",")[0], isolation))[2] == isolation
     fresh.close()
-    assert (found[0], found[1].split(",")[0], found[2]) == ("UTC", "ISO", "read committed")
+    assert found == {"read": ("UTC", "ISO", "repeatable read"), "write": ("UTC", "ISO", "read committed")}
 
 
 def test_messages_do_not_carry_the_password() -> None:

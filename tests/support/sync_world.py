@@ -68,7 +68,7 @@ class Sampler:
         self._draw = random.Random(seed)
 
     def ask(self, request: AskRequest) -> list[dict[str, Scalar]]:
-        return [{**dict.fromkeys(request.domains, 16), "lr": self._draw.random()} for _ in request.indexes]
+        return [{**dict.fromkeys(request.search.domains, 16), "lr": self._draw.random()} for _ in request.indexes]
 
 
 @dataclass

@@ -7,6 +7,7 @@
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -21,7 +22,7 @@ class Axis:
 
     domain: Domain
 
-    @property
+    @cached_property
     def ranked(self) -> list[Scalar] | None:
         """The choices in order, if they have one."""
         if not isinstance(self.domain, Choices) or not all(map(_is_number, self.domain.values)):

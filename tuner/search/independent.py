@@ -2,12 +2,12 @@
 
 import random
 
-from tuner.search.request import AskRequest
+from tuner.search.request import Search
 from tuner.study.hyperparameter import Scalar
 from tuner.study.space import at_quantile
 
 
-def propose(request: AskRequest, index: int) -> dict[str, Scalar]:
+def propose(search: Search, index: int) -> dict[str, Scalar]:
     """Draw the configuration with this index."""
-    draw = random.Random(request.seed_of(index)).random
-    return {name: at_quantile(domain, draw()) for name, domain in request.domains.items()}
+    draw = random.Random(search.seed_of(index)).random
+    return {name: at_quantile(domain, draw()) for name, domain in search.domains.items()}

@@ -1,14 +1,14 @@
 """The sampler process: reads requests and writes responses, one JSON object per line, until its input closes.
 
-It holds no state between requests, so it can be killed and restarted at any time.
+What it holds between requests it can be sent again (`tuner.search.feeding`), so it can be killed and restarted at any
+time.
 """
 
 import json
 import os
 import sys
 
-from tuner.search.methods import propose
-from tuner.search.request import from_json
+from tuner.search.feeding import Fed
 
 
 def main() -> None:
@@ -16,9 +16,10 @@ def main() -> None:
     # Output printed by a library must not get between the responses.
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
+    fed = Fed()
     for line in sys.stdin:
         try:
-            answer: dict[str, object] = {"configurations": propose(from_json(json.loads(line)))}
+            answer = fed.answer(line)
         except Exception as error:  # the boundary: report it, or the server would wait
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")

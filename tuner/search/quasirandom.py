@@ -9,15 +9,15 @@ import warnings
 import numpy as np
 from scipy.stats import qmc
 
-from tuner.search.request import AskRequest, derive_seed
+from tuner.search.request import Search, derive_seed
 from tuner.study.hyperparameter import Scalar
 from tuner.study.space import at_quantile
 
 
-def propose(request: AskRequest, index: int) -> dict[str, Scalar]:
+def propose(search: Search, index: int) -> dict[str, Scalar]:
     """Return point number `index` of the family's sequence."""
-    scramble = derive_seed(request.seed, request.family + "/sobol", 0)
-    sequence = qmc.Sobol(d=len(request.domains), scramble=True, rng=np.random.default_rng(scramble))
+    scramble = derive_seed(search.seed, search.family + "/sobol", 0)
+    sequence = qmc.Sobol(d=len(search.domains), scramble=True, rng=np.random.default_rng(scramble))
     with warnings.catch_warnings():
         # scipy warns that exact balance needs a power of two; a sequence cut anywhere is still evenly spread.
         warnings.simplefilter("ignore", UserWarning)
@@ -25,5 +25,5 @@ def propose(request: AskRequest, index: int) -> dict[str, Scalar]:
             sequence.fast_forward(index)
         (point,) = sequence.random(1)
     return {
-        name: at_quantile(domain, float(u)) for (name, domain), u in zip(request.domains.items(), point, strict=True)
+        name: at_quantile(domain, float(u)) for (name, domain), u in zip(search.domains.items(), point, strict=True)
     }

@@ -1,95 +1,148 @@
-"""Tree-structured Parzen estimator, by optuna: one fresh in-memory study per request, built from the history in the
-request.
+"""Tree-structured Parzen estimator, by optuna, over the observations that are held.
 
 - Until a trial has finished, and for the first proposals of a family, the quasirandom sequence is used.
-- An infeasible trial is passed to optuna as complete with the family's worst finite value, and every trial carries the
+- An infeasible trial is passed to optuna as complete with the worst finite value held, and every trial carries the
   constraint `feasible`: optuna's FAIL is invisible to TPE, which would keep proposing the same diverging learning rate.
-- Running trials are passed as running; the sampler's constant liar keeps proposals apart.
+- Running trials are passed as running; the sampler's constant liar keeps proposals apart. Each proposal of a request
+  sees those before it as running.
+- Observations are shown in the order of their trials' numbers, each proposal has an optuna sampler of its own, and no
+  optuna study outlives a request: nothing but the observations held can reach a proposal.
 """
 
 import math
 import warnings
+from collections.abc import Container, Iterable, Sequence
+from typing import Any
 
 import optuna
-from optuna.trial import TrialState, create_trial
+from optuna.distributions import BaseDistribution
+from optuna.samplers import TPESampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.search import quasirandom
 from tuner.search.axis import Axis
-from tuner.search.request import AskRequest, Observation
+from tuner.search.request import Observation, Search
 from tuner.study.hyperparameter import Scalar
 
-SHOWN = 1500
-"""Trials in the history of a proposal: TPE's time grows with it (about 30 ms at this size)."""
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def propose(request: AskRequest) -> list[dict[str, Scalar]]:
-    """Return one configuration per index; each proposal sees those before it as running."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    chosen: list[dict[str, Scalar]] = []
-    blind = all(seen.pending for seen in request.history)
-    for index in request.indexes:
-        if blind or index < request.startup:
-            values = quasirandom.propose(request, index)
+class Tpe:
+    """A sampler of one family: optuna's trials of the observations held are made once, when they are told."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._axes = {name: Axis(domain) for name, domain in search.domains.items()}
+        self._distributions = {name: axis.distribution() for name, axis in self._axes.items()}
+        self._trials: dict[int, FrozenTrial] = {}
+        self._values: dict[int, float] = {}
+        """Finite values, by trial number."""
+        self._infeasible: set[int] = set()
+        self._finished: set[int] = set()
+        self._partial: set[int] = set()
+        """Trials that lack a hyperparameter, or have a value of it that the space does not hold."""
+
+    def tell(self, number: int, observation: Observation) -> None:
+        """Hold an observation of the trial with this number, in place of an earlier one."""
+        self.forget(number)
+        trial = self._trials[number] = self._frozen(number, observation)
+        if len(trial.params) < len(self._axes):
+            self._partial.add(number)
+        if observation.pending:
+            return
+        self._finished.add(number)
+        if observation.value is None:
+            self._infeasible.add(number)
+        elif math.isfinite(observation.value):
+            self._values[number] = observation.value
+
+    def forget(self, number: int) -> None:
+        """Hold none of the trial with this number."""
+        self._trials.pop(number, None)
+        self._values.pop(number, None)
+        for numbers in (self._infeasible, self._finished, self._partial):
+            numbers.discard(number)
+
+    def propose(self, indexes: Sequence[int]) -> list[dict[str, Scalar]]:
+        """Return one configuration per index."""
+        self._value_infeasible()
+        shown = [self._trials[number] for number in sorted(self._trials)]
+        following = max(self._trials, default=-1) + 1
+        chosen: list[dict[str, Scalar]] = []
+        for place, index in enumerate(indexes):
+            if not self._finished or index < self._search.startup:
+                values = quasirandom.propose(self._search, index)
+            else:
+                values = self._ask(index, shown, following + place)
+            chosen.append(values)
+            shown.append(self._frozen(following + place, Observation(values, None)))
+        return chosen
+
+    def _value_infeasible(self) -> None:
+        worst = max if self._search.minimize else min
+        value = worst(self._values.values(), default=0.0)
+        for number in self._infeasible:
+            self._trials[number].value = value
+
+    def _frozen(self, number: int, seen: Observation) -> FrozenTrial:
+        told = {name: axis.told(seen.params[name]) for name, axis in self._axes.items() if name in seen.params}
+        params = {name: value for name, value in told.items() if value is not None}
+        value = 0.0 if seen.value is None else seen.value
+        trial = create_trial(
+            state=TrialState.RUNNING if seen.pending else TrialState.COMPLETE,
+            value=None if seen.pending else value,
+            params=params,
+            distributions={name: self._distributions[name] for name in params},
+            constraints=None if seen.pending else {"feasible": 0.0 if seen.feasible else 1.0},
+        )
+        trial.number = number
+        return trial
+
+    def _ask(self, index: int, shown: list[FrozenTrial], number: int) -> dict[str, Scalar]:
+        options: dict[str, Any] = {"seed": self._search.seed_of(index) % 2**32, "n_startup_trials": 0}
+        sampler: TPESampler
+        if self._partial:
+            with warnings.catch_warnings():
+                # group=True (conditional hyperparameters) is marked experimental; its results are pinned by our tests.
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                sampler = TPESampler(**options, multivariate=True, group=True, constant_liar=True)
         else:
-            values = _ask(request, index, chosen)
-        chosen.append(values)
-    return chosen
-
-
-def _ask(request: AskRequest, index: int, pending: list[dict[str, Scalar]]) -> dict[str, Scalar]:
-    history = shown(request) + [Observation(values, None) for values in pending]
-    axes = {name: Axis(domain) for name, domain in request.domains.items()}
-    told = _tell(request, history, axes)
-    conditional = any(name not in trial.params for trial in told for name in axes)
-    with warnings.catch_warnings():
-        # group=True (conditional hyperparameters) is marked experimental; its results are pinned by our tests.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            seed=request.seed_of(index) % 2**32,
-            n_startup_trials=0,
-            multivariate=True,
-            group=conditional,
-            constant_liar=True,
+            sampler = _Whole(self._distributions, options)
+        study = optuna.create_study(
+            storage=_Shown(shown), sampler=sampler, direction="minimize" if self._search.minimize else "maximize"
         )
-    study = optuna.create_study(sampler=sampler, direction="minimize" if request.minimize else "maximize")
-    study.add_trials(told)
-    trial = study.ask({name: axis.distribution() for name, axis in axes.items()})
-    return {name: axis.proposed(trial.params[name]) for name, axis in axes.items()}
+        asked = create_trial(state=TrialState.RUNNING)
+        asked.number = number
+        found = sampler.sample_relative(study, asked, sampler.infer_relative_search_space(study, asked))
+        for name, distribution in self._distributions.items():
+            if name not in found:
+                found[name] = sampler.sample_independent(study, asked, name, distribution)
+        return {name: axis.proposed(found[name]) for name, axis in self._axes.items()}
 
 
-def shown(request: AskRequest) -> list[Observation]:
-    """Bound the history: everything running, the best and the most recent, and an even sample of the rest."""
-    history = request.history
-    if len(history) <= SHOWN:
-        return history
-    sign = 1.0 if request.minimize else -1.0
-    finished = [i for i, seen in enumerate(history) if not seen.pending]
-    by_value = sorted(
-        finished, key=lambda i: math.inf if history[i].value is None else sign * (history[i].value or 0.0)
-    )
-    keep = {i for i, seen in enumerate(history) if seen.pending}
-    keep.update(by_value[: SHOWN // 3])
-    keep.update(finished[-SHOWN // 3 :])
-    rest = [i for i in finished if i not in keep]
-    room = max(SHOWN - len(keep), 0)
-    keep.update(rest[:: max(1, math.ceil(len(rest) / max(room, 1)))])
-    return [history[i] for i in sorted(keep)]
+class _Whole(TPESampler):
+    """Samples every hyperparameter together: optuna need not look through all trials for those that they share."""
+
+    def __init__(self, distributions: dict[str, BaseDistribution], options: dict[str, Any]) -> None:
+        super().__init__(**options, multivariate=True, group=False, constant_liar=True)
+        self._space = dict(sorted(distributions.items()))
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._space
 
 
-def _tell(request: AskRequest, history: list[Observation], axes: dict[str, Axis]) -> list[optuna.trial.FrozenTrial]:
-    values = [seen.value for seen in history if seen.value is not None and math.isfinite(seen.value)]
-    worst = (max(values) if request.minimize else min(values)) if values else 0.0
-    found = []
-    for seen in history:
-        known = {name: axis.told(seen.params[name]) for name, axis in axes.items() if name in seen.params}
-        params = {name: value for name, value in known.items() if value is not None}
-        found.append(
-            create_trial(
-                state=TrialState.RUNNING if seen.pending else TrialState.COMPLETE,
-                value=None if seen.pending else (worst if seen.value is None else seen.value),
-                params=params,
-                distributions={name: axes[name].distribution() for name in params},
-                constraints=None if seen.pending else {"feasible": 0.0 if seen.feasible else 1.0},
-            )
-        )
-    return found
+class _Shown(InMemoryStorage):
+    """The trials of an optuna study that are all known beforehand."""
+
+    def __init__(self, trials: Iterable[FrozenTrial]) -> None:
+        super().__init__()
+        self._shown = trials
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._shown if states is None or trial.state in states]
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """The sampler notes what it proposed; the next proposal is shown it as a running trial instead."""

@@ -3,18 +3,20 @@
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from api.conductor.asker import Asker, SamplerFailed
-from tuner.search.request import AskRequest
+from tuner.search.methods import propose
+from tuner.search.request import AskRequest, Observation, Search
 from tuner.study.space import Range
 
-REQUEST = AskRequest(
-    method="random", seed=1, family="sgd", domains={"lr": Range(0.001, 1.0, "log", False)}, indexes=[0, 1],
-    history=[], minimize=True, startup=3,
-)  # fmt: skip
+SEARCH = Search(
+    method="random", seed=1, family="sgd", domains={"lr": Range(0.001, 1.0, "log", False)}, minimize=True, startup=3
+)
+REQUEST = AskRequest(SEARCH, [0, 1], {})
 ANSWERS = 'import sys\nfor line in sys.stdin: print(\'{"configurations": [{"lr": 0.5}]}\', flush=True)'
 
 
@@ -46,7 +48,7 @@ def test_a_stopped_process_is_killed_at_the_deadline_and_replaced() -> None:
 
 def test_a_process_that_reads_nothing_does_not_block_a_large_request(tmp_path: Path) -> None:
     asker = Asker(0.2, command=command(tmp_path, "time.sleep(60)"))
-    large = AskRequest(**{**REQUEST.__dict__, "family": "x" * 1_000_000})
+    large = replace(REQUEST, search=replace(SEARCH, family="x" * 1_000_000))
     with pytest.raises(SamplerFailed, match="did not answer"):
         asker.ask(large)
     asker._deadline_s = 20.0
@@ -65,5 +67,28 @@ def test_a_process_that_dies_once_is_started_again_unnoticed(tmp_path: Path) -> 
 def test_a_process_that_always_dies_is_said_to() -> None:
     asker = Asker(20.0, command=(sys.executable, "-c", "raise SystemExit(1)"))
     with pytest.raises(SamplerFailed, match="died while asked for a configuration of sgd"):
+        asker.ask(REQUEST)
+    asker.close()
+
+
+def test_a_killed_process_is_told_everything_again_and_proposes_the_same() -> None:
+    asker = Asker(60.0)
+    search, history = replace(SEARCH, method="tpe"), {}
+    for number in range(6):
+        asked = AskRequest(search, [number], dict(history))
+        if number == 3:
+            assert asker._process is not None
+            os.kill(asker._process.pid, signal.SIGKILL)
+        if number == 5:  # a process that holds something else than the server believes
+            asker._feed._held[next(iter(asker._feed._held))].digest ^= 1
+        (chosen,) = asker.ask(asked)
+        assert [chosen] == propose(asked)
+        history[number] = Observation(chosen, float(chosen["lr"]))
+    asker.close()
+
+
+def test_a_process_that_never_takes_in_a_history_is_said_to(tmp_path: Path) -> None:
+    asker = Asker(20.0, command=(sys.executable, "-c", "while input(): print('{\"lost\": true}', flush=True)"))
+    with pytest.raises(SamplerFailed, match="does not take in the history of sgd"):
         asker.ask(REQUEST)
     asker.close()

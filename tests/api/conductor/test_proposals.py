@@ -11,6 +11,7 @@ from stored_leases import NOW
 from study_documents import study_document
 
 from api.conductor import proposals
+from api.conductor.histories import Histories
 from api.conductor.proposals import MOST, Outrun
 from api.plans import Plan, Plans
 from storage import studies, trials, workers
@@ -49,7 +50,9 @@ class Scene:
     def wanted(self) -> proposals.Wanted | None:
         with self.database.read() as session:
             in_flight = trials.count_in_flight(session, study_id=self.id)
-            return proposals.wanted(session, study=studies.get(session, self.id), plan=self.plan, in_flight=in_flight)
+            return proposals.wanted(
+                session, study=studies.get(session, self.id), plan=self.plan, in_flight=in_flight, histories=Histories()
+            )
 
     def round(self) -> int:
         wanted = self.wanted()
@@ -59,8 +62,9 @@ class Scene:
         return len(wanted.turns)
 
     def store(self, wanted: proposals.Wanted) -> None:
-        even = {family: replace(request, method="quasirandom") for family, request in wanted.requests.items()}
-        answers = {family: propose(request) for family, request in even.items()}  # without loading optuna
+        answers = {}
+        for family, request in wanted.requests.items():  # without loading optuna
+            answers[family] = propose(replace(request, search=replace(request.search, method="quasirandom")))
         with self.database.write() as session:
             proposals.store(session, study=self.study, plan=self.plan, wanted=wanted, answers=answers, now=NOW)
 
@@ -154,7 +158,7 @@ def test_a_sampler_sees_configurations_that_fail_by_themselves_and_no_infrastruc
     wanted = scene.wanted()
     assert wanted is not None
     seen = wanted.requests["sgd"].history
-    assert [(o.params, o.feasible, o.pending) for o in seen] == [
+    assert [(o.params, o.feasible, o.pending) for o in seen.values()] == [
         (found[0].params, False, False),
         (found[4].params, True, True),
     ]
