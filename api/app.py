@@ -11,7 +11,7 @@ from starlette.middleware.gzip import GZipMiddleware
 import tuner
 from api import problems
 from api.metrics import Metrics, Watcher
-from api.pools import COMMANDS
+from api.pools import PLAIN
 from api.routes import catalogue, dashboard, events, results, session, studies, trials, workers
 from api.routes import metrics as metrics_route
 from api.security import Gate
@@ -51,7 +51,7 @@ def create_app(settings: Settings, database: Database, waits: Waits | None = Non
         server = build_server(settings, database, metrics, waits or Waits())
         app.state.server, app.state.streams = server, streams
         server.hub.bind(asyncio.get_running_loop())
-        anyio.to_thread.current_default_thread_limiter().total_tokens = COMMANDS
+        anyio.to_thread.current_default_thread_limiter().total_tokens = PLAIN
         conducting = app.state.conducting = asyncio.create_task(server.conductor.run())
         try:
             yield

@@ -1,7 +1,7 @@
 """Threads, by kind of work. Each kind has its own, so that none waits for another: a slow figure delays no sync.
 
 Handlers run on the event loop; whatever asks the database or computes runs in one of these pools. Their sizes add up
-to no more than the database's connections, with those of the conductor and of the commands, which FastAPI runs itself.
+to no more than the database's connections, with those of the conductor and of handlers that FastAPI runs itself.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-COMMANDS = 8
+PLAIN = 4
 """Threads for handlers that are no coroutines."""
 
 
@@ -38,11 +38,12 @@ class Pools:
         self.syncs = Pool("sync", 12)
         self.reads = Pool("read", 8)
         """Short queries."""
-        self.results = Pool("result", 2)
-        """Figures and advice, which take long in a large study: two, since they need a core each."""
+        self.results = Pool("result", 4)
+        """Figures and advice, which take long in a large study. Those of one study wait for each other."""
         self.streams = Pool("stream", 2)
+        self.commands = Pool("command", 4)
 
     def close(self) -> None:
         """Close all of them."""
-        for pool in (self.syncs, self.reads, self.results, self.streams):
+        for pool in (self.syncs, self.reads, self.results, self.streams, self.commands):
             pool.close()

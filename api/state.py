@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.answers import Answers
 from api.conductor.asker import Asker
 from api.conductor.commands import Commands
 from api.conductor.conductor import Conductor
@@ -42,11 +43,12 @@ class Server:
     metrics: Metrics
     growth: Growth
     pools: Pools
+    answers: Answers
 
 
 def build_server(settings: Settings, database: Database, metrics: Metrics, waits: Waits) -> Server:
     """Wire the control plane together."""
-    hub, plans = Hub(), Plans()
+    hub, plans, growth, pools = Hub(), Plans(), Growth(), Pools()
     asker = Asker(waits.sampler_s, lambda method, seconds: metrics.ask.labels(method).observe(seconds))
     proposing = Proposing(database, plans, hub, asker)
     store = open_store(settings.store_root)
@@ -66,8 +68,9 @@ def build_server(settings: Settings, database: Database, metrics: Metrics, waits
         commands=Commands(database, plans, hub, retention),
         conductor=Conductor(database, plans, hub, proposing, expiry, retention, waits),
         metrics=metrics,
-        growth=Growth(),
-        pools=Pools(),
+        growth=growth,
+        pools=pools,
+        answers=Answers(database, plans, growth, pools, pause=waits.pause),
     )
 
 

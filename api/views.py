@@ -1,27 +1,21 @@
 """Conversion of stored values to API views."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from api.notices import failure_groups, notice, waits_for
+from api.notices import failure_groups
 from api.plans import Plan
-from storage import attempts, trials, workers
+from storage import attempts, studies, trials, workers
 from storage.attempts import AttemptRecord
 from storage.studies import Progress, StudyRecord
 from storage.trials import TrialRecord
 from storage.workers import WorkerRecord
-from tuner.study.program import fingerprint
+from tuner.study.program import fingerprint, in_words
 from tuner.study.states import TrialState
 from tuner.wire.sync import DeviceInfo
-from tuner.wire.views import StudyDetail, StudyView, TrialView, WorkerView
-
-
-def bare_trial_views(study: StudyRecord, records: Sequence[TrialRecord]) -> list[TrialView]:
-    """Show trials without looking up who runs them: for figures, which use all trials of a study."""
-    return [_trial_view(study, record, None, {}) for record in records]
+from tuner.wire.views import RunningProgram, StudyDetail, StudyView, TrialView, WorkerView
 
 
 def trial_views(session: Session, study: StudyRecord, records: Sequence[TrialRecord]) -> list[TrialView]:
@@ -64,48 +58,37 @@ def _trial_view(
     )
 
 
-@dataclass(frozen=True)
-class Moment:
-    """When studies are looked at, how long a silent worker still counts as connected, and the server's own trouble."""
-
-    now: datetime
-    lease_s: float
-    trouble: Callable[[int], str | None]
-    """What keeps this server from driving a study, by the study's id."""
-
-
-def study_view(
-    session: Session, study: StudyRecord, plan: Plan, progress: Progress | None, moment: Moment | None = None
-) -> StudyView:
-    """Show a study for a list, or without a moment for a figure, which shows no notice."""
-    found = progress or Progress({}, 0)
-    waiting = None if moment is None else waits_for(session, study, found, now=moment.now, lease_s=moment.lease_s)
-    trouble = None if moment is None else moment.trouble(study.id)
-    said = {"waits_for": waiting, "notice": notice(waiting, [], found, trouble)}
-    return StudyView.model_validate({**_study_fields(session, study, plan, found), **said})
-
-
-def study_detail(
-    session: Session, study: StudyRecord, plan: Plan, progress: Progress | None, moment: Moment
-) -> StudyDetail:
-    """Show a study with its document and its failures."""
-    found = progress or Progress({}, 0)
-    waiting = waits_for(session, study, found, now=moment.now, lease_s=moment.lease_s)
-    groups = failure_groups(session, study, found)
-    said = {
-        "waits_for": waiting,
-        "notice": notice(waiting, groups, found, moment.trouble(study.id)),
-        "failures": groups,
-    }
+def study_detail(session: Session, study: StudyRecord, plan: Plan) -> StudyDetail:
+    """Show a study with its document and its failures, as its rows say; `api/present.py` adds what the moment knows."""
+    progress = studies.progress(session, study_ids=[study.id]).get(study.id) or Progress({}, 0)
+    best = trials.best(session, study_id=study.id, minimize=plan.minimize)
+    running = attempts.running(session, study_id=study.id)
     return StudyDetail.model_validate(
-        {**_study_fields(session, study, plan, found), **said, "document": study.document}
+        {
+            **_fields(study, plan),
+            "counts": {TrialState(k): n for k, n in progress.counts.items()},
+            "examples_done": progress.examples,
+            "slot_utilisation": progress.slot_utilisation,
+            "running": [
+                RunningProgram(fingerprint=r.fingerprint, words=in_words(r.program), trials=r.trials, devices=r.devices)
+                for r in running
+            ],
+            "best": trial_view(session, study, best) if best else None,
+            "failures": failure_groups(session, study, progress),
+            "document": study.document,
+        }
     )
 
 
-def _study_fields(
-    session: Session, study: StudyRecord, plan: Plan, progress: Progress
-) -> dict[str, object]:  # fields of StudyView
+def figure_view(session: Session, study: StudyRecord, plan: Plan) -> StudyView:
+    """Show of a study what figures need: its document's words and its best trial."""
     best = trials.best(session, study_id=study.id, minimize=plan.minimize)
+    shown = trial_view(session, study, best) if best else None
+    return StudyView.model_validate({**_fields(study, plan), "counts": {}, "examples_done": 0, "best": shown})
+
+
+def _fields(study: StudyRecord, plan: Plan) -> dict[str, object]:
+    """Return the fields of a view that the study's own row gives."""
     spec = plan.spec
     return {
         "id": study.id,
@@ -123,13 +106,9 @@ def _study_fields(
         "run_cap": study.run_cap,
         "parallel": study.parallel,
         "examples_per_trial": spec.budget.examples_per_trial,
-        "counts": {TrialState(k): n for k, n in progress.counts.items()},
-        "examples_done": progress.examples,
-        "slot_utilisation": progress.slot_utilisation,
         "reproducible": spec.reproducible,
         "program": study.program,
         "fingerprint": fingerprint(study.program) if study.program else None,
-        "best": trial_view(session, study, best) if best else None,
         "revision": study.revision,
         "created_at": study.created_at,
         "started_at": study.started_at,

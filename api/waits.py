@@ -11,5 +11,7 @@ class Waits:
     """Each task of the conductor runs at least this often."""
     sampler_s: float = 60.0
     """A sampler process that has not answered after so long is killed."""
+    pause: float = 20.0
+    """While a study runs, a figure that was dear is drawn again only after so many times its cost (`api/kept.py`)."""
     refill_s: float = 0.3
     """A worker that just freed a slot waits this long for the trial that takes its place to be proposed."""

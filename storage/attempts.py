@@ -3,15 +3,16 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import String, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from storage import tables as t
 from storage import trials
 from storage.bulk import update_each
 from storage.trials import TrialRecord
+from tuner.study.states import TrialState
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,38 @@ def latest(session: Session, *, trial_ids: Sequence[int]) -> dict[int, AttemptRe
         .where(t.Trial.id.in_(trial_ids))
     )
     return {row.trial_id: _record(row) for row in session.scalars(query)}
+
+
+def programs(session: Session, *, trial_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Return what the current attempt of each trial runs, of those where it is known."""
+    query = (
+        select(t.Attempt.trial_id, t.Attempt.program)
+        .join(t.Trial, (t.Trial.id == t.Attempt.trial_id) & (t.Trial.attempt == t.Attempt.attempt))
+        .where(t.Trial.id.in_(trial_ids), t.Attempt.program.is_not(None))
+    )
+    return {trial_id: program for trial_id, program in session.execute(query)}
+
+
+class Running(NamedTuple):
+    """A program, and how many trials it runs at the moment, on how many devices."""
+
+    fingerprint: str
+    program: dict[str, Any]
+    trials: int
+    devices: int
+
+
+def running(session: Session, *, study_id: int) -> list[Running]:
+    """Return what runs a study's trials now, the program of the most trials first."""
+    device = t.Attempt.worker_id.cast(String) + "/" + t.Attempt.device
+    live = (t.Trial.study_id == study_id, t.Trial.state == TrialState.RUNNING, t.Attempt.outcome.is_(None))
+    of_study = select(
+        t.Attempt.fingerprint, func.count(), func.count(device.distinct()), func.min(t.Attempt.trial_id)
+    ).join(t.Trial, t.Trial.id == t.Attempt.trial_id)
+    query = of_study.where(*live, t.Attempt.fingerprint.is_not(None)).group_by(t.Attempt.fingerprint)
+    found = sorted(session.execute(query), key=lambda row: (-row[1], row[0]))
+    told = programs(session, trial_ids=[row[3] for row in found]) if found else {}
+    return [Running(str(name), told.get(trial, {}), count, devices) for name, count, devices, trial in found]
 
 
 def begin(session: Session, *, attempts: Sequence[AttemptRecord]) -> None:

@@ -1,17 +1,19 @@
 """Queries on studies. A study's counters change only through guarded updates, so that no race passes `run_cap`."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from storage import tables as t
 from tuner.errors import NameTaken, NotFound
 from tuner.study.states import Origin, StudyState, TrialState, check_study
+
+ENDED = frozenset({StudyState.COMPLETED, StudyState.STOPPED, StudyState.FAILED})
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,60 @@ def get(session: Session, key: str | int) -> StudyRecord:
     Raises:
         NotFound: no study has it.
     """
-    by_id = isinstance(key, int) or (key.isdecimal() and key.isascii() and len(key) < 19)
-    column = t.Study.id == int(key) if by_id else t.Study.name == key
-    row = session.scalars(select(t.Study).where(column)).one_or_none()
+    row = session.scalars(select(t.Study).where(_is(key))).one_or_none()
     if row is None:
         raise NotFound(f"no study {str(key)!r}")
     return record(row)
+
+
+class Place(NamedTuple):
+    """Which study it is, and how far it is: what tells whether something read earlier is still true."""
+
+    id: int
+    name: str
+    state: StudyState
+    revision: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is trained."""
+        return self.state in ENDED
+
+
+PLACE = (t.Study.id, t.Study.name, t.Study.state, t.Study.revision)
+
+
+def place(session: Session, key: str | int) -> Place:
+    """Find a study as `get` does, without its document.
+
+    Raises:
+        NotFound: no study has this name or id.
+    """
+    row = session.execute(select(*PLACE).where(_is(key))).one_or_none()
+    if row is None:
+        raise NotFound(f"no study {str(key)!r}")
+    return _place(row)
+
+
+def places(
+    session: Session, *, state: StudyState | None = None, before_id: int | None = None, limit: int = 50
+) -> list[Place]:
+    """List studies, newest first, up to `limit`, continuing below `before_id`."""
+    query = select(*PLACE).order_by(t.Study.id.desc()).limit(limit)
+    if state is not None:
+        query = query.where(t.Study.state == state)
+    if before_id is not None:
+        query = query.where(t.Study.id < before_id)
+    return [_place(row) for row in session.execute(query)]
+
+
+def _place(row: Sequence[Any]) -> Place:
+    return Place(row[0], row[1], StudyState(row[2]), row[3])
+
+
+def _is(key: str | int) -> ColumnElement[bool]:
+    by_id = isinstance(key, int) or (key.isdecimal() and key.isascii() and len(key) < 19)
+    return t.Study.id == int(key) if by_id else t.Study.name == key
 
 
 def by_ids(session: Session, *, ids: Iterable[int]) -> dict[int, StudyRecord]:
@@ -96,18 +146,6 @@ def find_by_idempotency_key(session: Session, *, idempotency_key: str) -> StudyR
     """Find the study that an earlier request with this key created."""
     row = session.scalars(select(t.Study).where(t.Study.idempotency_key == idempotency_key)).one_or_none()
     return None if row is None else record(row)
-
-
-def page(
-    session: Session, *, state: StudyState | None = None, before_id: int | None = None, limit: int = 50
-) -> list[StudyRecord]:
-    """List studies, newest first, up to `limit`, continuing below `before_id`."""
-    query = select(t.Study).order_by(t.Study.id.desc()).limit(limit)
-    if state is not None:
-        query = query.where(t.Study.state == state)
-    if before_id is not None:
-        query = query.where(t.Study.id < before_id)
-    return [record(row) for row in session.scalars(query)]
 
 
 def ids_with_work(session: Session) -> list[int]:
@@ -139,7 +177,7 @@ def set_state(
 ) -> None:
     """Move a study from `old` to `new`; a lost race raises `InvalidTransition`."""
     check_study(old, new)
-    ended = new in (StudyState.COMPLETED, StudyState.STOPPED, StudyState.FAILED)
+    ended = new in ENDED
     moved = session.execute(
         update(t.Study)
         .where(t.Study.id == study_id, t.Study.state == old)

@@ -65,7 +65,7 @@ def serve_app(tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
     def start(**changes: Any) -> TestClient:
         while running:
             running.pop().__exit__(None, None, None)
-        waits = changes.pop("waits", Waits(tick_s=0.05))
+        waits = changes.pop("waits", Waits(tick_s=0.05, pause=0.0))
         settings = Settings(data_dir=tmp_path / "data", **changes)
         client = TestClient(create_app(settings, open_database(settings), waits), base_url="http://127.0.0.1:8700")
         client.__enter__()

@@ -84,8 +84,8 @@ class Commands:
         self._hub.ring(study.id)
         return stopped
 
-    def delete(self, key: str) -> None:
-        """Delete a study with all that belongs to it; workers that run its trials are told to stop."""
+    def delete(self, key: str) -> int:
+        """Delete a study with all that belongs to it, and return its id; workers are told to stop its trials."""
         with self._database.write() as session:
             study = studies.get(session, key)
             files = checkpoints.paths(session, study_id=study.id)
@@ -93,6 +93,7 @@ class Commands:
         self._retention.delete(files)
         self._plans.forget(study.id)
         self._hub.ring(study.id)
+        return study.id
 
     def stop_trial(self, key: str, number: int) -> TrialRecord:
         """Cancel a queued trial at once, or tell a running one to end.

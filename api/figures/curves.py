@@ -7,24 +7,26 @@ depend on the number of trials. Log y when the metric is minimised and positive.
 import math
 from collections.abc import Sequence
 
+from api.figures.drawn import Drawn
 from api.figures.encode import floats, integers
 from api.figures.sample import best_first, finite, of_total, stride
 from api.figures.theme import Figure, Trace, axis, colour, empty, faded, figure, value_axis, words
-from tuner.wire.views import Curve, StudyView, TrialView
+from tuner.wire.views import Curve, StudyView
 
 NAME = "curves"
 CURVES = 100
 POINTS = 100
 
 
-def curves(study: StudyView, trials: Sequence[TrialView], curves: Sequence[Curve]) -> Figure:
+def curves(study: StudyView, trials: Sequence[Drawn], curves: Sequence[Curve]) -> Figure:
     """Draw the curves of one metric; curves without a finite value, or of trials not in `trials`, are left out."""
-    by_number = {trial.number: trial for trial in trials}
+    numbers = {curve.number for curve in curves}
+    by_number = {trial.number: trial for trial in trials if trial.number in numbers}
     drawable = [c for c in curves if c.number in by_number and any(map(math.isfinite, c.value))]
     if not drawable:
         return empty(NAME, "No trial has reported yet.")
-    kept = _choose(study, trials, drawable)
-    best = next((t.number for t in best_first(study, trials) if any(c.number == t.number for c in kept)), None)
+    kept = _choose(study, [by_number[c.number] for c in drawable], drawable)
+    best = next((t.number for t in best_first(study, [by_number[c.number] for c in kept])), None)
     data: list[Trace] = []
     names = [by_number[c.number].optimizer for c in kept]
     for optimizer in sorted(set(names), key=lambda name: (*_place(study, name), name)):
@@ -48,7 +50,7 @@ def _place(study: StudyView, optimizer: str) -> tuple[int]:
     return (study.optimizers.index(optimizer) if optimizer in study.optimizers else len(study.optimizers),)
 
 
-def _choose(study: StudyView, trials: Sequence[TrialView], drawable: Sequence[Curve]) -> list[Curve]:
+def _choose(study: StudyView, trials: Sequence[Drawn], drawable: Sequence[Curve]) -> list[Curve]:
     """Fill half of the limit with the best trials and half with a stride through the rest; the worst is drawn first."""
     rank = {trial.number: index for index, trial in enumerate(best_first(study, trials))}
     ordered = sorted(drawable, key=lambda c: (rank.get(c.number, len(rank)), c.number))

@@ -6,16 +6,17 @@ trials are crosses at the edge that means worse, so the learning rate beyond whi
 
 from collections.abc import Sequence
 
+from api.figures.drawn import Drawn
 from api.figures.encode import floats
 from api.figures.marks import EDGE_AXIS, HOVER_TRIAL, about, at_edge, dots, star
-from api.figures.sample import lr_of, shown
+from api.figures.sample import shown
 from api.figures.theme import Figure, Trace, empty, figure, log_axis, value_axis, words
-from tuner.wire.views import StudyView, TrialView
+from tuner.wire.views import StudyView
 
 NAME = "loss_vs_lr"
 
 
-def loss_vs_lr(study: StudyView, trials: Sequence[TrialView]) -> Figure:
+def loss_vs_lr(study: StudyView, trials: Sequence[Drawn]) -> Figure:
     """Draw value against learning rate."""
     points = shown(study, trials, needs=["lr"])
     if not points.finished and not points.infeasible:
@@ -32,14 +33,14 @@ def loss_vs_lr(study: StudyView, trials: Sequence[TrialView]) -> Figure:
         NAME,
         [*data, *best, *at_edge(study, points.infeasible)],
         note=points.note,
-        xaxis=log_axis("learning rate", [lr_of(trial) for trial in [*points.finished, *points.infeasible]]),
+        xaxis=log_axis("learning rate", [trial.lr for trial in [*points.finished, *points.infeasible]]),
         yaxis=value_axis(words(study.metric), values, log=study.goal == "minimize"),
         yaxis2=EDGE_AXIS,
     )
 
 
-def _xyc(group: Sequence[TrialView]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    return floats([lr_of(t) for t in group]), floats([t.value or 0.0 for t in group]), about(group)
+def _xyc(group: Sequence[Drawn]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    return floats([t.lr for t in group]), floats([t.value or 0.0 for t in group]), about(group)
 
 
 def _hover(study: StudyView) -> str:

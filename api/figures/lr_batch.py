@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from api.figures.drawn import Drawn
 from api.figures.encode import floats, integers
 from api.figures.marks import HOVER_TRIAL, about
-from api.figures.sample import batch_of, lr_of, shown
+from api.figures.sample import shown
 from api.figures.theme import BAD, INK, SCALE, Figure, Trace, empty, figure, log_axis, symbol, words
-from tuner.wire.views import StudyView, TrialView
+from tuner.wire.views import StudyView
 
 NAME = "lr_batch"
 
 
-def lr_batch(study: StudyView, trials: Sequence[TrialView]) -> Figure:
+def lr_batch(study: StudyView, trials: Sequence[Drawn]) -> Figure:
     """Draw learning rate against batch size."""
     points = shown(study, trials, needs=["lr", "batch_size"])
     everything = [*points.finished, *points.infeasible]
@@ -36,20 +37,20 @@ def lr_batch(study: StudyView, trials: Sequence[TrialView]) -> Figure:
             data += [_dots(study, optimizer, group, log), _legend(optimizer)]
     if points.infeasible:
         data.append(_crosses(points.infeasible))
-    sizes = sorted({batch_of(trial) for trial in everything})
+    sizes = sorted({trial.batch_size for trial in everything})
     ticks = {"tickvals": sizes, "ticktext": [f"{size:,}" for size in sizes]} if len(sizes) <= 12 else {}
     layout: dict[str, Any] = {"coloraxis": _colour_axis(study, values, log)} if points.finished else {}
     return figure(
         NAME,
         data,
         note=points.note,
-        xaxis=log_axis("learning rate", [lr_of(trial) for trial in everything]),
+        xaxis=log_axis("learning rate", [trial.lr for trial in everything]),
         yaxis=log_axis("batch size (examples)", sizes, **ticks),
         **layout,
     )
 
 
-def _dots(study: StudyView, optimizer: str, group: Sequence[TrialView], log: bool) -> Trace:
+def _dots(study: StudyView, optimizer: str, group: Sequence[Drawn], log: bool) -> Trace:
     values = [trial.value or 0.0 for trial in group]
     mark = {
         "color": floats([math.log10(v) for v in values] if log else values),
@@ -58,15 +59,15 @@ def _dots(study: StudyView, optimizer: str, group: Sequence[TrialView], log: boo
         "size": 10,
         "line": {"width": 0.6, "color": INK},
     }
-    custom = np.array([[trial.number, batch_of(trial), value] for trial, value in zip(group, values, strict=True)])
+    custom = np.array([[trial.number, trial.batch_size, value] for trial, value in zip(group, values, strict=True)])
     return {
         "type": "scatter",
         "mode": "markers",
         "name": words(optimizer),
         "legendgroup": optimizer,
         "showlegend": False,
-        "x": floats([lr_of(trial) for trial in group]),
-        "y": integers([batch_of(trial) for trial in group]),
+        "x": floats([trial.lr for trial in group]),
+        "y": integers([trial.batch_size for trial in group]),
         "customdata": floats(custom),
         "marker": mark,
         "hovertemplate": f"<b>{words(optimizer)}</b> {HOVER_TRIAL}"
@@ -87,13 +88,13 @@ def _legend(optimizer: str) -> Trace:
     }
 
 
-def _crosses(group: Sequence[TrialView]) -> Trace:
+def _crosses(group: Sequence[Drawn]) -> Trace:
     return {
         "type": "scatter",
         "mode": "markers",
         "name": "infeasible",
-        "x": floats([lr_of(trial) for trial in group]),
-        "y": integers([batch_of(trial) for trial in group]),
+        "x": floats([trial.lr for trial in group]),
+        "y": integers([trial.batch_size for trial in group]),
         "customdata": about(group),
         "text": [words(f"{trial.optimizer}, {trial.reason or 'infeasible'}") for trial in group],
         "marker": {"color": BAD, "symbol": "x-thin-open", "size": 8, "line": {"width": 1.5}},

@@ -8,10 +8,10 @@ which the dashboard uses on a click.
 from collections.abc import Sequence
 from typing import Any
 
+from api.figures.drawn import Drawn
 from api.figures.encode import floats, integers
-from api.figures.sample import batch_of, lr_of
 from api.figures.theme import BAD, Trace, colour, symbol, words
-from tuner.wire.views import StudyView, TrialView
+from tuner.wire.views import StudyView
 
 EDGE_AXIS: dict[str, Any] = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
 """The axis `yaxis2` on which `at_edge` draws."""
@@ -19,9 +19,9 @@ EDGE_AXIS: dict[str, Any] = {"overlaying": "y", "range": [0, 1], "visible": Fals
 HOVER_TRIAL = "trial %{customdata[0]}<br>lr %{x:.3g}, batch %{customdata[1]}"
 
 
-def about(trials: Sequence[TrialView]) -> dict[str, str]:
+def about(trials: Sequence[Drawn]) -> dict[str, str]:
     """Return `customdata` [n, 2]: trial number, batch size."""
-    return integers([[trial.number, batch_of(trial)] for trial in trials])
+    return integers([[trial.number, trial.batch_size] for trial in trials])
 
 
 def dots(optimizer: str, x: dict[str, str], y: dict[str, str], custom: dict[str, str], hover: str) -> Trace:
@@ -46,7 +46,7 @@ def star(optimizer: str, x: dict[str, str], y: dict[str, str], custom: dict[str,
     return best | {"marker": mark, "showlegend": False}
 
 
-def at_edge(study: StudyView, trials: Sequence[TrialView], x: dict[str, str] | None = None) -> list[Trace]:
+def at_edge(study: StudyView, trials: Sequence[Drawn], x: dict[str, str] | None = None) -> list[Trace]:
     """Return crosses for infeasible trials at the worse edge, one trace per reason; `x` defaults to the lr."""
     height = 0.975 if study.goal == "minimize" else 0.025
     traces = []
@@ -57,7 +57,7 @@ def at_edge(study: StudyView, trials: Sequence[TrialView], x: dict[str, str] | N
                 "type": "scatter",
                 "mode": "markers",
                 "name": words(reason),
-                "x": floats([lr_of(trial) for trial in group]) if x is None else x,
+                "x": floats([trial.lr for trial in group]) if x is None else x,
                 "y": floats([height] * len(group)),
                 "yaxis": "y2",
                 "customdata": about(group),

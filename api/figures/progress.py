@@ -7,18 +7,19 @@ Replicates are left out: the best of several seeds of one configuration is luck,
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from api.figures.drawn import Drawn
 from api.figures.encode import floats, integers
 from api.figures.marks import EDGE_AXIS, about, at_edge, dots
 from api.figures.sample import finite, shown
 from api.figures.theme import INK, Figure, Trace, axis, empty, figure, value_axis, words
 from tuner.study.states import TrialState
-from tuner.wire.views import StudyView, TrialView
+from tuner.wire.views import StudyView
 
 NAME = "progress"
 COUNTED = (TrialState.COMPLETED, TrialState.INFEASIBLE, TrialState.PRUNED)
 
 
-def progress(study: StudyView, trials: Sequence[TrialView]) -> Figure:
+def progress(study: StudyView, trials: Sequence[Drawn]) -> Figure:
     """Draw the best value so far, and every trial as a dot."""
     order = _order(trials)
     points = shown(study, order)
@@ -49,7 +50,7 @@ def progress(study: StudyView, trials: Sequence[TrialView]) -> Figure:
     )
 
 
-def _order(trials: Sequence[TrialView]) -> list[TrialView]:
+def _order(trials: Sequence[Drawn]) -> list[Drawn]:
     first = datetime.min.replace(tzinfo=UTC)
     counted = [trial for trial in trials if trial.replicate == 0 and trial.state in COUNTED]
     return sorted(counted, key=lambda trial: (_utc(trial.finished_at) or first, trial.number))
@@ -59,7 +60,7 @@ def _utc(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
-def _best_line(study: StudyView, order: Sequence[TrialView]) -> Trace:
+def _best_line(study: StudyView, order: Sequence[Drawn]) -> Trace:
     """Return the best value as a step curve: one point per improvement, plus the end."""
     steps: list[tuple[int, float, int]] = []
     for index, trial in enumerate(order, start=1):

@@ -7,26 +7,29 @@ trials in order of number, so that the sample covers the whole study and is the 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TypeVar
 
+from api.figures.drawn import Drawn
 from tuner.study.states import TrialState
-from tuner.wire.views import StudyView, TrialView
+from tuner.wire.views import StudyView
 
 LIMIT = 2000
 """Points of one figure: few enough that SVG stays responsive and the page below 200 kB compressed."""
 
 T = TypeVar("T")
+NUMBER, VALUE = attrgetter("number"), attrgetter("value")
 
 
 @dataclass(frozen=True)
 class Shown:
     """The trials to draw. `finished` have a finite value and are ordered best first; `note` is "n of N" or empty."""
 
-    finished: list[TrialView]
-    infeasible: list[TrialView]
+    finished: list[Drawn]
+    infeasible: list[Drawn]
     note: str
 
-    def of(self, optimizer: str) -> list[TrialView]:
+    def of(self, optimizer: str) -> list[Drawn]:
         """Return the finished trials of one optimizer, best first."""
         return [trial for trial in self.finished if trial.optimizer == optimizer]
 
@@ -39,21 +42,25 @@ class Shown:
 
 def finite(value: float | None) -> bool:
     """Return whether the value exists and is finite."""
-    return value is not None and math.isfinite(value)
+    return value is not None and -math.inf < value < math.inf
 
 
-def best_first(study: StudyView, trials: Sequence[TrialView]) -> list[TrialView]:
+def best_first(study: StudyView, trials: Sequence[Drawn]) -> list[Drawn]:
     """Return the completed trials with a finite value, best first by the study's goal; ties go to the lower number."""
-    done = [trial for trial in trials if trial.state == TrialState.COMPLETED and finite(trial.value)]
-    sign = 1.0 if study.goal == "minimize" else -1.0
-    return sorted(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+    done = [trial for trial in trials if trial.state is TrialState.COMPLETED and finite(trial.value)]
+    done.sort(key=NUMBER)
+    done.sort(key=VALUE, reverse=study.goal == "maximize")
+    return done
 
 
-def shown(study: StudyView, trials: Sequence[TrialView], *, needs: Sequence[str] = (), limit: int = LIMIT) -> Shown:
+def shown(study: StudyView, trials: Sequence[Drawn], *, needs: Sequence[str] = (), limit: int = LIMIT) -> Shown:
     """Choose the trials to draw: those with a positive number for every hyperparameter in `needs` (for log axes)."""
-    usable = [trial for trial in trials if all(_positive(trial, name) for name in needs)]
+    usable = trials
+    for name in needs:
+        number = attrgetter(name)
+        usable = [trial for trial in usable if 0 < number(trial) < math.inf]
     ranked = best_first(study, usable)
-    bad = sorted((t for t in usable if t.state == TrialState.INFEASIBLE), key=lambda trial: trial.number)
+    bad = sorted((trial for trial in usable if trial.state is TrialState.INFEASIBLE), key=NUMBER)
     total = len(ranked) + len(bad)
     bad_room = min(len(bad), max(limit - len(ranked), limit // 5))
     bad_kept = stride(bad, bad_room)
@@ -62,12 +69,12 @@ def shown(study: StudyView, trials: Sequence[TrialView], *, needs: Sequence[str]
     return Shown(kept, bad_kept, of_total(count, total, "trials"))
 
 
-def thin(ranked: Sequence[TrialView], limit: int) -> list[TrialView]:
+def thin(ranked: Sequence[Drawn], limit: int) -> list[Drawn]:
     """Keep the best trials (a quarter of the limit) and a stride through the rest; the order stays best first."""
     if len(ranked) <= limit:
         return list(ranked)
     best, rest = ranked[: limit // 4], ranked[limit // 4 :]
-    by_number = sorted(rest, key=lambda trial: trial.number)
+    by_number = sorted(rest, key=NUMBER)
     chosen = {trial.number for trial in stride(by_number, limit - len(best))}
     return [*best, *(trial for trial in rest if trial.number in chosen)]
 
@@ -84,24 +91,3 @@ def stride(items: Sequence[T], limit: int) -> list[T]:
 def of_total(count: int, total: int, noun: str) -> str:
     """Return "n of N", or an empty string when everything is shown."""
     return f"{count:,} of {total:,} {noun}" if count < total else ""
-
-
-def lr_of(trial: TrialView) -> float:
-    """Return the trial's learning rate; NaN if it has none."""
-    return _number(trial, "lr")
-
-
-def batch_of(trial: TrialView) -> int:
-    """Return the trial's batch size in examples; 0 if it has none."""
-    value = _number(trial, "batch_size")
-    return int(value) if math.isfinite(value) else 0
-
-
-def _number(trial: TrialView, name: str) -> float:
-    value = trial.params.get(name)
-    return math.nan if value is None or isinstance(value, str | bool) else float(value)
-
-
-def _positive(trial: TrialView, name: str) -> bool:
-    value = _number(trial, name)
-    return math.isfinite(value) and value > 0

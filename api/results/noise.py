@@ -8,10 +8,11 @@ from sqlalchemy.orm import Session
 
 from api.figures import NoisePoint
 from api.plans import Plan
-from storage import attempts, reports, trials
+from api.results.reading import Reading
+from storage import attempts, reports
+from storage.points import TrialPoint
 from storage.reports import ReportRow
 from storage.studies import StudyRecord
-from storage.trials import TrialRecord
 from tuner.noise import Advice, Kind, Measurement, NoiseSums, advise, estimate_from_rows
 from tuner.study.states import TrialState
 from tuner.wire.views import BatchAdvice, BatchAdviceList, BatchRange, NoiseView
@@ -27,9 +28,15 @@ def sums(rows: Sequence[ReportRow]) -> list[NoiseSums]:
     return [NoiseSums(**vars(row.noise)) for row in rows if row.noise is not None]
 
 
-def batch_advice(session: Session, study: StudyRecord, plan: Plan) -> BatchAdviceList:
-    """Advise a batch size for every optimizer of a study, the winner's first."""
-    measured, learnt = _measurements(session, study, plan)
+def batch_advice(reading: Reading) -> BatchAdviceList:
+    """Advise a batch size for every optimizer of a study, the winner's first. It depends on `_chosen` trials alone."""
+    chosen = _chosen(reading)
+    return reading.board.derived("batch_advice", tuple(trial.id for trial in chosen), lambda: _advise(reading, chosen))
+
+
+def _advise(reading: Reading, chosen: Sequence[TrialPoint]) -> BatchAdviceList:
+    study, plan = reading.study, reading.plan
+    measured, learnt = _measurements(reading, chosen)
     ranked = [m for m in measured if m.ranked and m.value is not None]
     sign = 1.0 if plan.minimize else -1.0
     leaders = list(dict.fromkeys(m.family for m in sorted(ranked, key=lambda m: sign * (m.value or 0.0))))
@@ -47,20 +54,45 @@ class _Learnt(TypedDict):
     batch_norm: bool
 
 
-def _measurements(session: Session, study: StudyRecord, plan: Plan) -> tuple[list[Measurement], _Learnt]:
-    """Collect the best completed trials, and the diverged ones: they bound the learning rates that work."""
-    chosen: list[TrialRecord] = []
-    for family in plan.families:
-        states = [TrialState.COMPLETED, TrialState.INFEASIBLE]
-        ended = trials.of_study(session, study_id=study.id, states=states, family=family.optimizer)
-        usable = [trial for trial in ended if float(trial.params["lr"]) > 0]
-        completed = [trial for trial in usable if trial.state == TrialState.COMPLETED]
-        completed.sort(key=lambda trial: (trial.value or 0.0) * (1 if plan.minimize else -1))
-        chosen += completed[:MEASURED] + [trial for trial in usable if trial.reason == "diverged"][:MEASURED]
-    rows = reports.effective_rows(session, trial_ids=[trial.id for trial in chosen], with_metrics=False)
-    programs = {k: a.program or {} for k, a in attempts.latest(session, trial_ids=[t.id for t in chosen]).items()}
-    measured = [_measurement(plan, trial, rows.get(trial.id, []), programs.get(trial.id, {})) for trial in chosen]
-    return measured, _learnt(programs.values())
+def _chosen(reading: Reading) -> list[TrialPoint]:
+    """Return the best completed trials, and the diverged ones: they bound the learning rates that work."""
+    diverged: dict[str, list[TrialPoint]] = {}
+    for trial in reading.trials():
+        if trial.state is TrialState.INFEASIBLE and trial.reason == "diverged" and trial.lr > 0:
+            diverged.setdefault(trial.optimizer, []).append(trial)
+    chosen: list[TrialPoint] = []
+    for family, completed in _completed(reading).items():
+        chosen += [trial for trial in completed if trial.lr > 0][:MEASURED]
+        chosen += diverged.get(family, [])[:MEASURED]
+    return chosen
+
+
+def _completed(reading: Reading) -> dict[str, list[TrialPoint]]:
+    """Return the completed trials of each optimizer of the study, best first; the lower number wins a tie."""
+    found: dict[str, list[TrialPoint]] = {family.optimizer: [] for family in reading.plan.families}
+    for trial in reading.trials():
+        if trial.state is TrialState.COMPLETED and trial.optimizer in found:
+            found[trial.optimizer].append(trial)
+    for completed in found.values():
+        completed.sort(key=lambda trial: trial.value or 0.0, reverse=not reading.plan.minimize)
+    return found
+
+
+Measured = tuple[tuple[NoiseSums, ...], dict[str, Any]]
+"""The noise sums of a trial, and the program of its last attempt."""
+
+
+def _measurements(reading: Reading, chosen: Sequence[TrialPoint]) -> tuple[list[Measurement], _Learnt]:
+    found = reading.board.of_settled("noise", chosen, lambda trials: _read(reading.session, trials))
+    measured = [_measurement(reading.plan, trial, *found[trial.id]) for trial in chosen]
+    return measured, _learnt([program for _, program in found.values()])
+
+
+def _read(session: Session, chosen: Sequence[TrialPoint]) -> dict[int, Measured]:
+    ids = [trial.id for trial in chosen]
+    rows = reports.effective_rows(session, trial_ids=ids, with_metrics=False)
+    programs = attempts.programs(session, trial_ids=ids)
+    return {key: (tuple(sums(rows.get(key, []))), programs.get(key, {})) for key in ids}
 
 
 def _learnt(programs: Collection[dict[str, Any]]) -> _Learnt:
@@ -70,15 +102,15 @@ def _learnt(programs: Collection[dict[str, Any]]) -> _Learnt:
     return {"kind": kinds[-1] if kinds else "other", "batch_norm": dependent}
 
 
-def _measurement(plan: Plan, trial: TrialRecord, rows: Sequence[ReportRow], program: dict[str, Any]) -> Measurement:
-    completed = trial.state == TrialState.COMPLETED
+def _measurement(plan: Plan, trial: TrialPoint, rows: tuple[NoiseSums, ...], program: dict[str, Any]) -> Measurement:
+    completed = trial.state is TrialState.COMPLETED
     return Measurement(
-        batch_size=int(trial.params["batch_size"]),
-        lr=float(trial.params["lr"]),
-        family=trial.family,
+        batch_size=trial.batch_size,
+        lr=trial.lr,
+        family=trial.optimizer,
         value=trial.value,
         completed=completed,
-        rows=tuple(sums(rows)) if completed else (),
+        rows=rows if completed else (),
         micro_batch=plan.spec.micro_batch_size(),
         dataset_size=program.get("train_examples"),
         number=trial.number,
@@ -128,17 +160,14 @@ def _learning_rate(advice: Advice) -> str:
     )
 
 
-def noise_trace(session: Session, study: StudyRecord, plan: Plan) -> list[NoisePoint]:
+def noise_trace(reading: Reading) -> list[NoisePoint]:
     """Trace the noise scale over the best trial of each optimizer."""
-    points: list[NoisePoint] = []
-    for family in plan.families:
-        best = trials.best(session, study_id=study.id, minimize=plan.minimize, family=family.optimizer)
-        if best is not None:
-            points += trial_trace(session, best)
-    return points
+    best = [completed[0] for completed in _completed(reading).values() if completed]
+    trace = lambda: [point for trial in best for point in trial_trace(reading.session, trial)]  # noqa: E731
+    return reading.board.derived("noise_trace", tuple(trial.id for trial in best), trace)
 
 
-def trial_trace(session: Session, trial: TrialRecord) -> list[NoisePoint]:
+def trial_trace(session: Session, trial: TrialPoint) -> list[NoisePoint]:
     """Trace the noise scale along one trial, each point over the window of rows that ends there."""
     rows = reports.effective_rows(session, trial_ids=[trial.id], with_metrics=False).get(trial.id, [])
     attempt = attempts.latest(session, trial_ids=[trial.id]).get(trial.id)
@@ -152,14 +181,14 @@ def trial_trace(session: Session, trial: TrialRecord) -> list[NoisePoint]:
         found = estimate_from_rows(sums(window), dataset_size=size)
         points.append(
             NoisePoint(
-                optimizer=trial.family,
+                optimizer=trial.optimizer,
                 trial=trial.number,
                 examples=window[-1].examples,
                 value=found.value,
                 low=found.low,
                 high=found.high,
                 bounded=found.bounded,
-                batch_size=int(trial.params["batch_size"]),
+                batch_size=trial.batch_size,
             )
         )
     return points

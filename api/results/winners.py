@@ -4,15 +4,16 @@ from sqlalchemy.orm import Session
 
 from api.plans import Plan
 from api.results import batch_regime
+from api.results.reading import Reading
 from api.results.snippets import snippet
 from api.views import trial_view
-from storage import trials
+from storage import outcomes, trials
+from storage.points import TrialPoint
 from storage.studies import StudyRecord
-from storage.trials import TrialRecord
 from tuner.errors import NotFound
 from tuner.search.ranking import better, median
 from tuner.study.states import TrialState
-from tuner.wire.views import Best, Leaderboard, LeaderboardRow
+from tuner.wire.views import Best, Leaderboard, LeaderboardRow, TrialView
 
 ONE_SEED = (
     "Each configuration was trained with one seed, so the spread over seeds is unknown: differences between "
@@ -29,14 +30,14 @@ def best(session: Session, study: StudyRecord, plan: Plan) -> Best:
     winner = trials.best(session, study_id=study.id, minimize=plan.minimize)
     if winner is None:
         raise NotFound(f"study {study.name!r} has no completed trial yet")
-    completed = trials.of_study(session, study_id=study.id, states=[TrialState.COMPLETED])
+    completed = outcomes.count_by_state(session, study_id=study.id)[TrialState.COMPLETED]
     shown = trial_view(session, study, winner)
     regime = batch_regime.in_words(shown.program, int(winner.params["batch_size"]))
     return Best(
         trial=shown,
         grade="D",
         interval=None,
-        evidence=f"Grade D: {_best_of(len(completed))}. {ONE_SEED}{regime}",
+        evidence=f"Grade D: {_best_of(completed)}. {ONE_SEED}{regime}",
         snippet=snippet(winner.params, winner.total_steps),
     )
 
@@ -45,12 +46,13 @@ def _best_of(completed: int) -> str:
     return "the only completed trial" if completed == 1 else f"the best of {completed} completed trials"
 
 
-def leaderboard(session: Session, study: StudyRecord, plan: Plan) -> Leaderboard:
+def leaderboard(reading: Reading) -> Leaderboard:
     """Rank the study's optimizers by their best completed trial; those without one come last."""
-    by_family: dict[str, list[TrialRecord]] = {family.optimizer: [] for family in plan.families}
-    for trial in trials.of_study(session, study_id=study.id):
-        by_family.setdefault(trial.family, []).append(trial)
-    rows = [_row(session, study, plan, family, members) for family, members in by_family.items()]
+    study, plan = reading.study, reading.plan
+    by_family: dict[str, list[TrialPoint]] = {family.optimizer: [] for family in plan.families}
+    for trial in reading.trials():
+        by_family.setdefault(trial.optimizer, []).append(trial)
+    rows = [_row(reading, family, members) for family, members in by_family.items()]
     sign = 1.0 if plan.minimize else -1.0
     rows.sort(key=lambda row: (row.best is None, sign * (row.best.value or 0.0) if row.best else 0.0))
     return Leaderboard(
@@ -63,16 +65,22 @@ def leaderboard(session: Session, study: StudyRecord, plan: Plan) -> Leaderboard
     )
 
 
-def _row(session: Session, study: StudyRecord, plan: Plan, family: str, members: list[TrialRecord]) -> LeaderboardRow:
+def _view(reading: Reading, trial: TrialPoint) -> TrialView:
+    found = trials.get(reading.session, study_id=reading.study.id, number=trial.number)
+    return trial_view(reading.session, reading.study, found)
+
+
+def _row(reading: Reading, family: str, members: list[TrialPoint]) -> LeaderboardRow:
+    minimize = reading.plan.minimize
     completed = [trial for trial in members if trial.state == TrialState.COMPLETED and trial.value is not None]
-    winner: TrialRecord | None = None
+    winner: TrialPoint | None = None
     for trial in completed:
-        if winner is None or better(trial.value or 0.0, winner.value or 0.0, minimize=plan.minimize):
+        if winner is None or better(trial.value or 0.0, winner.value or 0.0, minimize=minimize):
             winner = trial
     return LeaderboardRow(
         rank=0,
         optimizer=family,
-        best=trial_view(session, study, winner) if winner else None,
+        best=_view(reading, winner) if winner else None,
         completed=len(completed),
         infeasible=sum(trial.state == TrialState.INFEASIBLE for trial in members),
         trials=len(members),

@@ -4,102 +4,79 @@ GET /studies/{study}/best                  the winner, with a snippet to paste
 GET /studies/{study}/leaderboard           optimizers by their best trial
 GET /studies/{study}/batch-advice          batch sizes to use, with intervals and grades
 GET /studies/{study}/figures/{name}        a Plotly figure
-GET /studies/{study}/trials/{number}/figures/{name}   a figure of one trial
+GET /studies/{study}/trials/{number}/figures/noise    the noise scale along one trial
 """
 
 from collections.abc import Callable
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from api import figures
 from api.figures import FIGURES, Figure
 from api.plans import Plan
-from api.results import noise, winners
-from api.results.curves import curves
+from api.results import curves, noise, winners
+from api.results.reading import Reading
 from api.state import Srv
-from api.views import bare_trial_views, study_view
-from storage import studies, trials
+from api.views import figure_view
+from storage import points, trials
 from storage.studies import StudyRecord
 from tuner.errors import NotFound
 from tuner.wire.message import Number
-from tuner.wire.views import BatchAdviceList, Best, Leaderboard, StudyView, TrialView
+from tuner.wire.views import BatchAdviceList, Best, Leaderboard, StudyView
 
 router = APIRouter(prefix="/studies/{study}", tags=["results"])
-CURVES_SHOWN, CURVE_POINTS = 100, 100
 
 
-@router.get("/best")
-def best(server: Srv, study: str) -> Best:
+@router.get("/best", response_model=Best)
+async def best(server: Srv, request: Request, study: str) -> Response:
     """Show the best completed trial, its evidence, and Python to paste."""
-    with server.database.read() as session:
-        record = studies.get(session, study)
-        return winners.best(session, record, server.plans.of(record))
+    return await server.answers.light(request, study, "best", winners.best, grows=False)
 
 
-@router.get("/leaderboard")
-def leaderboard(server: Srv, study: str) -> Leaderboard:
+@router.get("/leaderboard", response_model=Leaderboard)
+async def leaderboard(server: Srv, request: Request, study: str) -> Response:
     """Rank the optimizers by their best trial."""
-    with server.database.read() as session:
-        record = studies.get(session, study)
-        return winners.leaderboard(session, record, server.plans.of(record))
+    return await server.answers.heavy(request, study, "leaderboard", winners.leaderboard)
 
 
-@router.get("/batch-advice")
-def batch_advice(server: Srv, study: str) -> BatchAdviceList:
+@router.get("/batch-advice", response_model=BatchAdviceList)
+async def batch_advice(server: Srv, request: Request, study: str) -> Response:
     """Recommend batch sizes from the gradient noise measured in the study."""
-    with server.database.read() as session:
-        record = studies.get(session, study)
-        return noise.batch_advice(session, record, server.plans.of(record))
+    return await server.answers.heavy(request, study, "batch-advice", noise.batch_advice)
 
 
 @router.get("/figures/{name}", response_model=None)
-def figure(server: Srv, study: str, name: str) -> Figure:
+async def figure(server: Srv, request: Request, study: str, name: str) -> Response:
     """Draw a figure, as Plotly JSON."""
     if name not in FIGURES:
         raise NotFound(f"no figure {name!r}; available are {', '.join(FIGURES)}")
-    with server.database.read() as session:
-        record = studies.get(session, study)
-        plan = server.plans.of(record)
-        progress = studies.progress(session, study_ids=[record.id])
-        view = study_view(session, record, plan, progress.get(record.id))
-        return BUILDERS[name](session, record, plan, view)
+
+    def draw(reading: Reading) -> Figure:
+        return BUILDERS[name](reading, figure_view(reading.session, reading.study, reading.plan))
+
+    return await server.answers.heavy(request, study, f"figure {name}", draw, grows=name in GROWING)
 
 
 @router.get("/trials/{number}/figures/noise", response_model=None)
-def trial_noise(server: Srv, study: str, number: Number) -> Figure:
+async def trial_noise(server: Srv, request: Request, study: str, number: Number) -> Response:
     """Draw the noise scale along one trial."""
-    with server.database.read() as session:
-        record = studies.get(session, study)
-        trial = trials.get(session, study_id=record.id, number=number)
-        progress = studies.progress(session, study_ids=[record.id])
-        view = study_view(session, record, server.plans.of(record), progress.get(record.id))
-        return figures.noise(view, noise.trial_trace(session, trial))
+
+    def draw(session: Session, record: StudyRecord, plan: Plan) -> Figure:
+        trials.get(session, study_id=record.id, number=number)
+        (trial,) = points.read(session, study_id=record.id, numbers=[number])
+        return figures.noise(figure_view(session, record, plan), noise.trial_trace(session, trial))
+
+    return await server.answers.light(request, study, f"noise {number}", draw)
 
 
-def _all(session: Session, record: StudyRecord) -> list[TrialView]:
-    return bare_trial_views(record, trials.of_study(session, study_id=record.id))
-
-
-def _curves(session: Session, record: StudyRecord, plan: Plan, view: StudyView) -> Figure:
-    shown = trials.page(
-        session,
-        study_id=record.id,
-        sort="value",
-        descending=not plan.minimize,
-        limit=CURVES_SHOWN,
-    )
-    found = curves(session, record, shown, metric=plan.spec.metric.name, points=CURVE_POINTS)
-    return figures.curves(view, _all(session, record), found)
-
-
-BUILDERS: dict[str, Callable[[Session, StudyRecord, Plan, StudyView], Figure]] = {
-    "curves": _curves,
-    "loss_vs_lr": lambda session, record, plan, view: figures.loss_vs_lr(view, _all(session, record)),
-    "lr_batch": lambda session, record, plan, view: figures.lr_batch(view, _all(session, record)),
-    "progress": lambda session, record, plan, view: figures.progress(view, _all(session, record)),
-    "noise": lambda session, record, plan, view: figures.noise(view, noise.noise_trace(session, record, plan)),
-    "batch_advice": lambda session, record, plan, view: figures.batch_advice(
-        view, noise.batch_advice(session, record, plan)
-    ),
+GROWING = frozenset({"curves"})
+"""Figures that change when trials report; the others when one ends."""
+BUILDERS: dict[str, Callable[[Reading, StudyView], Figure]] = {
+    "curves": lambda reading, view: figures.curves(view, reading.trials(growing=True), curves.of_study(reading)),
+    "loss_vs_lr": lambda reading, view: figures.loss_vs_lr(view, reading.trials()),
+    "lr_batch": lambda reading, view: figures.lr_batch(view, reading.trials()),
+    "progress": lambda reading, view: figures.progress(view, reading.trials()),
+    "noise": lambda reading, view: figures.noise(view, noise.noise_trace(reading)),
+    "batch_advice": lambda reading, view: figures.batch_advice(view, noise.batch_advice(reading)),
 }

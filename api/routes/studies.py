@@ -9,13 +9,13 @@ DELETE /studies/{study}            delete it with all its data
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Response
-from sqlalchemy.orm import Session
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 
+from api import present
 from api.requests import CheckedRoute
 from api.state import Server, Srv
-from api.views import Moment, study_detail, study_view
 from storage import studies
+from storage.studies import Place
 from tuner.errors import Fault, InvalidInput
 from tuner.study.states import StudyState
 from tuner.wire.views import Page, StudyDetail, StudyView
@@ -23,61 +23,54 @@ from tuner.wire.views import Page, StudyDetail, StudyView
 router = APIRouter(prefix="/studies", tags=["studies"], route_class=CheckedRoute)
 
 
-@router.post("", status_code=201)
-def submit(
+@router.post("", status_code=201, response_model=StudyDetail)
+async def submit(
     server: Srv,
+    request: Request,
     document: Annotated[dict[str, Any], Body(description="the study document")],
     idempotency_key: Annotated[str | None, Header()] = None,
-) -> StudyDetail:
+) -> Response:
     """Submit a study. All errors in an invalid document are reported at once."""
-    created = server.commands.submit(document, idempotency_key=idempotency_key)
-    return _detail(server, created.id)
+    created = await server.pools.commands.run(server.commands.submit, document, idempotency_key=idempotency_key)
+    return await present.study(server, request, str(created.id), status=201)
 
 
-@router.get("")
-def list_studies(
+@router.get("", response_model=Page[StudyView])
+async def list_studies(
     server: Srv,
+    request: Request,
     state: StudyState | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: str | None = None,
-) -> Page[StudyView]:
+) -> Response:
     """List studies, newest first."""
-    with server.database.read() as session:
-        found = studies.page(session, state=state, before_id=cursor_number(cursor), limit=limit + 1)
-        shown = found[:limit]
-        progress = studies.progress(session, study_ids=[study.id for study in shown])
-        moment = _moment(server, session)
-        items = [study_view(session, one, server.plans.of(one), progress.get(one.id), moment) for one in shown]
-    return Page(items=items, next_cursor=str(shown[-1].id) if len(found) > limit else None)
+    found = await server.pools.reads.run(_places, server, state, cursor_number(cursor), limit + 1)
+    shown = found[:limit]
+    return await present.listed(server, request, shown, str(shown[-1].id) if len(found) > limit else None)
 
 
-@router.get("/{study}")
-def show(server: Srv, study: str) -> StudyDetail:
+@router.get("/{study}", response_model=StudyDetail)
+async def show(server: Srv, request: Request, study: str) -> Response:
     """Show one study, by name or id."""
-    return _detail(server, study)
+    return await present.study(server, request, study)
 
 
-@router.post("/{study}/stop")
-def stop(server: Srv, study: str) -> StudyDetail:
+@router.post("/{study}/stop", response_model=StudyDetail)
+async def stop(server: Srv, request: Request, study: str) -> Response:
     """Stop a study: queued trials are cancelled, running ones end within seconds. Results are kept."""
-    return _detail(server, server.commands.stop(study).id)
+    stopped = await server.pools.commands.run(server.commands.stop, study)
+    return await present.study(server, request, str(stopped.id))
 
 
 @router.delete("/{study}", status_code=204, response_class=Response)
-def delete(server: Srv, study: str) -> None:
+async def delete(server: Srv, study: str) -> None:
     """Delete a study with its trials, curves and events."""
-    server.commands.delete(study)
+    server.answers.forget(await server.pools.commands.run(server.commands.delete, study))
 
 
-def _detail(server: Srv, key: str | int) -> StudyDetail:
+def _places(server: Server, state: StudyState | None, before_id: int | None, limit: int) -> list[Place]:
     with server.database.read() as session:
-        study = studies.get(session, key)
-        progress = studies.progress(session, study_ids=[study.id])
-        return study_detail(session, study, server.plans.of(study), progress.get(study.id), _moment(server, session))
-
-
-def _moment(server: Server, session: Session) -> Moment:
-    return Moment(server.database.now(session), server.settings.lease_s, server.conductor.trouble)
+        return studies.places(session, state=state, before_id=before_id, limit=limit)
 
 
 def cursor_number(cursor: str | None) -> int | None:

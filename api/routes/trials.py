@@ -7,12 +7,14 @@ GET  /studies/{study}/trials/{number}/weights     the best trial's weights, a sa
 POST /studies/{study}/trials/{number}/stop        stop it
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from sqlalchemy.orm import Session
 
 from api.downloads import download
+from api.plans import Plan
 from api.requests import CheckedRoute
 from api.results.curves import curve as build_curve
 from api.results.weights import stored_weights
@@ -20,6 +22,7 @@ from api.routes.studies import cursor_number
 from api.state import Srv
 from api.views import trial_view, trial_views
 from storage import studies, trials
+from storage.studies import StudyRecord
 from tuner.errors import Fault, InvalidInput
 from tuner.study.states import TrialState
 from tuner.wire.message import Number
@@ -28,57 +31,57 @@ from tuner.wire.views import Curve, Page, TrialView
 router = APIRouter(prefix="/studies/{study}/trials", tags=["trials"], route_class=CheckedRoute)
 
 
-@router.get("")
-def list_trials(
+@router.get("", response_model=Page[TrialView])
+async def list_trials(
     server: Srv,
+    request: Request,
     study: str,
     state: TrialState | None = None,
     sort: str = "number",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: str | None = None,
-) -> Page[TrialView]:
+) -> Response:
     """List a study's trials. `sort` takes a column, with a minus sign for descending order."""
     key = sort.removeprefix("-")
     if key not in trials.SORTABLE:
         raise InvalidInput([Fault("sort", f"{sort!r} given; allowed are {', '.join(trials.SORTABLE)}, or -column")])
-    offset = cursor_number(cursor) or 0
-    with server.database.read() as session:
-        record = studies.get(session, study)
-        found = trials.page(
-            session,
-            study_id=record.id,
-            state=state,
-            sort=key,
-            descending=sort.startswith("-"),
-            offset=offset,
-            limit=limit + 1,
-        )
+    offset, descending = cursor_number(cursor) or 0, sort.startswith("-")
+
+    def page(session: Session, record: StudyRecord, plan: Plan) -> Page[TrialView]:
+        order: dict[str, Any] = {"state": state, "sort": key, "descending": descending}
+        found = trials.page(session, study_id=record.id, offset=offset, limit=limit + 1, **order)
         items = trial_views(session, record, found[:limit])
-    return Page(items=items, next_cursor=str(offset + limit) if len(found) > limit else None)
+        return Page(items=items, next_cursor=str(offset + limit) if len(found) > limit else None)
+
+    return await server.answers.light(request, study, f"trials {state} {sort} {offset} {limit}", page)
 
 
-@router.get("/{number}")
-def show(server: Srv, study: str, number: Number) -> TrialView:
+@router.get("/{number}", response_model=TrialView)
+async def show(server: Srv, request: Request, study: str, number: Number) -> Response:
     """Show one trial."""
-    with server.database.read() as session:
-        record = studies.get(session, study)
+
+    def trial(session: Session, record: StudyRecord, plan: Plan) -> TrialView:
         return trial_view(session, record, trials.get(session, study_id=record.id, number=number))
 
+    return await server.answers.light(request, study, f"trial {number}", trial)
 
-@router.get("/{number}/curve")
-def curve(
+
+@router.get("/{number}/curve", response_model=Curve)
+async def curve(
     server: Srv,
+    request: Request,
     study: str,
     number: Number,
     metric: Annotated[str | None, Query(description="default: the study's metric")] = None,
     points: Annotated[int, Query(ge=2, le=1000)] = 200,
-) -> Curve:
+) -> Response:
     """Show a metric of a trial over the examples seen."""
-    with server.database.read() as session:
-        record = studies.get(session, study)
+
+    def drawn(session: Session, record: StudyRecord, plan: Plan) -> Curve:
         trial = trials.get(session, study_id=record.id, number=number)
-        name = metric or server.plans.of(record).spec.metric.name
-        return build_curve(session, record, trial, metric=name, points=points)
+        return build_curve(session, record, trial, metric=metric or plan.spec.metric.name, points=points)
+
+    return await server.answers.light(request, study, f"curve {number} {points} {metric}", drawn)
 
 
 @router.get("/{number}/weights", response_class=Response)

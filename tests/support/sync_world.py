@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy.orm import Session
 from study_documents import study_document
 
 from api.conductor.commands import Commands
@@ -21,6 +22,7 @@ from api.sync.syncs import Syncs
 from api.waits import Waits
 from storage import attempts, identity, studies, trials, workers
 from storage.database import Database
+from storage.studies import StudyRecord
 from storage.trials import TrialRecord
 from tuner.errors import Conflict, NotFound
 from tuner.search.request import AskRequest
@@ -195,11 +197,7 @@ class World:
 
     def trials(self) -> list[TrialRecord]:
         with self.database.read() as session:
-            return [
-                trial
-                for study in studies.page(session, limit=200)
-                for trial in trials.of_study(session, study_id=study.id)
-            ]
+            return [trial for study in _all(session) for trial in trials.of_study(session, study_id=study.id)]
 
     def check(self) -> None:
         """What must hold at every moment."""
@@ -213,7 +211,7 @@ class World:
             else:
                 assert trial.id not in self.ended, "what has ended does not go on"
         with self.database.read() as session:
-            for study in studies.page(session, limit=200):
+            for study in _all(session):
                 numbers = [trial.number for trial in found if trial.study_id == study.id]
                 assert numbers == list(range(study.trials_created)) and len(numbers) <= study.run_cap
             live = [(attempt.trial_id, attempt.attempt) for attempt, _ in attempts.leases(session)]
@@ -244,7 +242,7 @@ class World:
 
     def _open(self) -> list[tuple[str, dict[str, int]]]:
         with self.database.read() as session:
-            running = studies.page(session, state=StudyState.RUNNING, limit=200)
+            running = _all(session, StudyState.RUNNING)
             progress = studies.progress(session, study_ids=[study.id for study in running])
         return [(study.name, progress[study.id].counts if study.id in progress else {}) for study in running]
 
@@ -277,3 +275,8 @@ class World:
 def describe(world: World) -> dict[str, Any]:
     """For a failing example: where everything stands."""
     return {"trials": [(t.id, t.number, t.state, t.attempt) for t in world.trials()], "open": world._open()}
+
+
+def _all(session: Session, state: StudyState | None = None) -> list[StudyRecord]:
+    places = studies.places(session, state=state, limit=200)
+    return list(studies.by_ids(session, ids=[place.id for place in places]).values())

@@ -23,6 +23,18 @@ def fingerprint(program: Program) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
 
+def in_words(program: Program) -> str:
+    """Describe a program in a few words, e.g. `compiled, width 64, 1 thread`; empty if nothing is known of it."""
+    threads = program.get("threads")
+    parts = [
+        str(program["path"]) if "path" in program else "",
+        f"width {program['width']}" if "width" in program else "",
+        f"{threads} thread{'' if threads == 1 else 's'}" if threads is not None else "",
+        str(program["precision"]) if "precision" in program else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
 def difference(wanted: Program, offered: Program) -> str:
     """Describe how two programs differ, among the keys that both have; empty if they do not.
 

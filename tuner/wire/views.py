@@ -1,5 +1,6 @@
 """The API's views of studies, trials, workers and results. Times are UTC in ISO 8601."""
 
+import math
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
@@ -48,6 +49,30 @@ class TrialView(Message):
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
+    @property
+    def lr(self) -> float:
+        """The learning rate; NaN if there is none."""
+        return self._numeric("lr")
+
+    @property
+    def batch_size(self) -> int:
+        """The batch size in examples; 0 if there is none."""
+        value = self._numeric("batch_size")
+        return int(value) if math.isfinite(value) else 0
+
+    def _numeric(self, name: str) -> float:
+        value = self.params.get(name)
+        return math.nan if value is None or isinstance(value, str | bool) else float(value)
+
+
+class RunningProgram(Message):
+    """A program that runs trials of a study at the moment."""
+
+    fingerprint: str
+    words: str = Field(description="the program in a few words, e.g. `compiled, width 64, 1 thread`")
+    trials: int = Field(description="trials that it runs")
+    devices: int = Field(description="devices, or processes of one, that run it")
+
 
 class StudyView(Message):
     """One study, with its progress."""
@@ -72,6 +97,12 @@ class StudyView(Message):
     slot_utilisation: float | None = Field(
         default=None,
         description="share of the slots computed for its trials, tick by tick, that held one; null before any",
+    )
+    examples_per_second: float | None = Field(
+        default=None, description="examples trained per second, over the last seconds; null while nothing is reported"
+    )
+    running: list[RunningProgram] = Field(
+        default_factory=list, description="which programs run its trials now, that of the most trials first"
     )
     reproducible: bool = Field(default=False, description="every attempt runs one program")
     program: dict[str, Scalar | None] | None = Field(default=None, description="that program; null before it is known")
