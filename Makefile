@@ -1,4 +1,6 @@
-# Every target makes .venv and installs into it first, when needed. TORCH=cpu installs PyTorch's CPU-only build.
+# Every target makes .venv and installs into it first, when needed: `demo`, `serve` and `install` what Tuner itself
+# needs, `test`, `check` and `bench` their tools as well. PyTorch is the CPU-only build on Linux without an NVIDIA GPU
+# (a tenth of the download); TORCH=cpu or TORCH=cuda decides otherwise.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .PHONY: help install demo serve test check format bench catalogue clean
@@ -10,6 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(NEW_ENOUGH)' 2> /dev/null && echo $$python && break; done)
 BIN := .venv/bin
 READY := .venv/.installed
+TOOLS := .venv/.installed-tools
 TORCH ?=
 ARGS ?=
 
@@ -21,12 +24,13 @@ help:
 	@echo "make format     format the code"
 	@echo "make bench      run the benchmarks (slow)"
 	@echo "make catalogue  write tuner/optimizers/catalogue.json from the rules"
-	@echo "make install    only install"
+	@echo "make install    only install what Tuner itself needs"
 
 install: $(READY)
 
 FOUND := $(or $(PYTHON),python3)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c constraints.txt
+CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 $(READY): pyproject.toml constraints.txt
 	@if ! "$(FOUND)" -c '$(NEW_ENOUGH)' 2> /dev/null; then \
@@ -41,9 +45,18 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	@rm -f .venv.log
 	@echo "installing into .venv (a few minutes the first time)"
-	@if [ "$(TORCH)" = cpu ]; then $(PIP) torch --index-url https://download.pytorch.org/whl/cpu; fi
-	@$(PIP) -e '.[dev]' 2> .venv/install.log || { cat .venv/install.log >&2; exit 1; }
+	@if [ "$(TORCH)" = cpu ] || { [ -z "$(TORCH)" ] && [ "$$(uname -s)" = Linux ] \
+			&& ! nvidia-smi -L 2> /dev/null | grep -q GPU; }; then \
+		$(PIP) --retries 1 --no-deps torch --index-url $(CPU_INDEX) > .venv/install.log 2>&1 \
+			|| echo "PyTorch's CPU build is not to be had from $(CPU_INDEX); installing the build of the package index"; \
+	fi
+	@$(PIP) -e . 2> .venv/install.log || { cat .venv/install.log >&2; exit 1; }
 	@touch $(READY)
+
+$(TOOLS): $(READY)
+	@echo "installing what tests and checks need into .venv"
+	@$(PIP) -e '.[dev]' 2> .venv/install.log || { cat .venv/install.log >&2; exit 1; }
+	@touch $(TOOLS)
 
 demo: $(READY)
 	@exec $(BIN)/tuner demo $(ARGS)
@@ -51,20 +64,20 @@ demo: $(READY)
 serve: $(READY)
 	@exec $(BIN)/tuner serve $(ARGS)
 
-test: $(READY)
+test: $(TOOLS)
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(READY)
+check: $(TOOLS)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-format: $(READY)
+format: $(TOOLS)
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: $(READY)
+bench: $(TOOLS)
 	@for script in benchmarks/[a-z]*.py; do $(BIN)/python "$$script" $(ARGS) || exit 1; done
 
 catalogue: $(READY)
