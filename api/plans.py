@@ -2,28 +2,58 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from heapq import heapify, heapreplace
+from typing import Any
 
 from storage.studies import StudyRecord
 from tuner.study.catalogue import Catalogue, load_catalogue
 from tuner.study.families import families
+from tuner.study.micro_batch import Group
 from tuner.study.space import FamilySpace
 from tuner.study.spec import StudySpec
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study document with the search spaces that follow from it."""
+    """A study document with what follows from it: the search spaces, and the groups that its study was given."""
 
     spec: StudySpec
     families: list[FamilySpace]
+    groups: list[Group]
 
     @property
     def minimize(self) -> bool:
         """Whether smaller values of the metric are better."""
         return self.spec.metric.goal == "minimize"
+
+    @cached_property
+    def stacks(self) -> list[str]:
+        """The keys of all stacks that the study's trials can be in."""
+        return list(dict.fromkeys(self._key(group.micro_batch) for group in self.groups))
+
+    def micro_batch(self, batch_size: int) -> int:
+        """Return the micro-batch of a trial."""
+        return self._micro_batches[batch_size]
+
+    def stack(self, batch_size: int) -> str:
+        """Return the key of the stack that a trial shares: workload, its parameters and the micro-batch.
+
+        A reproducible study has stacks of its own: another study's may change their program between two trials.
+        """
+        return self._key(self._micro_batches[batch_size])
+
+    @cached_property
+    def _micro_batches(self) -> Mapping[int, int]:
+        return {size: group.micro_batch for group in self.groups for size in group.batch_sizes}
+
+    def _key(self, micro_batch: int) -> str:
+        own = [self.spec.name] if self.spec.reproducible else []
+        workload = self.spec.workload
+        identity = json.dumps([workload.model_dump(), micro_batch, *own], sort_keys=True)
+        return f"{workload.name[:40]}/{micro_batch}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
     def turns(self, indexes: Sequence[int], count: int) -> list[tuple[FamilySpace, int]]:
         """Deal the next `count` proposals: each goes to the family that has had the fewest, the first of several.
@@ -40,14 +70,9 @@ class Plan:
         return found
 
 
-def stack_key(spec: StudySpec) -> str:
-    """Return the key of the stack that a study's trials share: workload, its parameters and the micro-batch.
-
-    A reproducible study has a stack of its own: another study's may change its program between two trials.
-    """
-    own = [spec.name] if spec.reproducible else []
-    identity = json.dumps([spec.workload.model_dump(), spec.micro_batch_size(), *own], sort_keys=True)
-    return f"{spec.workload.name[:40]}/{spec.micro_batch_size()}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+def stored(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Return groups as a study's row has them."""
+    return [asdict(group) for group in groups]
 
 
 class Plans:
@@ -57,14 +82,15 @@ class Plans:
         self._catalogue = catalogue or load_catalogue()
         self._plans: dict[int, Plan] = {}
 
-    def keep(self, study_id: int, spec: StudySpec) -> None:
+    def keep(self, study_id: int, spec: StudySpec, groups: Sequence[Group]) -> None:
         """Take over the document of a study that was just submitted."""
-        self._plans[study_id] = Plan(spec, families(spec, self._catalogue))
+        self._plans[study_id] = Plan(spec, families(spec, self._catalogue), list(groups))
 
     def of(self, study: StudyRecord) -> Plan:
         """Return the plan of a study."""
         if study.id not in self._plans:
-            self.keep(study.id, StudySpec.model_validate(study.document))
+            groups = [Group(each["micro_batch"], tuple(each["batch_sizes"])) for each in study.batch_groups]
+            self.keep(study.id, StudySpec.model_validate(study.document), groups)
         return self._plans[study.id]
 
     def forget(self, study_id: int) -> None:

@@ -166,6 +166,18 @@ def save(session: Session, *, attempts: Sequence[AttemptRecord]) -> None:
     update_each(session, t.Attempt, rows, t.Attempt.outcome.is_(None))
 
 
+def holders(session: Session) -> list[tuple[tuple[int, str], int, float]]:
+    """Name each device (its worker and name) that has leases, with a study that it has them on and its priority."""
+    query = (
+        select(t.Attempt.worker_id, t.Attempt.device, t.Study.id, t.Study.priority)
+        .join(t.Trial, t.Trial.id == t.Attempt.trial_id)
+        .join(t.Study, t.Study.id == t.Trial.study_id)
+        .where(t.Attempt.outcome.is_(None))
+        .distinct()
+    )
+    return [((worker, device), study, priority) for worker, device, study, priority in session.execute(query)]
+
+
 def held_counts(session: Session) -> dict[int, int]:
     """Count live leases per worker."""
     query = select(t.Attempt.worker_id, func.count()).where(t.Attempt.outcome.is_(None)).group_by(t.Attempt.worker_id)

@@ -1,11 +1,11 @@
 """Queries on studies. A study's counters change only through guarded updates, so that no race passes `run_cap`."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -26,9 +26,11 @@ class StudyRecord:
     state: StudyState
     reason: str | None
     document: dict[str, Any]
-    stack: str
+    batch_groups: list[dict[str, Any]]
+    priority: float
+    served: float
     run_cap: int
-    parallel: int
+    parallel: int | None
     program: dict[str, Any] | None
     trials_created: int
     runs: int
@@ -51,11 +53,12 @@ def create(
     name: str,
     title: str,
     document: dict[str, Any],
-    stack: str,
     run_cap: int,
-    parallel: int,
+    parallel: int | None,
     idempotency_key: str | None,
     now: datetime,
+    batch_groups: Sequence[Mapping[str, Any]] = (),
+    priority: float = 1.0,
 ) -> StudyRecord:
     """Store a new, running study.
 
@@ -63,9 +66,9 @@ def create(
         NameTaken: another study has the name.
     """
     row = t.Study(
-        name=name, title=title, state=StudyState.RUNNING, document=document, stack=stack, run_cap=run_cap,
-        parallel=parallel, idempotency_key=idempotency_key, created_at=now, trials_created=0, runs=0,
-        revision=0,
+        name=name, title=title, state=StudyState.RUNNING, document=document, batch_groups=list(batch_groups),
+        priority=priority, served=0.0, run_cap=run_cap, parallel=parallel, idempotency_key=idempotency_key,
+        created_at=now, trials_created=0, runs=0, revision=0,
     )  # fmt: skip
     try:
         with session.begin_nested():
@@ -148,6 +151,14 @@ def find_by_idempotency_key(session: Session, *, idempotency_key: str) -> StudyR
     return None if row is None else record(row)
 
 
+def running(session: Session, *, workloads: Collection[str]) -> list[StudyRecord]:
+    """List the running studies of these workloads, the oldest first."""
+    workload = t.Study.document["workload"]["name"].as_string()
+    query = select(t.Study).where(t.Study.state == StudyState.RUNNING, workload.in_(list(workloads)))
+    rows = session.scalars(query.order_by(t.Study.id), execution_options={"populate_existing": True})
+    return [record(row) for row in rows]
+
+
 def ids_with_work(session: Session) -> list[int]:
     """List the studies that need a conductor: running ones, and ended ones with trials still on workers."""
     live = select(t.Trial.study_id).where(t.Trial.state.in_(("queued", "running"))).distinct()
@@ -189,9 +200,16 @@ def set_state(
         raise NotFound(f"no study {study_id}")
 
 
-def mark_started(session: Session, *, ids: Collection[int], now: datetime) -> None:
-    """Note when the first trial of each was leased."""
-    session.execute(update(t.Study).where(t.Study.id.in_(ids), t.Study.started_at.is_(None)).values(started_at=now))
+def note_leases(session: Session, *, served: Mapping[int, float], now: datetime) -> None:
+    """Store what studies have been served, and when the first trial of each was leased."""
+    if not served:
+        return
+    statement = (
+        update(t.Study.__table__)  # type: ignore[arg-type]
+        .where(t.Study.id == bindparam("key"))
+        .values(served=bindparam("sum"), started_at=func.coalesce(t.Study.started_at, now))
+    )
+    session.connection().execute(statement, [{"key": key, "sum": value} for key, value in sorted(served.items())])
 
 
 def reserve_number(session: Session, *, study_id: int, count: int = 1, origin: Origin = Origin.PROPOSED) -> int | None:

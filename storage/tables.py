@@ -65,9 +65,11 @@ class Study(Base):
     state: Mapped[str] = mapped_column(String(16), index=True)
     reason: Mapped[str | None] = mapped_column(Text)
     document: Mapped[dict[str, Any]] = mapped_column(JSON)
-    stack: Mapped[str] = mapped_column(String(64), doc="trials with equal keys share a stack")
+    batch_groups: Mapped[list[dict[str, Any]]] = mapped_column(JSON, doc="batch sizes that share a micro-batch")
+    priority: Mapped[float] = mapped_column(doc="weight of its share of device time")
+    served: Mapped[float] = mapped_column(default=0.0, doc="examples leased so far, over the priority")
     run_cap: Mapped[int]
-    parallel: Mapped[int]
+    parallel: Mapped[int | None] = mapped_column(doc="null: as many as the workers have room for")
     program: Mapped[dict[str, Any] | None] = mapped_column(
         JSON(none_as_null=True), doc="what every attempt of a reproducible study runs; null before its first"
     )
@@ -94,6 +96,14 @@ class Trial(Base):
         Index("ix_trials_state", "state"),
         Index("ix_trials_family_value", "study_id", "family", "state", "value", "number"),
         Index("ix_trials_family_number", "study_id", "family", "number"),
+        Index(
+            "ix_trials_queue",
+            "study_id",
+            "stack",
+            "number",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
         CheckConstraint(
             "state in ('queued','running','paused','completed','pruned','failed','infeasible','cancelled')",
             name="state",
@@ -113,6 +123,7 @@ class Trial(Base):
     origin: Mapped[str] = mapped_column(String(16))
     parent: Mapped[int | None] = mapped_column(doc="number of the trial that this one was derived from")
     params: Mapped[dict[str, Any]] = mapped_column(JSON)
+    stack: Mapped[str] = mapped_column(String(64), doc="trials with equal keys share a stack")
     seed: Mapped[int] = mapped_column(BigInteger)
     replicate: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(String(16))

@@ -5,16 +5,14 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, String, column, exists, func, literal_column, select, update, values
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from storage import studies
 from storage import tables as t
 from storage.bulk import update_each
-from storage.studies import StudyRecord
 from tuner.errors import Conflict, NotFound
-from tuner.study.states import TERMINAL, Origin, StudyState, TrialState
+from tuner.study.states import TERMINAL, Origin, TrialState
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class TrialRecord:
     origin: Origin
     parent: int | None
     params: dict[str, Any]
+    stack: str
     seed: int
     replicate: int
     state: TrialState
@@ -46,10 +45,18 @@ class TrialRecord:
     finished_at: datetime | None
 
 
+Queue = tuple[int, str]
+"""A study's id, and the key of the stack that its waiting trials will share."""
+
+
+QUEUED: ColumnElement[str] = literal_column("'queued'")
+"""Written out, as in the index of the queues: neither database uses that index for a parameter."""
+
+
 def record(row: t.Trial) -> TrialRecord:
     """Return a row as a value."""
-    values = {name: getattr(row, name) for name in TrialRecord.__dataclass_fields__}
-    return TrialRecord(**{**values, "state": TrialState(row.state), "origin": Origin(row.origin)})
+    found = {name: getattr(row, name) for name in TrialRecord.__dataclass_fields__}
+    return TrialRecord(**{**found, "state": TrialState(row.state), "origin": Origin(row.origin)})
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class NewTrial:
     asked_after: int
     total_steps: int
     total_examples: int
+    stack: str
     origin: Origin = Origin.ENQUEUED
     family_index: int | None = None
     parent: int | None = None
@@ -188,42 +196,48 @@ def count_in_flight(session: Session, *, study_id: int) -> int:
     return session.execute(query).scalar_one()
 
 
-def queued(
-    session: Session,
-    *,
-    workloads: Sequence[str],
-    limit: int,
-    stack: str | None = None,
-    not_of: Collection[int] = (),
-    not_stacks: Collection[str] = (),
-    lock: bool = True,
-) -> list[tuple[TrialRecord, StudyRecord]]:
-    """List queued trials with their studies, oldest study first, that a worker with these workloads can run.
+def counts_in_flight(session: Session, *, study_ids: Collection[int]) -> dict[int, int]:
+    """Count trials that are queued or running, by study; studies without any are left out."""
+    if not study_ids:
+        return {}
+    query = (
+        select(t.Trial.study_id, func.count())
+        .where(t.Trial.study_id.in_(study_ids), t.Trial.state.in_((TrialState.QUEUED, TrialState.RUNNING)))
+        .group_by(t.Trial.study_id)
+    )
+    return {study_id: count for study_id, count in session.execute(query)}
 
-    `stack` is the key of the stack that they must share; `not_of` are ids of studies to leave out, `not_stacks`
-    keys of stacks. With `lock`, on PostgreSQL, trials that somebody else is about to start are left out, and nobody
-    else starts those returned.
+
+def waiting(session: Session, *, queues: Collection[Queue]) -> set[Queue]:
+    """Return which of these queues have trials that wait; one look into an index each, however many wait."""
+    if not queues:
+        return set()
+    given = values(column("study_id", t.BigId), column("stack", String), name="given").data(list(queues)).cte()
+    same = (t.Trial.study_id == given.c.study_id) & (t.Trial.stack == given.c.stack)
+    one = exists().where(same, t.Trial.state == QUEUED)
+    return {(study_id, stack) for study_id, stack in session.execute(select(given).where(one))}
+
+
+def queued(session: Session, *, queue: Queue, limit: int, after: int = -1, lock: bool = True) -> list[TrialRecord]:
+    """List the first queued trials of a queue with a number above `after`.
+
+    With `lock`, on PostgreSQL, trials that somebody else is about to start are left out, and nobody else starts those
+    returned.
     """
     query = (
-        select(t.Trial, t.Study)
-        .join(t.Study, t.Study.id == t.Trial.study_id)
+        select(t.Trial)
         .where(
-            t.Trial.state == TrialState.QUEUED,
-            t.Study.state == StudyState.RUNNING,
-            t.Study.document["workload"]["name"].as_string().in_(list(workloads)),
+            t.Trial.study_id == queue[0],
+            t.Trial.stack == queue[1],
+            t.Trial.state == QUEUED,
+            t.Trial.number > after,
         )
-        .order_by(t.Study.id, t.Trial.number)
+        .order_by(t.Trial.number)
         .limit(limit)
     )
-    if stack is not None:
-        query = query.where(t.Study.stack == stack)
-    if not_of:
-        query = query.where(t.Study.id.not_in(not_of))
-    if not_stacks:
-        query = query.where(t.Study.stack.not_in(not_stacks))
     if lock:
-        query = query.with_for_update(skip_locked=True, of=t.Trial)
-    return [(record(trial), studies.record(study)) for trial, study in session.execute(query)]
+        query = query.with_for_update(skip_locked=True)
+    return [record(row) for row in session.scalars(query)]
 
 
 def start(session: Session, *, trials: Sequence[TrialRecord]) -> None:
@@ -267,5 +281,5 @@ def cancel_queued(session: Session, *, study_id: int, why: str, now: datetime, n
     query = update(t.Trial).where(t.Trial.study_id == study_id, t.Trial.state == TrialState.QUEUED)
     if number is not None:
         query = query.where(t.Trial.number == number)
-    values = query.values(state=TrialState.CANCELLED, reason=why, finished_at=now)
-    return sorted(session.scalars(values.returning(t.Trial.number)))
+    ended = query.values(state=TrialState.CANCELLED, reason=why, finished_at=now)
+    return sorted(session.scalars(ended.returning(t.Trial.number)))

@@ -5,7 +5,7 @@ from typing import Any
 from api.conductor.closing import close
 from api.conductor.retention import Retention
 from api.hub import Hub
-from api.plans import Plans, stack_key
+from api.plans import Plans, stored
 from storage import checkpoints, events, studies, trials, workers
 from storage.database import Database
 from storage.events import Change
@@ -40,7 +40,7 @@ class Commands:
             known = {**BUILT_IN_WORKLOADS, **workers.workload_names(session)}
         # All that depends on the document alone is worked out before others have to wait for the write transaction.
         spec = parse_study(document, load_catalogue(), known)
-        full, stack, parallel = spec.model_dump(mode="json"), stack_key(spec), spec.in_flight()
+        full, groups = spec.model_dump(mode="json"), spec.groups()
         with self._database.write() as session:
             now = self._database.now(session)
             if idempotency_key is not None:
@@ -54,9 +54,10 @@ class Commands:
                 name=spec.name,
                 title=spec.title,
                 document=full,
-                stack=stack,
+                batch_groups=stored(groups),
+                priority=spec.priority,
                 run_cap=spec.run_cap,
-                parallel=parallel,
+                parallel=spec.in_flight(),
                 idempotency_key=idempotency_key,
                 now=now,
             )
@@ -64,7 +65,7 @@ class Commands:
             if left_out := spec.batch_sizes_left_out():
                 changes.append(Change(study.id, "study.note", None, {"message": _left_out(left_out, spec)}))
             events.append(session, changes=changes, now=now)
-        self._plans.keep(study.id, spec)
+        self._plans.keep(study.id, spec, groups)
         self._hub.ring(study.id)
         return study
 

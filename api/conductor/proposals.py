@@ -51,7 +51,9 @@ class Wanted:
 def wanted(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int, histories: Histories) -> Wanted | None:
     """Return the next portion of the trials that `parallel` and `run_cap` leave room for, or None if there are none."""
     adaptive = plan.spec.method == "tpe"
-    room = min(study.parallel - in_flight, study.run_cap - study.runs, MOST_ADAPTIVE if adaptive else MOST)
+    room = min(study.run_cap - study.runs, MOST_ADAPTIVE if adaptive else MOST)
+    if study.parallel is not None:
+        room = min(room, study.parallel - in_flight)
     if study.state != StudyState.RUNNING or room < 1:
         return None
     names = [family.optimizer for family in plan.families]
@@ -130,4 +132,5 @@ def _new_trial(plan: Plan, number: int, index: int, params: dict[str, Scalar], a
         asked_after=asked_after,
         total_steps=steps,
         total_examples=steps * batch_size,
+        stack=plan.stack(batch_size),
     )

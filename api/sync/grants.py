@@ -1,21 +1,27 @@
-"""New leases: which queued trials a device gets.
+"""New leases: which queued trials the devices of a worker get.
 
-A device gets up to its free capacity, less what it was granted and does not hold yet, and only trials that share its
-stack. A workload that did not load on a device is not offered to it again.
+First each device that can open a stack gets one trial of a stack that it does not hold (idle devices before busy
+ones), then the trials of each stack are dealt over the devices that take it, to the one with the fewest of them. Whose
+trial is next is decided by `shares`. A workload that did not load on a device is not offered to it again.
+
+The cost is that of the running studies and of the trials granted, however many are queued.
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cached_property
 
 from sqlalchemy.orm import Session
 
-from api.plans import Plans
+from api.plans import Plan, Plans
 from api.sync import resuming
 from api.sync.leases import Key, Lease
+from api.sync.offers import Offer, offers_of
 from api.sync.resuming import Start
+from api.sync.shares import Claim, Shares, ranked
 from storage import attempts, programs, studies, trials
 from storage.attempts import AttemptRecord
 from storage.events import Change
@@ -28,90 +34,212 @@ from tuner.wire.sync import Capacity
 GIVEN_UP = "its checkpoint lies on the disk of a worker that did not take it back within one lease"
 
 
-@dataclass(frozen=True)
+@dataclass
+class Queue:
+    """The trials of a study that wait for one stack. The first ones are read when a device asks."""
+
+    study: StudyRecord
+    plan: Plan
+    stack: str
+    first: list[TrialRecord] | None = None
+    starts: dict[tuple[object, object], dict[int, Start]] = field(default_factory=dict)
+    """Where each would begin, by what a device can read."""
+
+    @property
+    def cost(self) -> float:
+        """Examples of a trial, over the priority."""
+        return self.plan.spec.budget.examples_per_trial / self.study.priority
+
+
 class Grants:
-    """Grants leases to one worker, within a write transaction."""
+    """Grants leases to one worker, within a write transaction; `promising` reads only."""
 
-    session: Session
-    plans: Plans
-    worker: WorkerRecord
-    now: datetime
-    lease_s: float
+    def __init__(
+        self,
+        session: Session,
+        plans: Plans,
+        worker: WorkerRecord,
+        *,
+        now: datetime,
+        lease_s: float,
+        capacity: Sequence[Capacity],
+        leases: Sequence[Lease],
+        held: Collection[Key],
+    ) -> None:
+        """`leases` are the worker's live ones, `held` those of them that it knows of."""
+        self.served: dict[int, float] = {}
+        """What studies have been served, where that changed."""
+        self._session = session
+        self._plans = plans
+        self._worker = worker
+        self._now = now
+        self._lease_s = lease_s
+        self._devices = {device["device"]: device for device in worker.devices}
+        self._offers = [offer for offer in offers_of(capacity, leases, held) if offer.device in self._devices]
+        self._room = sum(offer.free for offer in self._offers)
+        self._new: list[tuple[Lease, Start]] = []
+        self._limits: dict[str, dict[int, int]] = {}
+        """By device: how many more leases it may have of studies where that is limited."""
+        self._counts: Counter[tuple[str, int | None, str | None]] = Counter()
+        for lease in leases:
+            self._count(lease)
 
-    def to_device(
-        self, capacity: Capacity, leases: Sequence[Lease], held: Collection[Key]
-    ) -> tuple[list[Lease], list[Change]]:
-        """Lease queued trials to a device that has these leases already; return the new ones."""
-        device = resuming.device_of(self.worker, capacity.device)
-        own = [lease for lease in leases if lease.attempt.device == capacity.device]
-        underway = [lease for lease in own if lease.key not in held]
-        free = capacity.free - len(underway)
-        if device is None or free <= 0:
-            return [], []
-        bound_to = underway[0].study.stack if underway else None  # an idle device that was granted trials already
-        # What a device without leases announces is a stack that has run empty, or whose trials were all stopped.
-        stack = capacity.stack or bound_to if own else None
-        chosen = list(self._choose(capacity, device, free, stack))
-        new = [self._lease(capacity.device, trial, study, start) for trial, study, start in chosen]
-        self._store(new)
-        changes: list[Change] = []
-        for lease, (_, _, start) in zip(new, chosen, strict=True):
-            changes += self._changes(lease, start)
-        return new, changes
+    def promising(self) -> bool:
+        """Whether a trial waits that one of the devices may take."""
+        return any(_fits(offer, queue) for queue in self._queues for offer in self._offers)
 
-    def _choose(
-        self, capacity: Capacity, device: dict[str, Any], free: int, stack: str | None
-    ) -> Iterator[tuple[TrialRecord, StudyRecord, Start]]:
-        limits = programs.on_trial(
-            self.session, worker_id=self.worker.id, device=capacity.device, declines=capacity.declines
-        )
-        barred = [study_id for study_id, most in limits.items() if most == 0]
-        names = [workload["name"] for workload in self.worker.workloads]
-        queued = trials.queued(
-            self.session, workloads=names, limit=free, stack=stack, not_of=barred, not_stacks=capacity.cannot_load
-        )
-        ids = [trial.id for trial, _ in queued]
-        starts = resuming.starts(self.session, ids, device, now=self.now, lease_s=self.lease_s)
-        for trial, study in queued:
-            stack = stack or study.stack
-            start = starts[trial.id]
-            if study.stack != stack or limits.get(study.id, 1) <= 0 or start.elsewhere == "wait":
-                continue
-            if study.id in limits:
-                limits[study.id] -= 1
-            yield trial, study, start
+    def give(self) -> tuple[list[Lease], list[Change]]:
+        """Lease queued trials to the devices; return the new leases."""
+        self._limit()
+        self._open()
+        for stack in dict.fromkeys(offer.stack for offer in self._offers if offer.stack is not None):
+            self._deal(stack)
+        new = [lease for lease, _ in self._new]
+        trials.start(self._session, trials=[lease.trial for lease in new])
+        attempts.begin(self._session, attempts=[lease.attempt for lease in new])
+        return new, [change for lease, start in self._new for change in self._changes(lease, start)]
+
+    @cached_property
+    def _queues(self) -> list[Queue]:
+        """The queues with trials that this worker can run, the oldest study's first."""
+        if not self._offers:
+            return []
+        names = [workload["name"] for workload in self._worker.workloads]
+        running = studies.running(self._session, workloads=names)
+        plans = {study.id: self._plans.of(study) for study in running}
+        wanted = {offer.stack for offer in self._offers}
+        queues = [Queue(study, plans[study.id], stack) for study in running for stack in plans[study.id].stacks]
+        queues = [queue for queue in queues if None in wanted or queue.stack in wanted]
+        waiting = trials.waiting(self._session, queues=[(queue.study.id, queue.stack) for queue in queues])
+        return [queue for queue in queues if (queue.study.id, queue.stack) in waiting]
+
+    def _limit(self) -> None:
+        """Lock the reproducible studies: what they are pinned to, and how many more leases a device may have."""
+        if any(queue.plan.spec.reproducible for queue in self._queues):
+            self._limits = {
+                offer.device: programs.on_trial(
+                    self._session, worker_id=self._worker.id, device=offer.device, declines=offer.declines
+                )
+                for offer in self._offers
+            }
+            del self._queues  # read again under the lock
+
+    def _open(self) -> None:
+        """Give one trial of another stack to each device that can open one."""
+        opening = sorted((offer for offer in self._offers if offer.stack is None), key=lambda offer: not offer.idle)
+        if not opening or not self._queues:
+            return
+        shares = self._shares()
+        for offer in opening:
+            place = self._worker.id, offer.device
+            fitting = [queue for queue in self._queues if _fits(offer, queue) and shares.evens(place, queue.study.id)]
+            for queue in sorted(fitting, key=lambda q: (shares.of(q.study.id), q.study.id, self._held(q.stack))):
+                if self._take(queue, offer):
+                    offer.stack = queue.stack
+                    shares.add(place, queue.study.id)
+                    break
+
+    def _shares(self) -> Shares:
+        holders = attempts.holders(self._session)
+        priorities = {study: priority for _, study, priority in holders}
+        priorities |= {queue.study.id: queue.study.priority for queue in self._queues}
+        return Shares([(place, study) for place, study, _ in holders], priorities)
+
+    def _deal(self, stack: str) -> None:
+        """Deal the trials of a stack over the devices that take it."""
+        queues = {queue.study.id: queue for queue in self._queues if queue.stack == stack}
+        offers = [offer for offer in self._offers if offer.stack == stack]
+        slots = self._held(stack) + sum(max(0, offer.free) for offer in offers)
+        while queues and any(offer.free > 0 for offer in offers):
+            claims = [
+                Claim(
+                    study=study,
+                    priority=queue.study.priority,
+                    slots=self._held(stack, study=study),
+                    served=self.served.get(study, queue.study.served),
+                    cost=queue.cost,
+                )
+                for study, queue in queues.items()
+            ]
+            next_one = ranked(claims, slots)[0]
+            queue = queues[next_one.study]
+            self.served[queue.study.id] = next_one.served
+            fewest = sorted(offers, key=lambda offer: self._held(stack, device=offer.device))
+            if not any(self._take(queue, offer) for offer in fewest):
+                del queues[next_one.study]
+
+    def _held(self, stack: str, *, study: int | None = None, device: str | None = None) -> int:
+        """Return how many of the worker's leases are on a stack: all, a study's or a device's."""
+        return self._counts[stack, study, device]
+
+    def _take(self, queue: Queue, offer: Offer) -> bool:
+        """Lease the first trial of a queue that a device may take; False if there is none."""
+        found = self._first(queue, offer) if offer.free > 0 and _fits(offer, queue) else None
+        if found is None:
+            return False
+        trial, start = found
+        assert queue.first is not None
+        queue.first.remove(trial)
+        lease = self._lease(offer.device, trial, queue.study, start)
+        self._new.append((lease, start))
+        self._count(lease)
+        offer.free -= 1
+        limits = self._limits.get(offer.device, {})
+        if queue.study.id in limits:
+            limits[queue.study.id] -= 1
+        self.served[queue.study.id] = self.served.get(queue.study.id, queue.study.served) + queue.cost
+        return True
+
+    def _first(self, queue: Queue, offer: Offer) -> tuple[TrialRecord, Start] | None:
+        if self._limits.get(offer.device, {}).get(queue.study.id, 1) <= 0:
+            return None
+        if queue.first is None:
+            pair = queue.study.id, queue.stack
+            queue.first = trials.queued(self._session, queue=pair, limit=self._room)
+        device = self._devices[offer.device]
+        reads = device.get("checkpoints"), device.get("scope")
+        if reads not in queue.starts:
+            ids = [trial.id for trial in queue.first]
+            found = resuming.starts(self._session, ids, device, now=self._now, lease_s=self._lease_s)
+            queue.starts[reads] = found
+        starts = queue.starts[reads]
+        return next(((t, starts[t.id]) for t in queue.first if starts[t.id].elsewhere != "wait"), None)
+
+    def _count(self, lease: Lease) -> None:
+        stack = lease.trial.stack
+        self._counts.update([(stack, None, None), (stack, lease.study.id, None), (stack, None, lease.attempt.device)])
 
     def _lease(self, device: str, trial: TrialRecord, study: StudyRecord, start: Start) -> Lease:
         begun = replace(
             trial,
             state=TrialState.RUNNING,
             attempt=trial.attempt + 1,
-            started_at=trial.started_at or self.now,
+            started_at=trial.started_at or self._now,
             step=start.step,
             examples=resuming.examples_at(trial, start.step),
         )
         attempt = AttemptRecord(
             trial_id=trial.id,
             attempt=begun.attempt,
-            worker_id=self.worker.id,
+            worker_id=self._worker.id,
             device=device,
-            lease_expires=self.now + timedelta(seconds=self.lease_s),
-            started_at=self.now,
+            lease_expires=self._now + timedelta(seconds=self._lease_s),
+            started_at=self._now,
             token=secrets.token_hex(8),
             resumed_from=start.step,
         )
-        return Lease(attempt, begun, study, self.plans.of(study))
-
-    def _store(self, new: Sequence[Lease]) -> None:
-        trials.start(self.session, trials=[lease.trial for lease in new])
-        attempts.begin(self.session, attempts=[lease.attempt for lease in new])
-        first = {lease.study.id for lease in new if lease.study.started_at is None}
-        if first:
-            studies.mark_started(self.session, ids=first, now=self.now)
+        return Lease(attempt, begun, study, self._plans.of(study))
 
     def _changes(self, lease: Lease, start: Start) -> Iterator[Change]:
         trial, attempt = lease.trial, lease.attempt.attempt
-        data = {"worker": self.worker.name, "attempt": attempt, "resumed_from": start.step}
+        data = {"worker": self._worker.name, "attempt": attempt, "resumed_from": start.step}
         yield Change(trial.study_id, "trial.running", trial.number, data)
         if start.elsewhere is not None:
             yield Change(trial.study_id, "trial.restarted", trial.number, {"attempt": attempt, "why": GIVEN_UP})
+
+
+def _fits(offer: Offer, queue: Queue) -> bool:
+    """Whether a device takes trials of this stack."""
+    if queue.stack in offer.cannot_load:
+        return False
+    return queue.stack == offer.stack or (offer.stack is None and queue.stack not in offer.others)

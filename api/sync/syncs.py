@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from api.plans import Plans
 from api.sync.turn import NEXT_SYNC_S, Turn
-from storage import trials, workers
+from storage import workers
 from storage.database import Database
 from storage.events import Change
 from storage.workers import WorkerRecord
@@ -48,12 +48,10 @@ class Syncs:
             worker = workers.get(session, worker_id=worker_id, worker_session=request.session)
             if worker.seq != request.seq:  # a later request was seen, and gets the work
                 return Outcome(SyncReply(lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S))
-            reply = self._turn(session, worker, request, self._database.now(session), lock=False).reply()
-            names = [workload["name"] for workload in worker.workloads]
-            waiting = any(capacity.free for capacity in request.capacity) and trials.queued(
-                session, workloads=names, limit=1, lock=False
-            )
-        if reply.assign or reply.stop or not waiting:
+            turn = self._turn(session, worker, request, self._database.now(session), lock=False)
+            reply = turn.reply()
+            waiting = not reply.assign and not reply.stop and turn.promising()
+        if not waiting:
             return Outcome(reply)
         with self._database.write() as session:
             worker = workers.get(session, worker_id=worker_id, worker_session=request.session)

@@ -17,7 +17,7 @@ from api.sync import endings, leases, resuming
 from api.sync.endings import Ending
 from api.sync.grants import Grants
 from api.sync.leases import Key, Lease
-from storage import attempts, checkpoints, events, programs, reports, trials
+from storage import attempts, checkpoints, events, programs, reports, studies, trials
 from storage.checkpoints import CheckpointRecord
 from storage.events import Change
 from storage.reports import Noise, ReportRow
@@ -60,6 +60,8 @@ class Turn:
         pairs = attempts.leases(session, worker_id=worker.id, lock=lock)
         self._leases = leases.joined(session, plans, pairs)
         """By (trial id, attempt)."""
+        self._leased: dict[int, float] = {}
+        """What the studies of new leases have been served."""
         self._held: set[Key] = {
             (held.trial, held.attempt) for held in request.held if self._means(held.trial, held.attempt)
         }
@@ -79,23 +81,40 @@ class Turn:
 
     def grant(self) -> None:
         """Lease queued trials to the worker's devices."""
-        grants = Grants(self._session, self._plans, self._worker, self._now, self._lease_s)
-        for capacity in self._request.capacity:
-            live = [lease for lease in self._leases.values() if lease.live]
-            new, changes = grants.to_device(capacity, live, self._held)
-            self._leases |= {lease.key: lease for lease in new}
-            self.changes += changes
+        grants = self._grants()
+        new, changes = grants.give()
+        self._leases |= {lease.key: lease for lease in new}
+        self._leased = {lease.study.id: grants.served[lease.study.id] for lease in new}
+        self.changes += changes
+
+    def promising(self) -> bool:
+        """Whether a trial waits that one of the worker's devices may take."""
+        return self._grants().promising()
+
+    def _grants(self) -> Grants:
+        return Grants(
+            self._session,
+            self._plans,
+            self._worker,
+            now=self._now,
+            lease_s=self._lease_s,
+            capacity=self._request.capacity,
+            leases=[lease for lease in self._leases.values() if lease.live],
+            held=self._held,
+        )
 
     def record(self) -> None:
-        """Store the changes of state as events; the last statement of the transaction."""
+        """Store the changes of state as events, which locks their studies, and then what these were served."""
         events.append(self._session, changes=self.changes, now=self._now)
+        studies.note_leases(self._session, served=self._leased, now=self._now)
 
     def reply(self) -> SyncReply:
         """Return everything that the worker should run or stop, whatever it was told before."""
         wanted = [lease for key, lease in sorted(self._leases.items()) if key not in self._held and lease.live]
         wanted = [lease for lease in wanted if lease.trial.stop_why is None]
         resumes = resuming.resumes(self._session, wanted)
-        assign = [assignment(lease, resumes.get(lease.trial.id)) for lease in wanted]
+        in_flight = trials.counts_in_flight(self._session, study_ids={lease.study.id for lease in wanted})
+        assign = [assignment(lease, resumes.get(lease.trial.id), in_flight.get(lease.study.id, 0)) for lease in wanted]
         return SyncReply(assign=assign, stop=self._stops(), lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S)
 
     def _lease(self, trial: int, attempt: int) -> Lease | None:
@@ -224,16 +243,17 @@ def _row(report: Report) -> ReportRow:
     )
 
 
-def assignment(lease: Lease, resume: Resume | None) -> Assignment:
-    """Return everything that the engine needs to run a trial."""
+def assignment(lease: Lease, resume: Resume | None, in_flight: int) -> Assignment:
+    """Return everything that the engine needs to run a trial; `in_flight` of its study have not ended."""
     study, spec, trial = lease.study, lease.plan.spec, lease.trial
     examples = spec.budget.examples_per_trial
+    left = max(1, in_flight + study.run_cap - study.runs)
     return Assignment(
         trial=trial.id,
         attempt=lease.attempt.attempt,
         token=lease.attempt.token,
         device=lease.attempt.device,
-        stack=study.stack,
+        stack=trial.stack,
         study=study.name,
         study_id=study.id,
         number=trial.number,
@@ -242,7 +262,7 @@ def assignment(lease: Lease, resume: Resume | None) -> Assignment:
         params=trial.params,
         seed=trial.seed,
         examples=examples,
-        micro_batch=spec.micro_batch_size(),
+        micro_batch=lease.plan.micro_batch(int(trial.params["batch_size"])),
         micro_batch_asked=spec.micro_batch is not None,
         metric=spec.metric.name,
         rungs=sorted({max(1, examples * i // spec.evaluations) for i in range(1, spec.evaluations + 1)}),
@@ -251,4 +271,6 @@ def assignment(lease: Lease, resume: Resume | None) -> Assignment:
         reproducible=spec.reproducible,
         program=study.program,
         resume=resume,
+        in_flight=left if study.parallel is None else min(left, study.parallel),
+        priority=study.priority,
     )

@@ -26,13 +26,13 @@ from tuner.study.states import StudyState, TrialState
 def make_study(database: Database, *, run_cap: int = 100, name: str = "s") -> StudyRecord:
     with database.write() as session:
         return studies.create(
-            session, name=name, title="", document={"workload": {"name": "w"}}, stack="k", run_cap=run_cap, parallel=4,
+            session, name=name, title="", document={"workload": {"name": "w"}}, run_cap=run_cap, parallel=4,
             idempotency_key=None, now=NOW,
         )  # fmt: skip
 
 
 def new_trial(number: int, state: TrialState = TrialState.QUEUED) -> NewTrial:
-    return NewTrial(number, "sgd", {"lr": 0.1}, 0, state, None, 0, 10, 320)
+    return NewTrial(number, "sgd", {"lr": 0.1}, 0, state, None, 0, 10, 320, "k")
 
 
 def running_trial(database: Database) -> tuple[int, int]:

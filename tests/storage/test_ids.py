@@ -28,11 +28,11 @@ def make(database: Database, session_name: str) -> Ids:
     """A study with a trial that a worker runs."""
     with database.write() as session:
         study = studies.create(
-            session, name="s", title="", document={"workload": {"name": "w"}}, stack="k", run_cap=9, parallel=4,
+            session, name="s", title="", document={"workload": {"name": "w"}}, run_cap=9, parallel=4,
             idempotency_key=None, now=NOW,
         )  # fmt: skip
         studies.reserve_number(session, study_id=study.id)
-        new = NewTrial(0, "sgd", {"lr": 0.1}, 0, TrialState.QUEUED, None, 0, 10, 320)
+        new = NewTrial(0, "sgd", {"lr": 0.1}, 0, TrialState.QUEUED, None, 0, 10, 320, "k")
         trial = trials.create(session, study_id=study.id, trial=new, now=NOW)
         worker = workers.register(
             session, worker_session=session_name * 16, name="w", devices=[], workloads=[], version="", now=NOW

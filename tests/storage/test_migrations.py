@@ -82,3 +82,45 @@ def test_a_downgrade_brings_the_earlier_schema_back_with_its_rows(at_0003: Datab
     assert [count(at_0003, table) for table in ("studies", "trials", "attempts", "reports")] == [2, 10, 1, 1]
     upgrade(at_0003)
     command.check(alembic_config(at_0003))
+
+
+def test_stored_studies_keep_their_stacks_and_micro_batches_and_ids_go_on(database: Database) -> None:
+    """Their later trials must share the stacks of their earlier ones."""
+    command.downgrade(alembic_config(database), "0005")
+    sizes = {"parameters": {"batch_size": {"values": [8, 32, 256, 100_000]}}}
+    own = {"optimizers": [{"name": "sgd", "overrides": {"batch_size": {"value": 24}}}, {"name": "adamw"}]}
+    documents = {
+        1: {**sizes, "optimizers": [{"name": "sgd", "overrides": {}}], "budget": {"examples_per_trial": 20_000}},
+        2: {**sizes, **own, "micro_batch": 8},
+        3: {"optimizers": [{"name": "sgd"}]},
+    }
+    for study, document in documents.items():
+        stored = {**STUDY, "document": json.dumps({**document, "workload": {"name": "w"}}), "stack": f"w/{study}"}
+        insert(database, "studies", id=study, name=f"s{study}", trials_created=1, runs=1, **stored)
+        row = {**TRIAL, "family_index": 0, "origin": "proposed"}
+        insert(database, "trials", id=study, study_id=study, number=0, family="sgd", **row)
+    insert(database, "studies", id=7, name="deleted", trials_created=0, runs=0, **STUDY)
+    with database.write() as session:
+        studies.delete_study(session, study_id=7)
+    upgrade(database)
+    with database.write() as session:
+        found = [studies.get(session, f"s{study}") for study in documents]
+        assert [study.batch_groups for study in found] == [
+            [{"micro_batch": 4, "batch_sizes": [8, 32, 256]}],
+            [{"micro_batch": 8, "batch_sizes": [8, 24, 32, 256]}],
+            [{"micro_batch": 8, "batch_sizes": [32]}],
+        ]
+        assert [trials.get(session, study_id=study, number=0).stack for study in documents] == ["w/1", "w/2", "w/3"]
+        assert {(study.priority, study.served, study.parallel) for study in found} == {(1.0, 0.0, 4)}
+        at = found[0].created_at
+        new = studies.create(
+            session,
+            name="new",
+            title="",
+            document={},
+            run_cap=1,
+            parallel=None,
+            idempotency_key=None,
+            now=at,
+        )
+        assert new.id > 7 or not database.is_sqlite

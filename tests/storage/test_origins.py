@@ -15,12 +15,12 @@ def study(database: Database) -> int:
     """A study that may have five runs."""
     with database.write() as session:
         return studies.create(
-            session, name="s", title="", document={}, stack="k", run_cap=5, parallel=4, idempotency_key=None, now=NOW
+            session, name="s", title="", document={}, run_cap=5, parallel=4, idempotency_key=None, now=NOW
         ).id
 
 
 def new(number: int, origin: Origin, index: int | None = None, parent: int | None = None) -> NewTrial:
-    return NewTrial(number, "sgd", {}, 0, TrialState.QUEUED, None, 0, 10, 320, origin, index, parent)
+    return NewTrial(number, "sgd", {}, 0, TrialState.QUEUED, None, 0, 10, 320, "k", origin, index, parent)
 
 
 def test_the_cap_counts_proposed_and_enqueued_trials_and_no_others(database: Database, study: int) -> None:

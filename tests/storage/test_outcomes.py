@@ -19,10 +19,10 @@ def test_failed_attempts_keep_the_end_of_their_tracebacks(database: Database) ->
     long = "frame\n" * ERROR_END + "ValueError: boom"
     with database.write() as session:
         study = studies.create(
-            session, name="s", title="", document={}, stack="k", run_cap=5, parallel=4, idempotency_key=None, now=NOW
+            session, name="s", title="", document={}, run_cap=5, parallel=4, idempotency_key=None, now=NOW
         ).id
         worker = workers.register(session, worker_session="x", name="w", devices=[], workloads=[], version="", now=NOW)
-        new = [NewTrial(n, "sgd", {"lr": n}, 0, TrialState.QUEUED, None, 0, 10, 320) for n in range(3)]
+        new = [NewTrial(n, "sgd", {"lr": n}, 0, TrialState.QUEUED, None, 0, 10, 320, "k") for n in range(3)]
         one, other, queued = trials.create_all(session, study_id=study, trials=new, now=NOW)
         for trial, outcome, error in (
             (one, "error", long), (one, "drained", None), (one, "lost", None), (other, "error", "short"),
@@ -54,11 +54,11 @@ def test_the_trials_that_a_sampler_is_shown(database: Database, minimize: bool) 
     states = [draw.choice(ended) for _ in range(300)] + draw.choices(list(outcomes.PENDING), k=40)
     with database.write() as session:
         study = studies.create(
-            session, name="s", title="", document={}, stack="k", run_cap=500, parallel=4, idempotency_key=None, now=NOW
+            session, name="s", title="", document={}, run_cap=500, parallel=4, idempotency_key=None, now=NOW
         ).id
         new = [
             NewTrial(
-                n, draw.choice(["sgd", "adamw"]), {"lr": n}, 0, TrialState.QUEUED, None, 0, 10, 320,
+                n, draw.choice(["sgd", "adamw"]), {"lr": n}, 0, TrialState.QUEUED, None, 0, 10, 320, "k",
                 *([] if n % 7 == 0 else [Origin.PROPOSED, n]),
             )
             for n in range(len(states))

@@ -27,13 +27,13 @@ class Scene:
         document = {"workload": {"name": "w"}, "reproducible": True}
         with database.write() as session:
             self.study = studies.create(
-                session, name="s", title="", document=document, stack="k", run_cap=9, parallel=4, idempotency_key=None,
+                session, name="s", title="", document=document, run_cap=9, parallel=4, idempotency_key=None,
                 now=NOW,
             ).id  # fmt: skip
             self.trials = []
             for number in range(6):
                 studies.reserve_number(session, study_id=self.study)
-                trial = NewTrial(number, "sgd", {}, 0, TrialState.QUEUED, None, 0, 10, 320)
+                trial = NewTrial(number, "sgd", {}, 0, TrialState.QUEUED, None, 0, 10, 320, "k")
                 self.trials.append(trials.create(session, study_id=self.study, trial=trial, now=NOW))
             self.one, self.other = (
                 workers.register(session, worker_session=name * 16, name=name, devices=[], workloads=[], version="",
@@ -124,7 +124,7 @@ def test_two_workers_that_ask_at_once_get_one_lease_of_an_unpinned_study(scene: 
         with scene.database.write() as session:
             if programs.on_trial(session, worker_id=worker, device="cpu")[scene.study] < 1:
                 return
-            ((trial, _),) = trials.queued(session, workloads=["w"], limit=1)
+            (trial,) = trials.queued(session, queue=(scene.study, "k"), limit=1)
             stored_leases.grant(session, trial.id, worker)
         granted.append(worker)
 

@@ -10,6 +10,8 @@ from tuner.wire.sync import SyncReply
 class FakeWorker:
     """One device `cpu`; holds what it was assigned until it finishes or is told to stop."""
 
+    names: tuple[str, ...] = ("cpu",)
+
     def __init__(self, client: TestClient, session: str = "fake-session-0001", width: int = 4) -> None:
         self.client = client
         self.session = session
@@ -25,7 +27,7 @@ class FakeWorker:
             json={
                 "session": self.session,
                 "name": "fake",
-                "devices": [{"device": "cpu", "width": self.width}],
+                "devices": [{"device": name, "width": self.width} for name in self.names],
                 "workloads": [{"name": "digits-mlp"}],
             },
         )

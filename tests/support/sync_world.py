@@ -4,6 +4,7 @@ Devices are doubles that train honestly: what a trial reports is worked out from
 """
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,13 +30,17 @@ from tuner.search.request import AskRequest
 from tuner.store import open_store
 from tuner.study.hyperparameter import Scalar
 from tuner.study.states import TERMINAL, StudyState, TrialState
-from tuner.wire.sync import SyncReply, SyncRequest
+from tuner.wire.sync import Capacity, SyncReply, SyncRequest
 from tuner.worker.agent.child import DeviceProcess
 from tuner.worker.agent.holdings import AnotherDatabase, Holdings
 from tuner.worker.channel import Json
 
 LEASE_S = 10.0
 WIDTH = 2
+MOST_STACKS = 2
+"""Of a device that holds several."""
+MICRO_BATCHES = {"one": 4, "two": 8, "three": 2}
+"""Each study has a stack of its own."""
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Key = tuple[int, int]
 
@@ -48,8 +53,10 @@ def result_of(params: dict[str, Scalar]) -> float:
 class Device(DeviceProcess):
     """Holds assignments until the test lets them go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, several: bool) -> None:
+        """With `several`, it holds more than one stack at a time."""
         super().__init__("cpu", WIDTH, 1, [])
+        self.several = several
         self.running: dict[Key, Json] = {}
         self.killed = False
 
@@ -98,7 +105,7 @@ class World:
         self._count = 0
         self.ended: dict[int, tuple[TrialState, float | None]] = {}
         self.start_server()
-        self.workers = [self.new_worker(), self.new_worker()]
+        self.workers = [self.new_worker(several=False), self.new_worker(several=True)]
 
     def start_server(self) -> None:
         """Begin with empty memory."""
@@ -116,10 +123,10 @@ class World:
         for task in self.conductor.tasks[:3]:
             task.work()
 
-    def new_worker(self) -> Worker:
+    def new_worker(self, *, several: bool) -> Worker:
         """Start a worker; what an earlier one held is gone with it."""
         self._count += 1
-        device = Device()
+        device = Device(several)
         worker = Worker(f"session-{self._count:08d}", device, Holdings([device], clock=lambda: 0.0))
         self.hello(worker)
         return worker
@@ -133,7 +140,8 @@ class World:
 
     def submit(self, name: str, run_cap: int) -> None:
         try:
-            self.commands.submit(study_document(name=name, run_cap=run_cap, parallel=3), idempotency_key=None)
+            document = study_document(name=name, run_cap=run_cap, parallel=6, micro_batch=MICRO_BATCHES[name])
+            self.commands.submit(document, idempotency_key=None)
         except Conflict:
             pass  # the name is taken
 
@@ -144,7 +152,7 @@ class World:
         return SyncRequest(
             session=worker.session,
             seq=worker.seq,
-            capacity=holdings.capacity(),
+            capacity=self.capacity(worker),
             held=holdings.held(parcel.finished),
             started=parcel.started,
             restarted=parcel.restarted,
@@ -152,6 +160,14 @@ class World:
             checkpointed=parcel.checkpointed,
             finished=parcel.finished,
         )
+
+    def capacity(self, worker: Worker) -> list[Capacity]:
+        """State what a device can take: for each of its stacks, and for one more if it can open one."""
+        if not worker.device.several or worker.device.killed:
+            return worker.holdings.capacity()
+        held = Counter(assigned["stack"] for assigned in worker.device.running.values())
+        entries = [Capacity(device="cpu", stack=stack, free=WIDTH - count) for stack, count in held.items()]
+        return entries + [Capacity(device="cpu", free=WIDTH)] * (len(held) < MOST_STACKS)
 
     def sync(self, worker: Worker, *, arrives: bool = True, answered: bool = True) -> None:
         """One exchange, of which the request or the reply may be lost."""
@@ -214,9 +230,15 @@ class World:
             for study in _all(session):
                 numbers = [trial.number for trial in found if trial.study_id == study.id]
                 assert numbers == list(range(study.trials_created)) and len(numbers) <= study.run_cap
-            live = [(attempt.trial_id, attempt.attempt) for attempt, _ in attempts.leases(session)]
+            leases = attempts.leases(session)
+            live = [(attempt.trial_id, attempt.attempt) for attempt, _ in leases]
             current = {trial.id: trial for trial in found}
             assert all(current[trial_id].attempt == attempt for trial_id, attempt in live), "the fence is the newest"
+            for worker in self.workers:
+                own = Counter(trial.stack for attempt, trial in leases if attempt.worker_id == worker.id)
+                most = MOST_STACKS if worker.device.several else 1
+                assert len(own) <= most, "a device has no more stacks than it can hold"
+                assert not worker.device.several or all(count <= WIDTH for count in own.values()), "nor slots"
 
     def settle(self) -> None:
         """With a good network and honest workers every study ends, and no lease is left."""

@@ -1,4 +1,4 @@
-"""The micro-batch of a study: how many examples each slot sees per tick. It is part of the study's identity.
+"""The micro-batches of a study: how many examples each slot sees per tick. They are part of the study's identity.
 
 Every batch size must be a multiple of it. The smallest batch should hold at least two micro-batches, so that every
 trial measures its gradient noise; four measure it better. What is legal follows from the divisors of the batch sizes'
@@ -6,11 +6,25 @@ greatest common one, found up to its square root: the cost does not grow with th
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd, isqrt
 
 SMALLEST_OF_FOUR = 4
 """Four parts are used if the micro-batch is then at least this: smaller ones leave a device idle."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Batch sizes of a study that share a micro-batch, and thus a stack."""
+
+    micro_batch: int
+    batch_sizes: tuple[int, ...]
+
+
+def grouped(batch_sizes: Sequence[int]) -> list[Group]:
+    """Divide a study's batch sizes into groups; each size is in one, and a multiple of its group's micro-batch."""
+    return [Group(default_micro_batch(batch_sizes), tuple(batch_sizes))]
 
 
 def legal_micro_batches(batch_sizes: Sequence[int]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tuner.study.hyperparameter import Hyperparameter, Scalar, Scaling
-from tuner.study.micro_batch import default_micro_batch
+from tuner.study.micro_batch import Group, grouped
 from tuner.study.reading import AnyScalar, Number, Whole, shown
 from tuner.study.space import Choices, Domain, Fixed, Range
 
@@ -172,6 +172,7 @@ class StudySpec(Section):
     method: Literal["random", "quasirandom", "tpe"] = "tpe"
     run_cap: Whole = Field(ge=1, le=1_000_000)
     parallel: Whole | None = Field(default=None, ge=1, le=100_000, description="trials in flight")
+    priority: Number = Field(default=1.0, ge=1e-3, le=1e3, description="weight of its share of device time")
     budget: Budget = Budget()
     retry: Retry = Retry()
     micro_batch: Whole | None = Field(default=None, ge=1, le=1_000_000, description="examples per tick and slot")
@@ -200,9 +201,10 @@ class StudySpec(Section):
         }
         return sorted(sizes.difference(self.batch_sizes()))
 
-    def micro_batch_size(self) -> int:
-        """Examples per tick: as given, or else derived from the batch sizes (`micro_batch.py`)."""
-        return self.micro_batch if self.micro_batch is not None else default_micro_batch(self.batch_sizes())
+    def groups(self) -> list[Group]:
+        """The batch sizes with their micro-batches: the one given, or else those that follow from the sizes."""
+        sizes = self.batch_sizes()
+        return grouped(sizes) if self.micro_batch is None else [Group(self.micro_batch, tuple(sizes))]
 
     def in_flight(self) -> int:
         """How many trials may be queued or running at a time."""

@@ -52,11 +52,15 @@ class Registered(Message):
 
 
 class Capacity(Message):
-    """What one device can take. `stack` is the key of the stack that it is running, null when it is idle."""
+    """What one device can take: an entry for each stack that it holds, and at most one without a stack.
+
+    An entry with a stack takes trials of that stack. The one without says that the device can open one more stack: one
+    that it does not hold. A device that would give up an empty stack for another one says so by such an entry.
+    """
 
     device: DeviceName
-    stack: str | None = None
-    free: Number
+    stack: str | None = Field(default=None, description="the stack's key; null: one that the device does not hold yet")
+    free: Number = Field(description="trials that it takes: free slots, and those kept ahead")
     declines: list[str] = Field(
         default_factory=list, max_length=10_000, description="fingerprints of programs that it does not run"
     )
@@ -194,6 +198,10 @@ class Assignment(Message):
         description="the document asks for it; otherwise a model that depends on its batch gets whole ones",
     )
     metric: str | None = Field(default=None, description="what the study compares: the workload must report it")
+    in_flight: int = Field(ge=1, description="the most trials of its stack that its study can have in flight at once")
+    priority: float = Field(
+        gt=0, description="weight of its study's share of device time; its stacks on a device divide it among them"
+    )
     rungs: list[int] = Field(description="examples at which to evaluate; the end is always evaluated")
     report_every: int = Field(description="examples between report rows")
     divergence_factor: float

@@ -13,7 +13,7 @@ from study_documents import study_document
 from api.conductor import proposals
 from api.conductor.histories import Histories
 from api.conductor.proposals import MOST, Outrun
-from api.plans import Plan, Plans
+from api.plans import Plan, Plans, stored
 from storage import studies, trials, workers
 from storage import tables as t
 from storage.database import Database
@@ -35,12 +35,11 @@ class Scene:
         spec: StudySpec = parse_study(study_document(**changes), load_catalogue(), ["digits-mlp"])
         with database.write() as session:
             self.id = studies.create(
-                session, name=spec.name, title="", document=spec.model_dump(mode="json"), stack="k",
-                run_cap=spec.run_cap, parallel=spec.in_flight(), idempotency_key=None, now=NOW,
+                session, name=spec.name, title="", document=spec.model_dump(mode="json"),
+                batch_groups=stored(spec.groups()), run_cap=spec.run_cap, parallel=spec.in_flight(),
+                idempotency_key=None, now=NOW,
             ).id  # fmt: skip
-        plans = Plans()
-        plans.keep(self.id, spec)
-        self.plan: Plan = plans.of(self.study)
+        self.plan: Plan = Plans().of(self.study)
 
     @property
     def study(self) -> StudyRecord:
@@ -72,7 +71,7 @@ class Scene:
         with self.database.write() as session:
             number = studies.reserve_number(session, study_id=self.id, origin=Origin.ENQUEUED)
             assert number is not None
-            trial = NewTrial(number, family, {"optimizer": family}, 0, TrialState.CANCELLED, None, 0, 1, 32)
+            trial = NewTrial(number, family, {"optimizer": family}, 0, TrialState.CANCELLED, None, 0, 1, 32, "k")
             trials.create(session, study_id=self.id, trial=trial, now=NOW)
 
     def proposed(self) -> list[tuple[str, int | None, dict[str, object]]]:

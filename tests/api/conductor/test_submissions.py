@@ -15,7 +15,7 @@ from storage.database import Database
 from tuner.study.spec import StudySpec
 
 
-def test_a_document_is_checked_and_its_stack_derived_outside_the_write_transaction(
+def test_a_document_is_checked_and_its_groups_derived_outside_the_write_transaction(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writing: list[bool] = []
@@ -37,13 +37,10 @@ def test_a_document_is_checked_and_its_stack_derived_outside_the_write_transacti
 
     monkeypatch.setattr(Database, "write", write)
     monkeypatch.setattr(commands, "parse_study", spied("parse_study", commands.parse_study))
-    monkeypatch.setattr(commands, "stack_key", spied("stack_key", commands.stack_key))
-    monkeypatch.setattr(StudySpec, "micro_batch_size", spied("micro_batch_size", StudySpec.micro_batch_size))
+    monkeypatch.setattr(StudySpec, "groups", spied("groups", StudySpec.groups))
     document = study_document(run_cap=1, parameters={"batch_size": 500_000_000}, budget={"examples_per_trial": 10**12})
     assert client.post("/api/v1/studies", json=document).status_code == 201
-    submitting = [entry for entry in seen if entry[0] != "micro_batch_size"]
-    assert submitting == [("parse_study", False), ("stack_key", False)]
-    assert ("micro_batch_size", False) in seen and ("micro_batch_size", True) not in seen
+    assert seen == [("parse_study", False), ("groups", False)]
 
 
 def test_batch_sizes_that_are_left_out_are_named_in_an_event(client: TestClient) -> None:

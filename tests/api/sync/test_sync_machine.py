@@ -1,7 +1,8 @@
 """Whatever gets lost, comes late, twice or in another order: no result is mixed up, and nothing waits for ever.
 
-Random courses of events over the real sync code, the real holdings of two workers and doubles of their devices. Time is
-virtual. At the end the network is good again, and every study must come to its end.
+Random courses of events over the real sync code, the real holdings of two workers and doubles of their devices, of
+which one holds several stacks at a time. Time is virtual. At the end the network is good again, and every study must
+come to its end.
 """
 
 import shutil
@@ -20,7 +21,8 @@ from storage.database import Database
 from storage.migrate import upgrade
 from tuner.errors import Conflict, NotFound
 
-NAME, CAP, WHICH, BACK = st.sampled_from(["one", "two"]), st.integers(1, 4), st.integers(0, 1), st.integers(0, 4)
+NAME = st.sampled_from(["one", "two", "three"])
+CAP, WHICH, BACK = st.integers(1, 6), st.integers(0, 1), st.integers(0, 4)
 
 
 def submit(world: World, name: str, run_cap: int) -> None:
@@ -74,7 +76,7 @@ def crash(world: World, which: int) -> None:
 
 
 def restart_worker(world: World, which: int) -> None:
-    world.workers[which] = world.new_worker()
+    world.workers[which] = world.new_worker(several=world.workers[which].device.several)
 
 
 def restart_server(world: World) -> None:
@@ -117,7 +119,7 @@ MANY = settings(max_examples=12, deadline=None, suppress_health_check=list(Healt
 
 def run(database: Database, store: Path, course: list[tuple[Any, ...]]) -> None:
     world = World(database, str(store))
-    submit(world, "one", 3)
+    submit(world, "one", 6)
     for act, *how in course:
         act(world, *how)
         world.check()
