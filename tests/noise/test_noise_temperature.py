@@ -51,9 +51,11 @@ def test_the_interval_at_the_tuned_temperature_covers() -> None:
 
 @pytest.mark.parametrize(
     ("noise_scale", "slope", "scatter", "rates"),
-    [(3000, 1.0, 0.0, 9), (3000, 0.5, 0.4, 9), (300, 1.0, 0.4, 5), (1000, 1.0, 0.6, 9)],
+    [(300, 1.0, 0.4, 5), (3000, 0.5, 0.8, 9), (3000, 1.0, 1.2, 6), (3000, 1.0, 1.2, 16)],
 )
-def test_noisy_trials_do_not_bend_the_line(noise_scale: float, slope: float, scatter: float, rates: int) -> None:
+def test_the_interval_covers_for_noisy_trials_at_any_scatter(
+    noise_scale: float, slope: float, scatter: float, rates: int
+) -> None:
     """Runs of 64 steps at B = 64: where the critical batch is far above B, most have no upper end of their own."""
     rng, repeats, batch = np.random.default_rng(42), 300, 64
     lrs = 0.1 * np.geomspace(1 / 30, 30, rates)
@@ -67,8 +69,37 @@ def test_noisy_trials_do_not_bend_the_line(noise_scale: float, slope: float, sca
     assert np.mean([fit.low <= noise_scale <= fit.high for fit in fits]) >= 0.92
     given = [fit for fit in fits if fit.high <= WIDEST * fit.low]
     assert np.mean([fit.low <= noise_scale <= fit.high for fit in given]) >= 0.92
-    assert len(given) > 0.5 * repeats, "covering by saying nothing would be cheap"
+    assert len(given) > (0.4 if rates > 6 else 0.2) * repeats, "covering by saying nothing would be cheap"
     assert 0.7 < np.median([fit.value for fit in fits]) / noise_scale < 1.4
+
+
+def test_trials_known_badly_against_a_literal_sum() -> None:
+    """Six trials, three of them known well, one with rare noise: the likelihood summed over a fine grid."""
+    criticals, errors = [300, 100, 900, 60, 2000, 30], [0.0, 0.03, 0.05, 0.02, 0.05, 0.0]
+    rare = [False, False, False, False, False, True]
+    temperatures = np.geomspace(1e-3, 1e-1, 6)
+    runs = [constant_run(c, error=e, rare=r) for c, e, r in zip(criticals, errors, rare, strict=True)]
+    fit = fit_temperature(temperatures.tolist(), runs, 1e-2)
+    x, taus = np.log(temperatures / 1e-2), np.linspace(0.1, 4, 30)
+    levels, slopes = np.arange(0, 13, 0.1), np.linspace(-2, 3, 31)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    total = np.zeros((len(taus), len(slopes), len(levels)))
+    for k, run in enumerate(runs):
+        mu = levels - slopes[:, None] * x[k] - math.log(64)
+        if k in (0, 3):
+            error = run.error * stats.t.ppf(0.975, 100) / 1.96 / (run.fraction * (1 - run.fraction))
+            spread = np.sqrt(error**2 + taus**2)[:, None, None]
+            total += stats.norm.logpdf(math.log(1 / run.fraction - 1), mu, spread)
+        else:
+            error = max(run.error * stats.t.ppf(0.975, 100) / 1.96, 1e-3)
+            f = 1 / (1 + np.exp(mu[..., None] + taus[:, None, None, None] * nodes))
+            away = (run.fraction - f) / error
+            total += np.log((np.exp(-0.5 * np.minimum(away, 0 if run.rare else np.inf) ** 2) * weights).sum(-1) + 1e-14)
+    likelihood = (np.exp(total - total.max()) * np.exp(-((taus / 1.25) ** 2) / 2)[:, None, None]).sum((0, 1))
+    cut = 2 * math.log1p(stats.t.ppf(0.975, 3) ** 2 / 3)
+    inside = levels[np.log(likelihood / likelihood.max()) > -cut]
+    assert [math.log(fit.low), math.log(fit.high)] == pytest.approx([inside[0], inside[-1]], abs=0.12)
+    assert math.log(fit.value) == pytest.approx(levels[likelihood.argmax()], abs=0.12)
 
 
 def test_rare_noise_bounds_from_below_only() -> None:

@@ -6,14 +6,17 @@ arXiv 1812.06162, appendix C), so every trial of a search measures a different o
     log critical = m - s log(temperature / tuned temperature)
 
 through all trials of a family gives the value exp(m) at the tuned temperature; s is 1 at equilibrium and smaller early
-in training. Trials scatter about the line (seeds, other hyperparameters) with a standard deviation tau in log critical,
-found from the residuals (Paule & Mandel 1982), besides the error of each measurement.
+in training. Trials scatter about the line (seeds, other hyperparameters) with an unknown standard deviation tau in log
+critical, besides the error of each measurement.
 
-Every trial counts, also one whose critical batch has no upper end: leaving those out would leave out the noisy ones. A
-trial whose fraction F = 1 / (1 + critical / B) is known well enters by its logarithm, any other by F itself, whose
-error stays normal where that of the logarithm does not; one with rare noise says only that F is no larger. The interval
-is the set of m that the trials do not contradict, their variance taken at that m (as in Fieller's), so it may reach 0
-and infinity. For exact measurements this is ordinary least squares.
+The interval of m holds every value whose likelihood, integrated over s and tau, is within a factor of the greatest. The
+factor is that with which exact measurements give Student's interval of n - 2 degrees of freedom, so for those this is
+ordinary least squares, at any scatter and from three trials on. (Berger, Liseo & Wolpert 1999, "Integrated likelihood
+methods for eliminating nuisance parameters".)
+
+Every trial counts, also one whose critical batch has no upper end: leaving those out would leave out the noisy ones.
+Where all trials are known well enough for their logarithm to be nearly normal, the line is fitted here; any other
+enters by what is nearly normal, its fraction F = 1 / (1 + critical / B) (`tuner.noise.scattered`).
 """
 
 import math
@@ -24,20 +27,13 @@ import numpy as np
 
 from tuner.errors import InvalidInput
 from tuner.noise.critical import CriticalBatch
+from tuner.noise.scattered import Trials, fit_scattered
 from tuner.noise.strata import Array
-from tuner.noise.student import t_quantile, two_sided
+from tuner.noise.student import two_sided
 
 FEWEST_TEMPERATURES = 3
-WELL_KNOWN = 8.0
-"""Standard errors that F must lie from 0 and from 1 for the logarithm to be nearly normal."""
-USUAL_SCATTER = 0.6
-"""Of log critical between trials, where some of them are not known well enough to show it: our own judgement."""
-MOST_SCATTER = 1.0
-"""Beyond, what is meant for the scatter would explain away that F is not zero."""
-LEAST_ERROR = 1e-3
-"""Of F where it enters as it is: no run tells F = 0.9999 from 1."""
-NEVER = 60.0
-"""So far from the best m, in log critical, the line says no noise, or nothing but noise."""
+TAUS = 200
+"""Values of tau over which the likelihood is integrated, from far below to far above the residuals."""
 
 
 @dataclass(frozen=True)
@@ -70,171 +66,62 @@ def fit_temperature(
         )
     if not all(math.isfinite(x) and x > 0 for x in (*temperatures, at)):
         raise InvalidInput("temperatures and at must be finite and > 0")
-    line, dof = _Line(temperatures, runs, at), len(told) - 2
-    line.find_scatter()
-    t = two_sided(confidence, dof)
-    covariance = line.covariance()
-    slope_half = t * math.sqrt(covariance[1, 1])
-    low, high = line.interval(t, math.sqrt(covariance[0, 0]))
-    slope = line.slope
-    return TemperatureFit(
-        slope, slope - slope_half, slope + slope_half, at, _exp(line.level), _exp(low), _exp(high), len(runs)
+    trials, dof = Trials.of(temperatures, runs, at), len(told) - 2
+    cut = (dof + 1) / 2 * math.log1p(two_sided(confidence, dof) ** 2 / dof)
+    fit = _fit_known if trials.known.all() else fit_scattered
+    (low, level, high), (slope_low, slope, slope_high) = fit(trials, cut)
+    return TemperatureFit(slope, slope_low, slope_high, at, _exp(level), _exp(low), _exp(high), len(runs))
+
+
+Interval = tuple[float, float, float]
+"""Low, most likely, high."""
+
+
+def _fit_known(trials: Trials, cut: float) -> tuple[Interval, Interval]:
+    """Return m and s where every log critical is normal: given tau, the likelihood is that of weighted least squares.
+
+    tau has Jeffreys' prior, which is 1 / tau for exact measurements.
+    """
+    x, y = trials.x, trials.log
+    tilt, flat = np.polyfit(x, y, 1)
+    typical = max(float(np.sqrt(np.mean((y - flat - tilt * x) ** 2))), float(trials.log_error.min()), 1e-9)
+    taus = typical * np.geomspace(1e-3, 1e4, TAUS)
+    w = 1 / (trials.log_error**2 + taus[:, None] ** 2)  # [TAUS, n]
+    total, middle = w.sum(1), (w @ x) / w.sum(1)
+    centred = x - middle[:, None]
+    spread = (w * centred**2).sum(1)
+    fall = -(w * centred * y).sum(1) / spread
+    level = (w @ y) / total + fall * middle
+    squares = (w * (y - level[:, None] + fall[:, None] * x) ** 2).sum(1)
+    log_prior = 0.5 * np.log((w * w).sum(1)) + 2 * np.log(taus)
+    weight = log_prior + 0.5 * (np.log(w).sum(1) - squares - np.log(total) - np.log(spread))
+    return (
+        _mixture_interval(level, 1 / total + middle**2 / spread, weight, cut),
+        _mixture_interval(fall, 1 / spread, weight, cut),
     )
 
 
-class _Line:
-    """The sum of squares Q(m, s) of n runs, and where it is least: `level` m and `slope` s."""
+def _mixture_interval(centre: Array, variance: Array, log_weight: Array, cut: float) -> Interval:
+    """Return where the log of a mixture of normals is within `cut` of its greatest value."""
 
-    def __init__(self, temperatures: Sequence[float], runs: Sequence[CriticalBatch], at: float) -> None:
-        self._x = np.log(np.asarray(temperatures, dtype=np.float64) / at)
-        self._batch = np.log([float(run.batch_size) for run in runs])
-        self._f = np.array([run.fraction for run in runs])
-        # An error with few degrees of freedom is itself uncertain: widened to what Student's t makes of it.
-        self._error = np.array([run.error * t_quantile(0.975, run.dof) / 1.96 for run in runs])
-        self._rare = np.array([run.rare for run in runs])
-        away = np.minimum(self._f, 1 - self._f)
-        self._known = (away > WELL_KNOWN * self._error) & (away > 0) & ~self._rare
-        inside = np.clip(self._f, 1e-12, 1 - 1e-12)
-        self._log = np.where(self._known, self._batch + np.log1p(-inside) - np.log(inside), 0.0)
-        self._log_error = np.where(self._known, self._error / (inside * (1 - inside)), 0.0)
-        self._error = np.maximum(self._error, LEAST_ERROR)
-        self._scatter = 0.0  # tau squared
-        self.level, self.slope = self._start()
+    def log_density(at: float) -> float:
+        parts = log_weight - 0.5 * (at - centre) ** 2 / variance - 0.5 * np.log(variance)
+        top = float(parts.max())
+        return top + math.log(float(np.exp(parts - top).sum()))
 
-    def _start(self) -> tuple[float, float]:
-        """Least squares through what is well known, or a flat line at the batch size."""
-        x, y = self._x[self._known], self._log[self._known]
-        if len(set(x.tolist())) < 2:
-            return float(y.mean() if len(y) else self._batch.mean()), 0.0
-        centred = x - x.mean()
-        gradient = float((centred * y).sum() / (centred**2).sum())
-        return float(y.mean() - gradient * x.mean()), -gradient
-
-    def _residuals(self, level: Array, slope: Array) -> tuple[Array, Array]:
-        """Return normalised residuals and their derivatives by log critical, [..., n], for m and s of shape [...]."""
-        log = level[..., None] - slope[..., None] * self._x
-        f = 1 / (1 + np.exp(np.clip(log - self._batch, -NEVER, NEVER)))
-        h = f * (1 - f)
-        spread = np.sqrt(self._error**2 + self._scatter * h * h)
-        expected = f + self._scatter / 2 * h * (1 - 2 * f)  # of F, whose logarithm scatters about the line
-        by_f = (self._f - expected) / spread
-        by_f = np.where(self._rare, np.minimum(by_f, 0.0), by_f)
-        slope_f = (
-            h * (1 + self._scatter / 2 * (1 - 6 * h)) / spread + by_f * self._scatter * h * h * (1 - 2 * f) / spread**2
-        )
-        slope_f = np.where(self._rare & (by_f == 0), 0.0, slope_f)
-        spread = np.sqrt(self._log_error**2 + self._scatter + 1e-18)
-        return (
-            np.where(self._known, (self._log - log) / spread, by_f),
-            np.where(self._known, -1 / spread, slope_f),
-        )
-
-    def _settle(self) -> float:
-        """Move to the least Q (Levenberg-Marquardt) and return it."""
-        damping = 1e-6
-        r, d = self._residuals(np.array(self.level), np.array(self.slope))
-        least = float(r @ r)
-        for _ in range(50):
-            jacobian = np.stack([d, -self._x * d])
-            normal, gradient = jacobian @ jacobian.T, jacobian @ r
-            normal[[0, 1], [0, 1]] *= 1 + damping
-            normal[[0, 1], [0, 1]] += 1e-300
-            step = np.linalg.lstsq(normal, -gradient, rcond=None)[0]
-            level, slope = self.level + np.clip(step[0], -5, 5), self.slope + np.clip(step[1], -2, 2)
-            r_new, d_new = self._residuals(np.array(level), np.array(slope))
-            found = float(r_new @ r_new)
-            if found < least:
-                gained, least = least - found, found
-                self.level, self.slope, r, d = float(level), float(slope), r_new, d_new
-                damping /= 10
-                if gained < 1e-10 * (1 + least):
-                    break
-            else:
-                damping = max(damping, 1e-6) * 10
-                if damping > 1e8:
-                    break
-        return least
-
-    def find_scatter(self) -> None:
-        """Settle with the least tau for which Q is no larger than its degrees of freedom, within bounds."""
-        exact = bool(self._known.all())
-        least, most = (0.0, math.inf) if exact else (USUAL_SCATTER**2, MOST_SCATTER**2)
-        self._scatter, dof = least, int((~self._rare).sum()) - 2
-        for _ in range(20):
-            squares = self._settle()
-            if squares <= dof * (1 + 1e-3) or self._scatter >= most:
-                return
-            r, _ = self._residuals(np.array(self.level), np.array(self.slope))
-            h = self._rise(np.array(self.level), np.array(self.slope))
-            by_f = h * h / (self._error**2 + self._scatter * h * h)
-            falls = r * r * np.where(self._known, 1 / (self._log_error**2 + self._scatter + 1e-18), by_f)
-            # Newton for 1 / Q, which is nearly linear in tau squared.
-            self._scatter = min(self._scatter + squares * (squares / dof - 1) / float(falls.sum()), most)
-
-    def _rise(self, level: Array, slope: Array) -> Array:
-        """Return F (1 - F) on the line, by how much F falls where log critical rises."""
-        f = 1 / (1 + np.exp(np.clip(level - slope * self._x - self._batch, -NEVER, NEVER)))
-        return np.asarray(f * (1 - f))
-
-    def covariance(self) -> Array:
-        """Return the covariance [2, 2] of level and slope."""
-        _, d = self._residuals(np.array(self.level), np.array(self.slope))
-        jacobian = np.stack([d, -self._x * d])
-        return np.asarray(np.linalg.pinv(jacobian @ jacobian.T))
-
-    def interval(self, t: float, error: float) -> tuple[float, float]:
-        """Return the ends of the levels whose Q, at their best slope, exceeds the least by at most t^2."""
-        limit = self._least() + t * t
-        reach = max(min(t * error, NEVER / 4), 1e-9)
-        offsets = np.concatenate([[0.0], reach * np.geomspace(0.1, 16, 12), [2 * NEVER]])
-        signs = np.array([[-1.0], [1.0]])
-        beyond = self._profile((self.level + signs * offsets).ravel()).reshape(2, -1) > limit
-        beyond[:, 0] = False
-        first = np.maximum(beyond.argmax(1), 1)
-        fine = np.linspace(offsets[first - 1], offsets[first], 13, axis=1)
-        above = self._profile((self.level + signs * fine).ravel()).reshape(2, -1) - limit
-        ends = []
-        for side in (0, 1):
-            if not beyond[side].any():
-                ends.append(float(signs[side, 0]) * math.inf)
-                continue
-            place = max(int((above[side] > 0).argmax()), 1)
-            before, after = above[side, place - 1], above[side, place]
-            share = -before / (after - before) if after > before else 0.0
-            offset = fine[side, place - 1] + share * (fine[side, 1] - fine[side, 0])
-            ends.append(self.level + float(signs[side, 0] * offset))
-        return ends[0], ends[1]
-
-    def _least(self) -> float:
-        r, _ = self._residuals(np.array(self.level), np.array(self.slope))
-        return float(r @ r)
-
-    def _profile(self, levels: Array) -> Array:
-        """Return the least Q over all slopes for each level."""
-        covariance = np.linalg.pinv(self.covariance())
-        tilt = -covariance[0, 1] / covariance[1, 1] if covariance[1, 1] > 0 else 0.0
-        starts = [self.slope + tilt * (levels - self.level)]
-        if not self._known.all():  # else Q is a parabola
-            starts += [np.full(len(levels), self.slope), np.ones(len(levels))]
-        slope, levels = np.concatenate(starts), np.tile(levels, len(starts))
-        damping = np.full(len(levels), 1e-6)
-        r, d = self._residuals(levels, slope)
-        least = (r * r).sum(-1)
-        for _ in range(25):
-            j = -self._x * d
-            move = -(j * r).sum(-1) / ((j * j).sum(-1) * (1 + damping) + 1e-300)
-            moved = slope + np.clip(move, -2.0, 2.0)
-            r_new, d_new = self._residuals(levels, moved)
-            found = (r_new * r_new).sum(-1)
-            better = found < least
-            done = bool(((least - found) <= 1e-5 * (1 + least)).all())
-            slope = np.where(better, moved, slope)
-            r, d = np.where(better[:, None], r_new, r), np.where(better[:, None], d_new, d)
-            least = np.where(better, found, least)
-            damping = np.where(better, damping / 10, np.maximum(damping, 1e-6) * 10)
-            if done:
-                break
-        return np.asarray(least.reshape(len(starts), -1).min(0))
+    top = float(centre[log_weight.argmax()])
+    least = log_density(top) - cut
+    scale = math.sqrt(float(variance[log_weight.argmax()]))
+    ends = []
+    for sign in (-1.0, 1.0):
+        inside, outside = 0.0, scale
+        while log_density(top + sign * outside) > least:
+            inside, outside = outside, 2 * outside
+        for _ in range(40):
+            half = (inside + outside) / 2
+            inside, outside = (half, outside) if log_density(top + sign * half) > least else (inside, half)
+        ends.append(top + sign * outside)
+    return ends[0], top, ends[1]
 
 
 def _exp(x: float) -> float:
