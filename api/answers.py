@@ -5,7 +5,6 @@ follows is taken from what is kept (`kept.py`) if nothing has happened since, an
 pool of reads, what takes all trials in a pool of its own.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,8 +31,6 @@ Light = Callable[[Session, StudyRecord, Plan], Content]
 """Makes a response from a few queries."""
 Heavy = Callable[[Reading], Content]
 """Makes a response from all trials of a study."""
-SHARED_S = 2.0
-"""Where several servers share a database, curves of running studies are taken to have grown after so long."""
 
 
 @dataclass(frozen=True)
@@ -127,5 +124,4 @@ class Answers:
             return studies.place(session, study)
 
     def _grown(self, place: Place) -> int:
-        moment = 0 if self._database.is_sqlite or place.ended else int(time.monotonic() / SHARED_S)
-        return self._growth.count(place.id) + moment
+        return self._growth.count(place.id, live=not place.ended)

@@ -1,7 +1,7 @@
 """How the curves of each study grow: how often something was reported, and how many examples a second.
 
 It is counted as the reports arrive, so that nobody scans rows for it. Each server knows only what its own workers
-report, since its start.
+report, since its start; where several share a database, the curves of a running study are taken to grow all the time.
 """
 
 import threading
@@ -13,6 +13,8 @@ WINDOW_S = 20.0
 """How far back the rate looks."""
 APART_S = 0.5
 """Reports closer together count as one."""
+SHARED_S = 2.0
+"""Where several servers share a database, curves are taken to have grown after so long."""
 SILENT_GAPS = 3.0
 """A study that is silent for so many of its gaps between reports, beyond the window, has no rate any more."""
 
@@ -43,10 +45,11 @@ class _Track:
 
 
 class Growth:
-    """Safe to use from any thread. `clock` returns steady seconds."""
+    """Safe to use from any thread. `clock` returns steady seconds; `shared`: other servers use the database as well."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, shared: bool = False) -> None:
         self._clock = clock
+        self._shared = shared
         self._tracks: dict[int, _Track] = {}
         self._lock = threading.Lock()
 
@@ -57,11 +60,15 @@ class Growth:
             for study_id, examples in advanced.items():
                 self._tracks.setdefault(study_id, _Track()).note(now, examples)
 
-    def count(self, study_id: int) -> int:
-        """Return how often something was reported of a study: while it stays, no curve has grown."""
+    def count(self, study_id: int, *, live: bool = True) -> int:
+        """Return how often something was reported of a study: while it stays, no curve has grown.
+
+        `live`: its trials may be training.
+        """
+        elsewhere = int(self._clock() / SHARED_S) if self._shared and live else 0
         with self._lock:
             track = self._tracks.get(study_id)
-            return track.count if track is not None else 0
+            return elsewhere + (track.count if track is not None else 0)
 
     def rate(self, study_id: int) -> float | None:
         """Return the examples trained per second, over the last seconds; None before there are any."""

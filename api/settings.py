@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         default=300.0, ge=1.0, le=86400.0, description="seconds without a tick until a device process is terminated"
     )
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="largest request body")
-    max_event_streams: int = Field(default=200, ge=1, description="most event streams open at a time")
+    max_event_streams: int = Field(default=500, ge=1, description="most event streams open at a time")
 
     @field_validator("checkpoints", mode="before")
     @classmethod

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.answers import Answers
+from api.broadcasts import Broadcasts
 from api.conductor.asker import Asker
 from api.conductor.commands import Commands
 from api.conductor.conductor import Conductor
@@ -44,11 +45,12 @@ class Server:
     growth: Growth
     pools: Pools
     answers: Answers
+    broadcasts: Broadcasts
 
 
 def build_server(settings: Settings, database: Database, metrics: Metrics, waits: Waits) -> Server:
     """Wire the control plane together."""
-    hub, plans, growth, pools = Hub(), Plans(), Growth(), Pools()
+    hub, plans, growth, pools = Hub(), Plans(), Growth(shared=not database.is_sqlite), Pools()
     asker = Asker(waits.sampler_s, lambda method, seconds: metrics.ask.labels(method).observe(seconds))
     proposing = Proposing(database, plans, hub, asker)
     store = open_store(settings.store_root)
@@ -71,6 +73,7 @@ def build_server(settings: Settings, database: Database, metrics: Metrics, waits
         growth=growth,
         pools=pools,
         answers=Answers(database, plans, growth, pools, pause=waits.pause),
+        broadcasts=Broadcasts(database, hub, growth, pools.streams),
     )
 
 
