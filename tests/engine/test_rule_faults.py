@@ -45,22 +45,22 @@ def seen(row: Row) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(
-    ("rule", "method", "name"),
+    ("rule", "method", "name", "more"),
     [
-        (Momentum, "update", "momentum"),
-        (LBFGS, "update", "lbfgs"),
-        (ScheduleFreeSGD, "update", "schedule_free_sgd"),
-        (ScheduleFreeSGD, "evaluation_params", "schedule_free_sgd"),
+        (Momentum, "update", "momentum", {"clip_value": 1e6}),
+        (LBFGS, "update", "lbfgs", {}),
+        (ScheduleFreeSGD, "update", "schedule_free_sgd", {}),
+        (ScheduleFreeSGD, "evaluation_params", "schedule_free_sgd", {}),
     ],
 )
 def test_an_exception_in_a_rule_ends_its_own_trial(
-    rule: type, method: str, name: str, monkeypatch: pytest.MonkeyPatch
+    rule: type, method: str, name: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The neighbours are one of the same rule, stepped with it, and one of another."""
-    watched, other = spec(1, name, lr=0.01), spec(2, "adamw", lr=1e-2)
+    watched, other = spec(1, name, lr=0.01, **more), spec(2, "adamw", lr=1e-2)
     expected, _ = course([watched])
     monkeypatch.setattr(rule, method, raising(getattr(rule, method), after=3))
-    found, ends = course([spec(0, name, lr=ODD), watched, other])
+    found, ends = course([spec(0, name, lr=ODD, **more), watched, other])
     assert found == expected
     assert {key: end.outcome for key, end in ends.items()} == {0: "error", 1: "finished", 2: "finished"}
     assert "ZeroDivisionError: a rule of this kind cannot go on" in str(ends[0].error)

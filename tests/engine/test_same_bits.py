@@ -1,6 +1,7 @@
 """In float32 a trial has the same bits whatever its slot, its neighbours, and what comes and goes meanwhile."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,6 +49,20 @@ def test_slot_and_neighbours_change_no_bit(name: str) -> None:
         )
         assert ends[2].infeasible == "diverged"
         assert rows_of(rows[100]) == expected
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_who_else_is_due_changes_no_bit(name: str) -> None:
+    """Where all rows are due a rule works in place, else on copies or row by row."""
+    watched = spec(100, name, lr=3e-3, batch_size=8, examples=240, schedule="cosine", report_every=16)
+    sick = spec(0, name, lr=1e39, batch_size=8, examples=800, divergence_factor=1e30)
+    apart = spec(1, name, lr=1e-3, batch_size=12, examples=1200)
+    crowds = [[watched], [sick, watched, replace(sick, key=2)], [apart, watched, sick]]
+    found = []
+    for crowd in crowds:
+        stack = Stack(small_task(), width=3, micro_batch=4, path="eager")
+        found.append(rows_of(run_until_idle(stack, crowd, until=100)[0][100]))
+    assert len(found[0]) == 15 and found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize(("threads", "width", "examples"), [(1, 9, 320), (2, 13, 32)])

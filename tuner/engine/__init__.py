@@ -16,6 +16,7 @@ It knows no HTTP and no SQL, and needs only torch and numpy. The map:
     batch_dependence.py whether a loss depends on which examples share a batch
     extras.py           buffers and frozen parameters of all slots
     update.py, rule_group.py, pool.py  applying each slot's rule to the slots that are due; state of other shapes
+    elementwise.py      the same in place, for rules that update every element alone
     feed.py, data_order.py, seeds.py   which examples a trial sees
     loader.py           the same for data that is not on the device
     ledger.py, progress.py, divergence.py   from losses and gradient norms to report rows and to divergence

@@ -1,12 +1,11 @@
 """Applying update rules to the slots that are due.
 
 Rows of due slots that share a rule are gathered, stepped together and scattered back; free and waiting slots are not
-touched. On the compiled path an elementwise rule without treatment does not gather: it makes one masked pass over all
-rows or, where rows are long and few are due, one pass over each due row, with the same bits. State lives in flat slabs
-[width, P], reinterpreted by each slot's rule and zeroed when a slot's trial changes, so any slot may have any rule;
-state of other shapes is kept in a pool per rule. Schedules, and on the compiled path all scalars, are computed in
-chunks. What a rule raises is the failure of the slots for which it raises: a group in which one does is stepped slot by
-slot, with the same bits.
+touched. Elementwise rules without treatment are stepped in place (`elementwise.py`). State lives in flat slabs [width,
+P], reinterpreted by each slot's rule and zeroed when a slot's trial changes, so any slot may have any rule; state of
+other shapes is kept in a pool per rule. Schedules, and the scalars of elementwise rules, are computed in chunks. What a
+rule raises is the failure of the slots for which it raises: a group in which one does is stepped slot by slot, with the
+same bits.
 """
 
 import traceback
@@ -19,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner import schedules
+from tuner.engine.elementwise import CHUNK as LR_CHUNK
+from tuner.engine.elementwise import clear
 from tuner.engine.layout import Layout
 from tuner.engine.machine.out_of_memory import is_out_of_memory
-from tuner.engine.paths.compiled import MaskedUpdate
 from tuner.engine.paths.forward import squared_norm
-from tuner.engine.rule_group import LR_CHUNK, RuleGroup
+from tuner.engine.rule_group import RuleGroup
 from tuner.engine.slots import Ints, Slots
 from tuner.engine.trial import TrialSpec
 from tuner.errors import Fault, InvalidInput
@@ -31,9 +31,6 @@ from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rul
 from tuner.optimizers.rule import Evaluate, Role, State, Tensors
 from tuner.study.hyperparameter import Scalar
 
-MASKED_SHARE = 3
-"""On the compiled path one pass covers all rows if at least one in this many is due; otherwise each due row has its
-own."""
 _FLAT = "flat"
 
 
@@ -48,9 +45,7 @@ class Updates:
         self._roles = roles
         self._slots = slots
         self._compiled = compiled
-        self._rows = torch.arange(width, device=params.device)
         self._padding = torch.nonzero(~layout.real).flatten().to(params.device)
-        self._yes = torch.ones(1, dtype=torch.bool, device=params.device)
         self.counts = torch.ones(width, dtype=params.dtype, device=params.device)
         """Micro-batches K of each slot's step."""
         self._groups: list[RuleGroup] = []
@@ -103,6 +98,9 @@ class Updates:
 
         `squared_norms` [width], float64, receives the squared norm of that mean if it is needed.
         """
+        if squared_norms is not None:
+            counts = self.counts.double()
+            squared_norms.copy_(squared_norm(sums).div_(counts * counts))
         step = self._slots.step[due]
         stale = due[(step % LR_CHUNK == 0) & (step > 0)]  # admission has computed the first chunk
         for slot in stale.tolist():
@@ -112,7 +110,7 @@ class Updates:
         for number, group in enumerate(self._groups):
             own = due[groups == number]
             if len(own):
-                self._guarded(own, partial(self._step_group, group, params, sums, squared_norms))
+                self._guarded(own, partial(self._step_group, group, params, sums))
 
     def _guarded(self, slots: Ints, act: Callable[[Ints], None]) -> None:
         """Act on some slots; where that raises, on each alone, so that the others do not miss their step."""
@@ -131,39 +129,17 @@ class Updates:
         for slot in slots.tolist():
             self._work_out(slot, int(self._slots.step[slot]))
 
-    def _step_group(
-        self, group: RuleGroup, params: Tensor, sums: Tensor, squared_norms: Tensor | None, due: Ints
-    ) -> None:
-        if group.masked is not None:
-            self._step_in_place(group, group.masked, due, params, sums)
+    def _step_group(self, group: RuleGroup, params: Tensor, sums: Tensor, due: Ints) -> None:
+        if group.elementwise is None:
+            self._step(group, due, params, sums)
         else:
-            self._step(group, due, params, sums, squared_norms)
-            sums.index_fill_(0, torch.from_numpy(due).to(sums.device), 0.0)
+            group.elementwise.run(due, self._slots.step % LR_CHUNK, self.counts, params, sums, self.slabs)
 
-    def _step_in_place(self, group: RuleGroup, masked: MaskedUpdate, due: Ints, params: Tensor, sums: Tensor) -> None:
-        """Step the due slots: alone, or in a pass that writes all others back unchanged."""
-        if group.single is not None and len(due) * MASKED_SHARE < len(params):
-            for slot in due.tolist():
-                row = slice(slot, slot + 1)
-                slabs = [slab[row] for slab in self.slabs]
-                scalars = group.scalars[row, int(self._slots.step[slot]) % LR_CHUNK]
-                group.single.run(self._yes, self.counts[row], scalars, params[row], sums[row], slabs)
-            return
-        device = params.device
-        mask = np.zeros(len(params), bool)
-        mask[due] = True
-        place = torch.from_numpy(self._slots.step % LR_CHUNK).to(device, non_blocking=True)
-        scalars = group.scalars[self._rows, place]
-        masked.run(torch.from_numpy(mask).to(device), self.counts, scalars, params, sums, self.slabs)
-
-    def _step(self, group: RuleGroup, due: Ints, params: Tensor, sums: Tensor, squared_norms: Tensor | None) -> None:
+    def _step(self, group: RuleGroup, due: Ints, params: Tensor, sums: Tensor) -> None:
         device, step = params.device, self._slots.step[due]
         rows = torch.from_numpy(due).to(device, non_blocking=True)
-        count = torch.from_numpy(self._slots.ticks_per_step[due]).to(device, sums.dtype, non_blocking=True)
         factor = torch.from_numpy(self._lr_factor[due, step % LR_CHUNK]).to(device, non_blocking=True)
-        mean = sums.index_select(0, rows).div_(count[:, None])
-        if squared_norms is not None:
-            squared_norms.index_copy_(0, rows, squared_norm(mean))
+        mean = sums.index_select(0, rows).div_(self.counts.index_select(0, rows)[:, None])
         values = params.index_select(0, rows)
         state, hp, slabs, pool = self._gather(group, due, rows)
         hp["lr"] = hp["lr"] * factor
@@ -177,6 +153,7 @@ class Updates:
             slab.index_copy_(0, rows, content)
         if pool is not None:
             group.pool.scatter(due, pool)
+        clear(sums, due)
 
     def _gather(
         self, group: RuleGroup, slots: Ints, rows: Tensor
@@ -245,9 +222,8 @@ class Updates:
         if schedule is not None:
             self._lr_factor[slot, :count] = schedule(start, count)
         group = self._groups[self._group_of[slot]]
-        if group.masked is not None:
-            steps = torch.arange(start + 1, start + count + 1, dtype=torch.float64)
-            group.work_out(slot, steps, torch.from_numpy(self._lr_factor[slot, :count]))
+        steps = torch.arange(start + 1, start + count + 1, dtype=torch.float64)
+        group.work_out(slot, steps, torch.from_numpy(self._lr_factor[slot, :count]))
 
 
 def _buffers(group: RuleGroup, slabs: list[Tensors]) -> dict[str, Tensors]:

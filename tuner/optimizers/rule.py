@@ -21,6 +21,7 @@ from tuner.optimizers.tensors import FLOAT_TYPES as FLOAT_TYPES
 from tuner.optimizers.tensors import Role as Role
 from tuner.optimizers.tensors import Tensors as Tensors
 from tuner.optimizers.tensors import per_trial as per_trial
+from tuner.optimizers.torch_kernels import Kernel
 from tuner.optimizers.treatment import CLIPPING, MOMENT_WARMUP, Treatment, decay_hyperparameters
 from tuner.study.hyperparameter import Hyperparameter, OptimizerInfo, Scalar
 
@@ -201,6 +202,19 @@ class ElementwiseRule(Rule):
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:
         """Return the coefficients, float64 [T], of update number `step` [T] (1 for the first): `hp` itself here."""
         return dict(hp)
+
+    def scalar_names(self) -> list[str]:
+        """Return the names of the scalars, in their order."""
+        one = torch.ones(1, dtype=torch.float64)
+        numbers = [h for h in self.hyperparameters if not h.fixes_program]
+        return list(self.scalars(one, {h.name: torch.full_like(one, float(h.default)) for h in numbers}))
+
+    def kernel(self) -> Kernel | None:
+        """Return torch's own kernel for the whole update, without treatment, of one trial; None where torch has none.
+
+        Its buffers are those of `buffers("vector")`.
+        """
+        return None
 
     @abstractmethod
     def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:

@@ -11,7 +11,7 @@ from engine_cases import run_until_idle, small_task, spec
 from line_search import Backtracking, register
 from test_same_bits import NEIGHBOURS, WATCHED, rows_of
 
-from tuner.engine import Stack, rule_group, update
+from tuner.engine import Stack, elementwise
 from tuner.workloads import Task, load
 
 WIDTH = 5
@@ -77,11 +77,11 @@ def test_masked_and_single_updates_give_the_same_bits(monkeypatch: pytest.Monkey
         for i, (name, size) in enumerate([("adamw", 4), ("nesterov", 8), ("adamw", 12), ("nesterov", 4), ("adamw", 8)])
     ]
     found = []
-    monkeypatch.setattr(rule_group, "MASKED_BYTES", 0)
+    monkeypatch.setattr(elementwise, "MASKED_BYTES", 0)
     stack = Stack(small_task(), width=WIDTH, micro_batch=4, path="compiled")
     assert stack.path == "compiled"
     for share in (WIDTH, 0):
-        monkeypatch.setattr(update, "MASKED_SHARE", share)
+        monkeypatch.setattr(elementwise, "MASKED_SHARE", share)
         rows, _ = run_until_idle(stack, crowd)
         found.append({key: rows_of(values) for key, values in rows.items()})
     assert found[0] == found[1] and len(found[0][0]) >= 30

@@ -147,7 +147,7 @@ class MaskedUpdate:
         """`like` is the buffer [width, P] of parameters: what it is compiled for; `real` [P] (bool) is not padding."""
         self.rule = rule
         self._real = real.to(like.device)
-        scalar_names = self.scalar_names = _scalar_names(rule)
+        scalar_names = self.scalar_names = rule.scalar_names()
         buffer_names = rule.own_buffers("vector")
         self._slabs = len(buffer_names)
 
@@ -181,12 +181,6 @@ class MaskedUpdate:
         """
         with torch.no_grad():
             self._program(due, self._real, counts, scalars, params, sums, *slabs[: self._slabs])
-
-
-def _scalar_names(rule: ElementwiseRule) -> list[str]:
-    one = torch.ones(1, dtype=torch.float64)
-    numbers = [h for h in rule.hyperparameters if not h.fixes_program]
-    return list(rule.scalars(one, {h.name: torch.full_like(one, float(h.default)) for h in numbers}))
 
 
 def _forward_program(architecture: Architecture, names: list[str], norms: bool) -> Program:

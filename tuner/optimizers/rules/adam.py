@@ -30,6 +30,7 @@ from tuner.optimizers.maths.power import power
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
 from tuner.optimizers.rules.shared.adam_table import BETA1, BETA2, EPS, LR
 from tuner.optimizers.rules.shared.heavy_ball import WEIGHT_DECAY, penalised
+from tuner.optimizers.torch_kernels import Kernel, adam
 
 
 class Adam(ElementwiseRule):
@@ -78,6 +79,10 @@ class Adam(ElementwiseRule):
             "eps": hp["eps"],
             "weight_decay": hp["weight_decay"],
         }
+
+    def kernel(self) -> Kernel | None:
+        """Torch's fused Adam, which has eps outside the root."""
+        return adam(decoupled=False) if self.structure["eps_placement"] == "outside" else None
 
     def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
         """See `ElementwiseRule.step_elements`."""

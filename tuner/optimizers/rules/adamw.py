@@ -21,6 +21,7 @@ from torch import Tensor
 from tuner.optimizers.maths.adam_moments import AdamScalars, adam_scalars, adamw_step
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors
 from tuner.optimizers.rules.shared.adam_table import BETA1, BETA2, DECOUPLED_DECAY, EPS, LR
+from tuner.optimizers.torch_kernels import Kernel, adam
 
 
 class AdamW(ElementwiseRule):
@@ -41,6 +42,10 @@ class AdamW(ElementwiseRule):
     def scalars(self, step: Tensor, hp: Mapping[str, Tensor]) -> Tensors:
         """Return the fields of `AdamScalars`."""
         return vars(adam_scalars(step=step, **hp))
+
+    def kernel(self) -> Kernel | None:
+        """Torch's fused AdamW."""
+        return adam(decoupled=True)
 
     def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
         """See `ElementwiseRule.step_elements`."""

@@ -24,6 +24,7 @@ from tuner.optimizers.maths.adam_moments import adam_scalars, average, average_s
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
 from tuner.optimizers.rules.shared.adam_table import BETA1, BETA2, EPS, LR
 from tuner.optimizers.rules.shared.heavy_ball import WEIGHT_DECAY, penalised
+from tuner.optimizers.torch_kernels import Kernel, adam
 
 
 class AMSGrad(ElementwiseRule):
@@ -46,6 +47,10 @@ class AMSGrad(ElementwiseRule):
         found = dict(vars(adam_scalars(step=step, **hp)))
         del found["shrink"]
         return {**found, "weight_decay": hp["weight_decay"]}
+
+    def kernel(self) -> Kernel | None:
+        """Torch's fused Adam with the maximum."""
+        return adam(decoupled=False, amsgrad=True)
 
     def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
         """See `ElementwiseRule.step_elements`."""

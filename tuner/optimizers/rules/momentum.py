@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
 from tuner.optimizers.rules.shared.heavy_ball import LR, MOMENTUM, WEIGHT_DECAY, accumulate, descend, penalised
+from tuner.optimizers.torch_kernels import Kernel, sgd
 from tuner.study.hyperparameter import Hyperparameter
 
 DAMPENING = Hyperparameter(
@@ -54,6 +55,10 @@ class Momentum(ElementwiseRule):
         if dampening == 0:
             return dict(hp)
         return {**hp, "gain": torch.where(step == 1, 1.0, torch.full_like(step, 1 - dampening))}
+
+    def kernel(self) -> Kernel | None:
+        """Torch's fused SGD, without dampening."""
+        return sgd() if float(self.structure["dampening"]) == 0 else None
 
     def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
         """See `ElementwiseRule.step_elements`."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors, per_trial
 from tuner.optimizers.rules.shared.heavy_ball import LR, MOMENTUM, WEIGHT_DECAY, accumulate, descend, penalised
+from tuner.optimizers.torch_kernels import Kernel, sgd
 
 
 class Nesterov(ElementwiseRule):
@@ -34,6 +35,10 @@ class Nesterov(ElementwiseRule):
     def buffers(cls, role: Role) -> tuple[str, ...]:
         """One accumulated gradient, for every role."""
         return ("momentum_buffer",)
+
+    def kernel(self) -> Kernel | None:
+        """Torch's fused SGD."""
+        return sgd(nesterov=True)
 
     def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
         """See `ElementwiseRule.step_elements`."""

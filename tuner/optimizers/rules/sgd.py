@@ -16,6 +16,7 @@ from torch import Tensor
 from tuner.optimizers.entries import learning_rate
 from tuner.optimizers.rule import ElementwiseRule, Role, Tensors
 from tuner.optimizers.rules.shared.heavy_ball import WEIGHT_DECAY, descend, penalised
+from tuner.optimizers.torch_kernels import Kernel, sgd
 
 
 class SGD(ElementwiseRule):
@@ -44,6 +45,10 @@ class SGD(ElementwiseRule):
     def buffers(cls, role: Role) -> tuple[str, ...]:
         """No state for any role."""
         return ()
+
+    def kernel(self) -> Kernel | None:
+        """Torch's fused SGD."""
+        return sgd()
 
     def step_elements(self, grad: Tensor, param: Tensor, buffers: Tensors, scalars: Tensors) -> None:
         """See `ElementwiseRule.step_elements`."""
