@@ -1,9 +1,10 @@
 """Queries on what became of a study's trials: what a sampler learns from, and whether anything has worked so far."""
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select, union_all
+from sqlalchemy import BindParameter, CompoundSelect, bindparam, func, select, union_all
 from sqlalchemy.orm import Session
 
 from storage import tables as t
@@ -13,6 +14,8 @@ from tuner.study.states import TrialState
 TOLD = (TrialState.COMPLETED, TrialState.INFEASIBLE, TrialState.FAILED)
 """Ended trials that a sampler may learn from."""
 PENDING = (TrialState.QUEUED, TrialState.RUNNING, TrialState.PAUSED)
+SHOWN = frozenset(state.value for state in (*TOLD, *PENDING))
+STATES = {state.value: state for state in TrialState}
 
 
 class Outcome(NamedTuple):
@@ -31,22 +34,29 @@ def shown(
     They are the `part` best completed ones, the `part` newest that ended with something to learn from, the `part`
     newest under way, and of these three kinds those at the indexes `sampled` of the family's sequence.
     """
-    of_family = (t.Trial.study_id == study_id, t.Trial.family == family)
+    given = {"study_id": study_id, "family": family, "part": part, "sampled": list(sampled)}
+    rows: Sequence[Any] = session.connection().execute(_selection(minimize), given).all()
+    found = {number: Outcome(number, STATES[state], value) for number, state, value in rows if state in SHOWN}
+    return [found[number] for number in sorted(found)]
+
+
+@cache
+def _selection(minimize: bool) -> CompoundSelect[Any]:
     value, number = t.Trial.value, t.Trial.number
+    part: BindParameter[int] = bindparam("part")
     by_value = (value.asc(), number.asc()) if minimize else (value.desc(), number.desc())
-    told, pending = t.Trial.state.in_(TOLD), t.Trial.state.in_(PENDING)
-    light = select(number, t.Trial.state, value).where(*of_family)
+    light = select(number, t.Trial.state, value).where(
+        t.Trial.study_id == bindparam("study_id"), t.Trial.family == bindparam("family")
+    )
     parts = [
         light.where(t.Trial.state == TrialState.COMPLETED).order_by(*by_value).limit(part),
-        light.where(told).order_by(number.desc()).limit(part),
+        light.where(t.Trial.state.in_(TOLD)).order_by(number.desc()).limit(part),
         # A sum: the few under way would be looked for among all that ended, in the order of the index.
-        light.where(pending).order_by((number + 0).desc()).limit(part),
+        light.where(t.Trial.state.in_(PENDING)).order_by((number + 0).desc()).limit(part),
         # No condition on the state: it would be looked for in the index of states.
-        light.where(t.Trial.family_index.in_(sampled)),
+        light.where(t.Trial.family_index.in_(bindparam("sampled", expanding=True))),
     ]
-    rows = session.execute(union_all(*(select(one.subquery()) for one in parts)))
-    found = {number: Outcome(number, TrialState(state), value) for number, state, value in rows}
-    return [found[number] for number in sorted(found) if found[number].state in (*TOLD, *PENDING)]
+    return union_all(*(select(one.subquery()) for one in parts))
 
 
 def configurations(
