@@ -231,6 +231,19 @@ def reserve_number(session: Session, *, study_id: int, count: int = 1, origin: O
     return None if after is None else after - count
 
 
+CREATING_OR_ENDING = 0x7475
+"""The kind of the advisory locks on PostgreSQL under which a study's trials are created, or all of them ended."""
+
+
+def hold(session: Session, *, study_id: int) -> None:
+    """Let nobody else create trials of a study, end it or delete it before this transaction ends.
+
+    Call it before anything is locked: who creates trials locks their study first, who ends a study its trials.
+    """
+    if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time
+        session.execute(select(func.pg_advisory_xact_lock(CREATING_OR_ENDING, study_id % 2**31)))
+
+
 def delete_study(session: Session, *, study_id: int) -> None:
     """Delete a study with its trials, reports and events."""
     session.execute(delete(t.Study).where(t.Study.id == study_id))

@@ -268,6 +268,13 @@ def _columns(trial: TrialRecord, names: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(trial, name) for name in names}
 
 
+def lock_in_flight(session: Session, *, study_id: int) -> None:
+    """On PostgreSQL, let nobody else change a study's queued and running trials before this transaction ends."""
+    states = (TrialState.QUEUED, TrialState.RUNNING)
+    query = select(t.Trial.id).where(t.Trial.study_id == study_id, t.Trial.state.in_(states))
+    session.execute(query.order_by(t.Trial.id).with_for_update())
+
+
 def order_stop(session: Session, *, study_id: int, why: str, number: int | None = None) -> list[int]:
     """Ask running trials (one, or all of a study) to stop; return their numbers."""
     query = update(t.Trial).where(t.Trial.study_id == study_id, t.Trial.state == TrialState.RUNNING)

@@ -15,9 +15,13 @@ def close(
 ) -> list[Change]:
     """Move a study to its end; `why` is what its trials are told. Trials are locked before their study.
 
+    No trial is missed: none is created meanwhile, and none moves between queue and workers.
+
     Raises:
         InvalidTransition: the study cannot end like this, or ended meanwhile.
     """
+    studies.hold(session, study_id=study.id)
+    trials.lock_in_flight(session, study_id=study.id)
     changes = [Change(study.id, f"study.{state}", None, {"reason": reason})]
     for number in trials.cancel_queued(session, study_id=study.id, why=why, now=now):
         changes.append(Change(study.id, f"trial.{TrialState.CANCELLED}", number, {"reason": why}))

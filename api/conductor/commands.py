@@ -1,12 +1,13 @@
 """What users may do to studies and trials: submit, stop, delete. Each is one transaction."""
 
+import contextlib
 from typing import Any
 
 from api.conductor.closing import close
 from api.conductor.retention import Retention
 from api.hub import Hub
 from api.plans import Plans, stored
-from storage import checkpoints, events, studies, trials, workers
+from storage import attempts, checkpoints, events, studies, trials, workers
 from storage.database import Database
 from storage.events import Change
 from storage.studies import StudyRecord
@@ -71,7 +72,9 @@ class Commands:
 
     def stop(self, key: str) -> StudyRecord:
         """Stop a study: queued trials are cancelled, running ones are told to end. Stopping twice is no error."""
-        why = "study stopped"
+        return self._stop(key, "study stopped")
+
+    def _stop(self, key: str, why: str) -> StudyRecord:
         with self._database.write() as session:
             now = self._database.now(session)
             study = studies.get(session, key)
@@ -86,9 +89,16 @@ class Commands:
         return stopped
 
     def delete(self, key: str) -> int:
-        """Delete a study with all that belongs to it, and return its id; workers are told to stop its trials."""
+        """Delete a study with all that belongs to it, and return its id; workers are told to stop its trials.
+
+        It is stopped first, so that no trial of it is leased between the locks that deleting it takes.
+        """
+        with contextlib.suppress(InvalidTransition):  # it has ended
+            self._stop(key, "study deleted")
         with self._database.write() as session:
             study = studies.get(session, key)
+            studies.hold(session, study_id=study.id)
+            attempts.leases(session, study_ids=[study.id], lock=True)
             files = checkpoints.paths(session, study_id=study.id)
             studies.delete_study(session, study_id=study.id)
         self._retention.delete(files)

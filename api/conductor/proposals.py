@@ -101,6 +101,7 @@ def store(
     Raises:
         Outrun: the study moved on meanwhile; the caller's transaction must not be committed.
     """
+    studies.hold(session, study_id=study.id)
     first = studies.reserve_number(session, study_id=study.id, count=len(wanted.turns))
     if first != study.trials_created:
         raise Outrun(f"study {study.name} moved on while {len(wanted.turns)} trials were asked for")

@@ -12,6 +12,11 @@ from tuner.errors import InvalidInput
 TOKEN = "correct horse battery staple"
 
 
+@pytest.fixture
+def database_url() -> None:
+    """SQLite alone: all this is decided before a database is asked."""
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "tuner.local:8700"])
 def test_a_foreign_host_is_refused(client: TestClient, host: str) -> None:
     assert client.get("/api/v1/studies", headers={"Host": host}).status_code == 403

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Connection, NullPool, create_engine, make_url, text
 
 from storage.database import Database
 from storage.migrate import upgrade
@@ -55,25 +55,63 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
 
 @pytest.fixture(scope="session")
 def postgresql_url() -> Iterator[str]:
-    """Start a server; the URL is that of its maintenance database."""
+    """Start a server; the URL is that of its maintenance database. What it stores need not survive a power cut."""
     with postgresql_server() as server:
+        with administrator(server.url) as connection:
+            for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+                connection.execute(text(f"alter system set {setting} = off"))
+            connection.execute(text("select pg_reload_conf()"))
         yield server.url
 
 
-def fresh_database(server: str) -> str:
-    """Create an empty database on a server and return its URL."""
-    name = f"fresh_{next(COUNT)}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_url: str) -> str:
+    """The URL of a database with the newest schema, which nobody is connected to."""
+    url = fresh_database(postgresql_url)
+    database = Database(url)
+    upgrade(database)
+    database.close()
+    return url
+
+
+@contextmanager
+def administrator(url: str) -> Iterator[Connection]:
+    """Connect to a database, each statement a transaction of its own."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
-        connection.execute(text(f"create database {name}"))
-    engine.dispose()
+        yield connection
+
+
+def fresh_database(server: str, template: str | None = None) -> str:
+    """Create a database on a server, empty or as a template has it, and return its URL."""
+    name = f"fresh_{next(COUNT)}"
+    like = f" template {make_url(template).database}" if template else ""
+    with administrator(server) as connection:
+        connection.execute(text(f"create database {name}{like}"))
     return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture
-def postgresql(postgresql_url: str) -> Iterator[Database]:
-    """An empty database on the server, with the newest schema."""
-    found = Database(fresh_database(postgresql_url))
-    upgrade(found)
+def postgresql(postgresql_url: str, postgresql_template: str) -> Iterator[Database]:
+    """A database of its own on the server, with the newest schema."""
+    url = fresh_database(postgresql_url, postgresql_template)
+    found = Database(url)
     yield found
     found.close()
+    with administrator(postgresql_url) as connection:
+        connection.execute(text(f"drop database {make_url(url).database}"))
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql(postgresql_url: str, postgresql_template: str) -> str:
+    """The URL of a database that tests of one process share one after the other; see `emptied_postgresql`."""
+    return fresh_database(postgresql_url, postgresql_template)
+
+
+@pytest.fixture
+def emptied_postgresql(shared_postgresql: str) -> str:
+    """The URL of a database with the newest schema and nothing in it: three times as fast as one of its own."""
+    with administrator(shared_postgresql) as connection:
+        connection.execute(text("set lock_timeout = '5s'"))
+        connection.execute(text("truncate studies, workers, tokens restart identity cascade"))
+    return shared_postgresql

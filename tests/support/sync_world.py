@@ -115,7 +115,7 @@ class World:
         self.expiry = Expiry(self.database, plans, hub, LEASE_S, clock=lambda: (self.now - START).total_seconds())
         self.syncs = Syncs(self.database, plans, LEASE_S)
         self.commands = Commands(self.database, plans, hub, retention)
-        proposing = Proposing(self.database, plans, hub, Sampler(self._count))  # type: ignore[arg-type]
+        self.proposing = proposing = Proposing(self.database, plans, hub, Sampler(self._count))  # type: ignore[arg-type]
         self.conductor = Conductor(self.database, plans, hub, proposing, self.expiry, retention, Waits())
 
     def conduct(self) -> None:

@@ -140,6 +140,7 @@ def train(client: TestClient, *workers: EngineWorker) -> list[dict[str, Any]]:
     return items
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # dear: it trains
 def test_two_workers_of_different_widths_run_one_program_and_a_second_run_gives_the_same_bits(
     serve_app: Callable[..., TestClient],
 ) -> None:

@@ -306,6 +306,7 @@ def test_leases_from_a_clock_that_was_ahead_end_in_time(serve_app: Callable[...,
     wait_for(lambda: trial(client, held["number"])["state"] == "queued", timeout_s=30)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # dear: it asks the sampler many times
 def test_a_restarted_server_goes_on_without_repeating_a_proposal(serve_app: Callable[..., TestClient]) -> None:
     def run(interrupted: bool) -> list[dict[str, Any]]:
         client = serve_app()

@@ -11,14 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 from sync_world import LEASE_S, World
 
 from storage.database import Database
-from storage.migrate import upgrade
 from tuner.errors import Conflict, NotFound
 
 NAME = st.sampled_from(["one", "two", "three"])
@@ -126,23 +124,13 @@ def run(database: Database, store: Path, course: list[tuple[Any, ...]]) -> None:
     world.settle()
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with the schema, to be copied."""
-    path = tmp_path_factory.mktemp("schema") / "empty.sqlite"
-    database = Database(f"sqlite:///{path}")
-    upgrade(database)
-    database.close()
-    return path
-
-
-def test_on_sqlite(empty: Path, tmp_path: Path) -> None:
+def test_on_sqlite(sqlite_template: Path, tmp_path: Path) -> None:
     @MANY
     @given(COURSE)
     def any_course(course: list[tuple[Any, ...]]) -> None:
         for old in tmp_path.glob("tuner.sqlite*"):
             old.unlink()
-        shutil.copy(empty, tmp_path / "tuner.sqlite")
+        shutil.copy(sqlite_template, tmp_path / "tuner.sqlite")
         database = Database(f"sqlite:///{tmp_path / 'tuner.sqlite'}")
         run(database, tmp_path / "store", course)
         database.close()

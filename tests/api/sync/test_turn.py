@@ -25,7 +25,7 @@ def statements(database: Database) -> Iterator[list[str]]:
         if threading.get_ident() == own and statement != "BEGIN":
             found.append(statement)
 
-    engines = {database._reader, database._writer}
+    engines = {engine.pool: engine for engine in (database._reader, database._writer)}.values()  # one on PostgreSQL
     for engine in engines:
         event.listen(engine, "before_cursor_execute", note)
     yield found
@@ -102,6 +102,7 @@ def test_an_idle_look_takes_no_write_lock(client: TestClient, server: Any) -> No
     with server.database.write(), statements(server.database) as found:
         outcome = server.syncs.look(worker.id, request)  # would wait here for ever if it wanted to write
     assert (outcome.reply.assign, outcome.reply.stop) == ([], [])
+    found = [statement for statement in found if statement != "select now()"]
     assert len(found) == 3 and all(statement.startswith("SELECT") for statement in found)
 
 

@@ -1,0 +1,130 @@
+"""Two transactions on one study at the same time, as PostgreSQL allows them: neither fails, and no trial is left over.
+
+The first one is held before its last statement until the second waits for one of its locks, or has passed it by.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from postgresql import administrator
+from sqlalchemy import text
+from sync_world import LEASE_S, World
+from worker_doubles import eventually
+
+from storage import events, studies, trials
+from storage.database import Database
+from tuner.errors import Conflict, NotFound
+from tuner.study.states import TERMINAL, StudyState, TrialState
+
+WAITING = text("select count(*) from pg_locks where not granted")
+
+
+def propose(world: World) -> None:
+    world.proposing.fill(1)
+
+
+def lease(world: World) -> None:
+    world.sync(world.workers[1])
+
+
+def expire(world: World) -> None:
+    for _ in range(int(LEASE_S) + 1):  # the server must be up for a lease
+        world.now += timedelta(seconds=1)
+        world.expiry.round([1])
+
+
+def ending(outcome: str) -> Callable[[World], None]:
+    def end(world: World) -> None:
+        worker = world.workers[0]
+        world.end(worker, min(worker.device.running), outcome)
+        world.sync(worker)
+
+    end.__name__ = outcome
+    return end
+
+
+def stop(world: World) -> None:
+    world.commands.stop("one")
+
+
+def delete(world: World) -> None:
+    world.commands.delete("one")
+
+
+ACTS = [propose, lease, expire, ending("finished"), ending("drained")]
+PAIRS = [pair for act in ACTS for over in (stop, delete) for pair in ((act, over), (over, act))] + [(stop, delete)]
+
+
+@pytest.fixture
+def world(emptied_postgresql: str, tmp_path: Path) -> Iterator[World]:
+    """One completed trial, three on the first worker, two queued ones, and room for another."""
+    found = World(Database(emptied_postgresql), str(tmp_path))
+    found.submit("one", 8)
+    found.conduct()
+    found.sync(found.workers[0])
+    ending("finished")(found)
+    with found.database.read() as session:
+        counts = studies.progress(session, study_ids=[1])[1].counts
+    assert counts == {"completed": 1, "running": 3, "queued": 2}
+    yield found
+    found.database.close()
+
+
+def hold_first(monkeypatch: pytest.MonkeyPatch, url: str, over: threading.Event) -> threading.Event:
+    """Let the next transaction that reaches its last statement wait before it; return what is set then."""
+    held = threading.Event()
+
+    def wait(original: Callable[..., Any], session: Any, **values: Any) -> Any:
+        if not held.is_set():
+            held.set()
+            with administrator(url) as own:
+                eventually(lambda: over.is_set() or own.execute(WAITING).scalar_one())
+        return original(session, **values)
+
+    for place, name in ((events, "append"), (studies, "delete_study")):
+        monkeypatch.setattr(place, name, functools.partial(wait, getattr(place, name)))
+    return held
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS, ids=lambda act: act.__name__)
+def test_nothing_fails_and_nothing_is_left(
+    world: World,
+    emptied_postgresql: str,
+    first: Callable[[World], None],
+    second: Callable[[World], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failures: list[Exception] = []
+    over = threading.Event()
+    held = hold_first(monkeypatch, emptied_postgresql, over)
+
+    def run(act: Callable[[World], None], done: threading.Event) -> None:
+        try:
+            act(world)
+        except (NotFound, Conflict):
+            pass  # the study is gone, or has ended: an answer
+        except Exception as error:
+            failures.append(error)
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=run, args=(first, threading.Event()))
+    thread.start()
+    assert held.wait(30)
+    run(second, over)
+    thread.join()
+    assert not failures
+    with world.database.read() as session:
+        found = studies.by_ids(session, ids=[1])
+        left = trials.of_study(session, study_id=1)
+    if not found:
+        assert not left
+    else:
+        assert found[1].state == StudyState.STOPPED
+        assert all(trial.state in TERMINAL or trial.stop_why for trial in left)
+        assert TrialState.QUEUED not in {trial.state for trial in left}
