@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from tuner.errors import Fault, InvalidInput, TunerError, Unreachable
-from tuner.terminal import probe_command, read_commands, study_commands
+from tuner.terminal import advice_command, probe_command, read_commands, study_commands
 from tuner.terminal.options import DataDir, Host, Port, Server, TokenFile, Width, Workloads, option_of
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ for _command in (
     read_commands.trial,
     read_commands.best,
     read_commands.leaderboard,
-    read_commands.advice,
+    advice_command.advice,
     study_commands.stop,
     study_commands.delete,
     read_commands.catalogue,

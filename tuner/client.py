@@ -152,9 +152,19 @@ class Client:
         """Rank the optimizers of a study by their best trial."""
         return self._http.fetch(Leaderboard, "GET", _path(study, "leaderboard"))
 
-    def batch_advice(self, study: str | int) -> BatchAdviceList:
-        """Recommend batch sizes, for every optimizer of a study."""
-        return self._http.fetch(BatchAdviceList, "GET", _path(study, "batch-advice"))
+    def batch_advice(
+        self, study: str | int, step_times: Mapping[int, float] | None = None, optimizer: str | None = None
+    ) -> BatchAdviceList:
+        """Recommend batch sizes, for every optimizer of a study.
+
+        `step_times`: seconds of one optimizer step by batch size on the hardware that will train, at least three; they
+        add the fastest batch size, for `optimizer` alone if it is named.
+        """
+        query: dict[str, Any] = {}
+        if step_times is not None:
+            query["step_times"] = ",".join(f"{size}={float(seconds)!r}" for size, seconds in step_times.items())
+            query |= {} if optimizer is None else {"optimizer": optimizer}
+        return self._http.fetch(BatchAdviceList, "GET", _path(study, "batch-advice"), query=query)
 
     def weights(self, study: str | int, number: int | None = None) -> bytes:
         """Download a trial's weights, a safetensors file; the best trial's by default.

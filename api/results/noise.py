@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from api.figures import NoisePoint
 from api.plans import Plan
 from api.results.reading import Reading
+from api.results.step_times import Timed
 from storage import attempts, reports
 from storage.points import TrialPoint
 from storage.reports import ReportRow
@@ -28,13 +29,19 @@ def sums(rows: Sequence[ReportRow]) -> list[NoiseSums]:
     return [NoiseSums(**vars(row.noise)) for row in rows if row.noise is not None]
 
 
-def batch_advice(reading: Reading) -> BatchAdviceList:
-    """Advise a batch size for every optimizer of a study, the winner's first. It depends on `_chosen` trials alone."""
+def batch_advice(reading: Reading, timed: Timed | None = None) -> BatchAdviceList:
+    """Advise a batch size for every optimizer of a study, the winner's first. It depends on `_chosen` trials alone.
+
+    `timed`: the step times of a reader, who gets an answer of their own.
+    """
     chosen = _chosen(reading)
-    return reading.board.derived("batch_advice", tuple(trial.id for trial in chosen), lambda: _advise(reading, chosen))
+    if timed is not None:
+        return _advise(reading, chosen, timed)
+    key = tuple(trial.id for trial in chosen)
+    return reading.board.derived("batch_advice", key, lambda: _advise(reading, chosen, None))
 
 
-def _advise(reading: Reading, chosen: Sequence[TrialPoint]) -> BatchAdviceList:
+def _advise(reading: Reading, chosen: Sequence[TrialPoint], timed: Timed | None) -> BatchAdviceList:
     study, plan = reading.study, reading.plan
     measured, learnt = _measurements(reading, chosen)
     ranked = [m for m in measured if m.ranked and m.value is not None]
@@ -42,7 +49,10 @@ def _advise(reading: Reading, chosen: Sequence[TrialPoint]) -> BatchAdviceList:
     leaders = list(dict.fromkeys(m.family for m in sorted(ranked, key=lambda m: sign * (m.value or 0.0))))
     order = leaders + [f.optimizer for f in plan.families if f.optimizer not in leaders]
     goal = plan.spec.metric.goal
-    found = [advise(measured, goal=goal, family=family, **learnt) for family in order]
+    found = [
+        advise(measured, goal=goal, family=family, throughput=timed.of(family) if timed else None, **learnt)
+        for family in order
+    ]
     items = [_view(study, advice, family) for advice, family in zip(found, order, strict=True)]
     return BatchAdviceList(study=study.name, items=items)
 

@@ -17,6 +17,7 @@ from api.figures import FIGURES, Figure
 from api.plans import Plan
 from api.results import curves, noise, winners
 from api.results.reading import Reading
+from api.results.step_times import StepTimes, TimedOptimizer, read_step_times
 from api.state import Srv
 from api.views import figure_view
 from storage import points, trials
@@ -41,9 +42,13 @@ async def leaderboard(server: Srv, request: Request, study: str) -> Response:
 
 
 @router.get("/batch-advice", response_model=BatchAdviceList)
-async def batch_advice(server: Srv, request: Request, study: str) -> Response:
-    """Recommend batch sizes from the gradient noise measured in the study."""
-    return await server.answers.heavy(request, study, "batch-advice", noise.batch_advice)
+async def batch_advice(
+    server: Srv, request: Request, study: str, step_times: StepTimes = None, optimizer: TimedOptimizer = None
+) -> Response:
+    """Recommend batch sizes from the gradient noise measured in the study, and the fastest one if steps were timed."""
+    timed = read_step_times(step_times, optimizer)
+    what = "batch-advice" if timed is None else f"batch-advice {timed}"
+    return await server.answers.heavy(request, study, what, lambda reading: noise.batch_advice(reading, timed))
 
 
 @router.get("/figures/{name}", response_model=None)

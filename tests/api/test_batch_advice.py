@@ -36,6 +36,29 @@ def test_examples_that_share_statistics_are_noted(client: TestClient, dependent:
     assert any("batch normalisation" in note for note in advice["notes"]) is dependent
 
 
+def test_step_times_of_the_reader_add_the_fastest_batch(client: TestClient) -> None:
+    without = advice_after(client, {"kind": "classification"})
+    assert without["fastest"] is None and any("--measure" in note for note in without["notes"])
+    path, times = "/api/v1/studies/small/batch-advice", "16=0.0116,64=0.0164,256=0.0356,1024=0.1124"
+    (timed, *_) = client.get(path, params={"step_times": times}).json()["items"]
+    assert 1 <= timed["fastest"]["low"] < timed["fastest"]["high"]
+    assert any("as much time as 100 examples" in note for note in timed["notes"])
+    other = {"step_times": times, "optimizer": "another"}
+    for query in (other, {}):
+        (again, *_) = client.get(path, params=query).json()["items"]
+        assert again == without
+
+
+@pytest.mark.parametrize(
+    "times",
+    ["", "16", "16=0.1", "16=a,64=1,256=2", f"{'9' * 900}=1,64=1,256=2", "16=1,16=2,64=1,256=1", "1=1e300,2=1,3=1"],
+)
+def test_step_times_that_say_nothing_are_refused(client: TestClient, times: str) -> None:
+    assert client.post("/api/v1/studies", json=study_document()).status_code == 201
+    answer = client.get("/api/v1/studies/small/batch-advice", params={"step_times": times})
+    assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "step_times"
+
+
 def advice_after(client: TestClient, program: dict[str, Any]) -> dict[str, Any]:
     """Return the advice of a study whose first trial has completed with this program."""
     assert client.post("/api/v1/studies", json=study_document()).status_code == 201

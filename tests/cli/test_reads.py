@@ -10,7 +10,9 @@ from fake_server import AT, FakeServer, answer, problem, study, study_view, tria
 from rich.console import Console
 from typer.testing import Result
 
+from tuner.probe import lone_step
 from tuner.terminal.tables import plain_table
+from tuner.workloads import Task
 
 Run = Callable[..., Result]
 
@@ -144,11 +146,29 @@ def test_leaderboard_shows_ranks_and_families_without_a_result(tuner: Run) -> No
 def test_advice_shows_ranges_intervals_grade_and_the_next_experiment(tuner: Run) -> None:
     output = tuner("advice", "demo").stdout
     for words in (
-        *("64 to 128", "8 to 16 (fewest examples)", "256 (fewest steps)", "118 (at least 90)"),
+        *("64 to 128", "8 to 16 (fewest examples)", "256 (fewest seconds)", "118 (at least 90)"),
         *("123, interval 98.7 to 150, over 20,480 steps", "B: from one well-measured run", "BatchNorm is absent"),
         "sweep B in {32, 128} for muon",
     ):
         assert words in output
+
+
+def test_advice_sends_step_times_given_or_measured(
+    tuner: Run, api: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed(task: Task, optimizer: str, device: str) -> dict[int, float]:
+        assert optimizer == "muon" and len(task.train) == 2
+        return {16: 0.25, 64: 0.5, 256: 1.0}
+
+    monkeypatch.setattr(lone_step, "time_steps", timed)
+    api.set("/api/v1/studies/demo", answer(study(document={"workload": "digits-mlp"})))
+    sent = "step_times=16%3D0.25%2C64%3D0.5%2C256%3D1.0"
+    assert tuner("advice", "demo", "--step-times", "16=0.25,64=.5,256=1").exit_code == 0
+    assert api.asked[-1][1].endswith(f"batch-advice?{sent}")
+    result = tuner("advice", "demo", "--measure", "--device", "cpu")
+    assert api.asked[-1][1].endswith(f"batch-advice?{sent}&optimizer=muon")
+    assert "a step of muon on this machine, by batch size: 16: 250 ms" in result.stderr
+    assert "expected BATCH=SECONDS" in tuner("advice", "demo", "--step-times", "16").stderr
 
 
 def test_trials_asks_for_the_order_and_shows_reasons_in_brackets_as_text(tuner: Run, api: FakeServer) -> None:

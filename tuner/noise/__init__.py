@@ -10,11 +10,12 @@ from tuner.noise.advice import Advice, advise
 from tuner.noise.critical import CriticalBatch, critical_from_run
 from tuner.noise.estimator import Estimate, NoiseScale, estimate_from_rows
 from tuner.noise.learning_rate import LearningRate
-from tuner.noise.measurement import Measurement, Throughput
+from tuner.noise.measurement import Measurement
 from tuner.noise.meter import Meter
 from tuner.noise.prior import Kind
 from tuner.noise.sums import NoiseSums
 from tuner.noise.temperature import TemperatureFit, fit_temperature
+from tuner.noise.throughput import Throughput
 from tuner.noise.tradeoff import Tradeoff, fit_tradeoff
 
 __all__ = [

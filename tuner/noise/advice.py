@@ -19,9 +19,10 @@ from tuner.noise.critical import CriticalBatch
 from tuner.noise.estimator import Estimate
 from tuner.noise.evidence import Evidence, Goal, best_family, gather
 from tuner.noise.learning_rate import EXPONENTS, LearningRate, scaling_of
-from tuner.noise.measurement import Measurement, Throughput
+from tuner.noise.measurement import Measurement
 from tuner.noise.prior import PRIORS, Kind
 from tuner.noise.temperature import TemperatureFit
+from tuner.noise.throughput import Throughput
 
 Grade = Literal["C", "D"]
 Range = tuple[float, float]
@@ -38,11 +39,11 @@ class Advice:
 
     interval: of the critical batch size, at `confidence`, (0, 1) where it is below one example; critical_batch: its
     centre, None then and when there is no upper end; cheapest: at most 10 % more examples than the fewest; balanced:
-    the critical batch; fastest: least time on the hardware whose step time was given, else None; regret: an upper bound
-    on the fraction of time lost on fixed hardware by being wrong about the critical batch within the interval; lr: the
-    learning rate at other batch sizes; trial, batch_size: what it rests on; noise_scale: that trial's, over its run;
-    predicted: the trade-off that its noise alone predicts; temperature: the line of grade C; dataset_limit: largest
-    batch advised; next_experiment: what would narrow the interval most.
+    the critical batch; fastest: least time on the hardware whose step times were given, None without them and where
+    they tell nothing; regret: an upper bound on the fraction of time lost on fixed hardware by being wrong about the
+    critical batch within the interval; lr: the learning rate at other batch sizes; trial, batch_size: what it rests on;
+    noise_scale: that trial's, over its run; predicted: the trade-off that its noise alone predicts; temperature: the
+    line of grade C; dataset_limit: largest batch advised; next_experiment: what would narrow the interval most.
     """
 
     grade: Grade | None
@@ -105,8 +106,9 @@ def _advice(
     limit = None if trial.dataset_size is None else 2 ** math.floor(math.log2(max(trial.largest_batch, 1)))
     cheapest, balanced = (_range(factor * low, factor * high, limit) for factor in (CHEAP, 1.0))
     fastest = None
-    if throughput is not None:
-        fastest = _range(math.sqrt(low * throughput.half_batch), _fastest(high, throughput.half_batch), limit)
+    if throughput is not None and throughput.interval != (0, math.inf):
+        shortest, longest = throughput.interval
+        fastest = _range(_fastest(low, shortest), _fastest(high, longest), limit)
     return Advice(
         grade,
         wording.headline(evidence, critical, low, high, confidence, grade),
@@ -114,7 +116,7 @@ def _advice(
         wording.next_experiment(evidence, prior, confidence, balanced) if high > 1 else wording.NO_EXPERIMENT,
         wording.notes(
             evidence,
-            timed=throughput is not None,
+            throughput=throughput,
             batch_norm=batch_norm,
             limit=limit,
             cut=limit is not None and _power_of_two(high) > limit,
@@ -163,7 +165,7 @@ def _power_of_two(value: float, limit: int | None = None) -> float:
 
 def _fastest(critical: float, half_batch: float) -> float:
     """Minimise steps_min (B + critical) (B + half_batch) / B over B; with zero overhead any batch is too large."""
-    return math.sqrt(critical * half_batch) if half_batch > 0 else 0.0
+    return math.sqrt(critical) * math.sqrt(half_batch) if half_batch > 0 and critical > 0 else 0.0
 
 
 def _regret(critical: float | None, low: float, high: float) -> float | None:

@@ -1,4 +1,4 @@
-"""The input of the advice: one `Measurement` per trial and, optionally, the machine's `Throughput`."""
+"""The input of the advice: one `Measurement` per trial."""
 
 import math
 from dataclasses import dataclass
@@ -55,30 +55,3 @@ class Measurement:
     def largest_batch(self) -> float:
         """Largest batch that keeps most of the noise when sampling without replacement: a quarter of the set."""
         return math.inf if self.dataset_size is None else self.dataset_size / 4
-
-
-@dataclass(frozen=True)
-class Throughput:
-    """Measured time of one optimizer step at batch B: overhead_s + seconds_per_example * B.
-
-    Raises InvalidInput unless overhead_s >= 0 and seconds_per_example > 0, both finite.
-    """
-
-    overhead_s: float
-    seconds_per_example: float
-
-    def __post_init__(self) -> None:
-        faults = []
-        if not (math.isfinite(self.overhead_s) and self.overhead_s >= 0):
-            faults.append(Fault("overhead_s", f"is {self.overhead_s!r}; allowed is a finite number >= 0"))
-        if not (math.isfinite(self.seconds_per_example) and self.seconds_per_example > 0):
-            faults.append(
-                Fault("seconds_per_example", f"is {self.seconds_per_example!r}; allowed is a finite number > 0")
-            )
-        if faults:
-            raise InvalidInput(faults)
-
-    @property
-    def half_batch(self) -> float:
-        """Batch size at which half of the peak examples per second are reached."""
-        return self.overhead_s / self.seconds_per_example

@@ -12,6 +12,7 @@ from tuner.noise.learning_rate import scaling_of
 from tuner.noise.measurement import Measurement
 from tuner.noise.prior import Prior
 from tuner.noise.temperature import FEWEST_TEMPERATURES
+from tuner.noise.throughput import Throughput
 
 DEFINITION = (
     "Critical batch size means examples_min / steps_min: a run with it takes twice the minimum steps and examples. "
@@ -34,6 +35,10 @@ HEAVY = "One twentieth of the run holds more than 30 % of the noise: the interva
 RARE = (
     "The noise comes in few, large events. Larger ones may not have been seen yet, so the measured noise may be too "
     "small, and no upper end is claimed."
+)
+UNTIMED = (
+    "No step times were given, so there is no advice on the fastest batch size: that depends on the hardware that will "
+    "train. `tuner advice STUDY --measure` times steps on the machine where it runs."
 )
 NO_EXPERIMENT = "None: without noise in the gradients, larger batches save no steps."
 
@@ -93,14 +98,15 @@ def grade_text(evidence: Evidence, prior: Prior, confidence: float) -> str:
     )
 
 
-def notes(evidence: Evidence, *, timed: bool, batch_norm: bool, limit: int | None, cut: bool) -> tuple[str, ...]:
+def notes(
+    evidence: Evidence, *, throughput: Throughput | None, batch_norm: bool, limit: int | None, cut: bool
+) -> tuple[str, ...]:
     """Collect the notes a reader needs besides the ranges; the first four are always included."""
     found = [DEFINITION, UNIT, MOMENTUM, NOT_CLAIMED]
     if limit is not None:
         ending = "; the ranges above are capped there." if cut else "."
         found.append(f"No batch above a quarter of the training set is recommended: at most {limit} examples{ending}")
-    if not timed:
-        found.append("No step time was given, so there is no advice on the fastest batch size on this hardware.")
+    found.append(UNTIMED if throughput is None else _timed(throughput))
     if batch_norm:
         found.append(BATCH_NORM)
     if evidence.noise_scale.heavy_tailed:
@@ -115,6 +121,30 @@ def notes(evidence: Evidence, *, timed: bool, batch_norm: bool, limit: int | Non
         found.append("Noise is measured on the plain gradient, not in the metric of the optimizer.")
         found.append("At k times the batch size, beta2 to the power k keeps its memory in examples; keep beta1.")
     return tuple(found)
+
+
+def _timed(throughput: Throughput) -> str:
+    """Describe the step times behind the fastest range."""
+    low, high = throughput.interval
+    if low <= 0 and high == math.inf:
+        return (
+            "The given step times are too far from a straight line over the batch size to tell a step's overhead, so "
+            "there is no advice on the fastest batch size."
+        )
+    if high <= 0:
+        amount = "none"
+    elif two_digits(low) == two_digits(high):
+        amount = f"as much time as {two_digits(low)} examples"
+    elif high == math.inf:
+        amount = f"as much time as at least {two_digits(low)} examples"
+    elif low <= 0:
+        amount = f"as much time as at most {two_digits(high)} examples"
+    else:
+        amount = f"as much time as {two_digits(low)} to {two_digits(high)} examples"
+    text = f"The fastest range follows from the given step times: the overhead of a step is {amount}"
+    if throughput.largest is not None:
+        text += f"; above a batch of {throughput.largest:,.0f}, the largest timed, that is extrapolated"
+    return f"{text}. Whether a batch fits in memory was not looked at."
 
 
 def next_experiment(evidence: Evidence, prior: Prior, confidence: float, balanced: tuple[float, float]) -> str:

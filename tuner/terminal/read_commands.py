@@ -1,4 +1,4 @@
-"""The commands that only read: studies, trials, best, leaderboard, advice, catalogue, workers.
+"""The commands that only read: studies, trials, best, leaderboard, catalogue, workers.
 
 Each connects a client method to a table or a report, or with `--json` to the API's own JSON. `tuner.cli`
 registers them and turns their errors into exit codes. Everything heavy is imported inside, so that `--help` stays fast.
@@ -134,23 +134,6 @@ def leaderboard(study: Study, server: Server = None, token_file: TokenFile = Non
             return
         view = client.study(study)
     _show(leaderboard_table(board, view.swept))
-
-
-def advice(study: Study, server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
-    """Recommend batch sizes, with intervals, grades, and the experiment that would narrow them.
-
-    Example:
-      tuner advice digits-optimizers
-    """
-    from tuner.terminal.console import print_json
-    from tuner.terminal.reports import advice_report
-
-    with connect(server, token_file) as client:
-        items = client.batch_advice(study)
-    if as_json:
-        print_json(items)
-    else:
-        _show(advice_report(items))
 
 
 def catalogue(

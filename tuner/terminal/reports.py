@@ -124,7 +124,7 @@ def _advice(item: BatchAdvice, shared: Sequence[str]) -> list[RenderableType]:
     if item.cheapest is not None:
         rows.append(("cheapest", f"{batch_range(item.cheapest)} (fewest examples)"))
     if item.fastest is not None:
-        rows.append(("fastest", f"{batch_range(item.fastest)} (fewest steps)"))
+        rows.append(("fastest", f"{batch_range(item.fastest)} (fewest seconds)"))
     if item.critical_batch is not None:
         rows.append(("critical batch", _critical(item)))
     if item.noise_scale is not None:

@@ -13,7 +13,7 @@ import { optimizer } from "./progress.js";
 const RANGES = [
   ["cheapest", "Cheapest (fewest examples)"],
   ["balanced", "Balanced"],
-  ["fastest", "Fastest on this hardware"],
+  ["fastest", "Fastest for the given step times"],
 ];
 
 /**
@@ -61,6 +61,7 @@ function facts(item) {
   return [
     ...RANGES.filter(([field]) => item[field]).map(([field, text]) => [text, range(item[field].low, item[field].high)]),
     interval && ["Critical batch size", critical],
+    item.balanced && !item.fastest && ["Fastest", h("code", {}, `tuner advice ${item.study} --measure`)],
     noise && ["Noise scale, measured", measured],
     Number.isFinite(regret) && ["Largest loss of time within the interval", `${number(100 * regret, 2)} %`],
     item.trial !== null && ["Measured in", link(path("studies", item.study, "trials", item.trial), `trial ${item.trial}`)],
