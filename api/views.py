@@ -69,7 +69,7 @@ def study_detail(session: Session, study: StudyRecord, plan: Plan) -> StudyDetai
             "counts": {TrialState(k): n for k, n in progress.counts.items()},
             "examples_done": progress.examples,
             "slot_utilisation": progress.slot_utilisation,
-            "running": [
+            "running_programs": [
                 RunningProgram(fingerprint=r.fingerprint, words=in_words(r.program), trials=r.trials, devices=r.devices)
                 for r in running
             ],

@@ -78,6 +78,25 @@ def test_what_a_study_needs_is_said_once(monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
+def test_the_speed_and_the_program_have_their_own_line() -> None:
+    programs = [
+        {"fingerprint": "f" * 12, "words": "compiled, width 64, 1 thread", "trials": 90, "devices": 2},
+        {"fingerprint": "e" * 12, "words": "eager, width 8, 1 thread", "trials": 3, "devices": 1},
+    ]
+    speed = "123,457 examples/s, 2 x compiled, width 64, 1 thread, and 1 other program"
+    now = view(2, examples_per_second=123456.7, running_programs=programs)
+    on_screen = Progress(terminal(), "http://x")
+    with on_screen:
+        on_screen.follow([now])
+        assert drawn(on_screen).splitlines()[2].rstrip() == speed
+        on_screen.follow([view(2)])
+        assert "examples/s" not in drawn(on_screen)
+    out = Console(file=io.StringIO(), width=80)
+    with Progress(out, "http://x") as progress:
+        progress.follow([now])
+    assert f"; {speed}" in out.file.getvalue()  # type: ignore[attr-defined]
+
+
 def drawn(progress: Progress, width: int = 80) -> str:
     out = Console(file=io.StringIO(), width=width, legacy_windows=False)
     out.print(progress.render())

@@ -1,6 +1,6 @@
 """Follows a study in the terminal: its progress, speed, best result so far, and remaining time.
 
-On a terminal two or three lines are redrawn in place; elsewhere a plain line is written when trials have ended, at most
+On a terminal two to four lines are redrawn in place; elsewhere a plain line is written when trials have ended, at most
 once per `LINE_EVERY_S`, so that a log stays short.
 """
 
@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.study.states import StudyState, TrialState
-from tuner.terminal.formats import configuration, duration, many, number, percent
+from tuner.terminal.formats import configuration, count, duration, many, number, percent
 from tuner.terminal.tables import finished, state
 from tuner.wire.views import StudyView
 
@@ -122,6 +122,8 @@ class Progress:
             ProgressBar(total=1.0, completed=self._pace.share(view), width=24),
         )
         lines: list[RenderableType] = [bar, Text(self._facts(view))]
+        if speed := _speed(view):
+            lines.append(Text(speed))
         if view.best is not None:
             lines.append(Text(self._best(view)))
         lines.append(Text(self._url, "dim"))
@@ -136,6 +138,8 @@ class Progress:
         if view is None or (self._out.is_terminal and not last):
             return
         text = f"{view.name} {view.state}: {self._facts(view)}"
+        if speed := _speed(view):
+            text += f"; {speed}"
         if view.best is not None:
             text += f"; {self._best(view)}"
         now = time.monotonic()
@@ -168,3 +172,14 @@ class Progress:
             return ""
         config = configuration(best.params, view.swept.get(best.optimizer))
         return f"best {view.metric} {number(best.value)} by trial {best.number}: {best.optimizer} {config}"
+
+
+def _speed(view: StudyView) -> str:
+    """Describe how fast a study is trained, and by which programs; empty while nothing is."""
+    parts = [f"{count(view.examples_per_second)} examples/s"] if view.examples_per_second else []
+    for program in view.running_programs[:1]:
+        times = f"{program.devices} x " if program.devices > 1 else ""
+        parts.append(f"{times}{program.words or program.fingerprint}")
+    if len(view.running_programs) > 1:
+        parts.append(f"and {many(len(view.running_programs) - 1, 'other program')}")
+    return ", ".join(parts)

@@ -101,7 +101,7 @@ class StudyView(Message):
     examples_per_second: float | None = Field(
         default=None, description="examples trained per second, over the last seconds; null while nothing is reported"
     )
-    running: list[RunningProgram] = Field(
+    running_programs: list[RunningProgram] = Field(
         default_factory=list, description="which programs run its trials now, that of the most trials first"
     )
     reproducible: bool = Field(default=False, description="every attempt runs one program")

@@ -6,6 +6,7 @@
  * once.
  */
 
+import { keep, recall } from "./known.js";
 import { contend } from "./share.js";
 
 const BASE = "/api/v1";
@@ -33,10 +34,34 @@ export class ApiError extends Error {
  * @param {AbortSignal} [signal]
  * @returns {Promise<any>}
  */
-export function get(path, query = {}, signal = undefined) {
+export async function get(path, query = {}, signal = undefined) {
+  return (await read(path, query, signal)).value;
+}
+
+/**
+ * Read a resource that is asked for again and again.
+ *
+ * @param {string} path below /api/v1
+ * @param {Record<string, string | number | null | undefined>} [query]
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<{value: any, isSame: boolean, againMs: number}>} `isSame`: it is what was read before. `againMs`: the
+ *   server knows of something newer, and says it after so long; otherwise 0
+ */
+export async function read(path, query = {}, signal = undefined) {
+  const address = path + search(query);
+  const before = recall(address);
+  const headers = before ? { "If-None-Match": before.etag } : {};
+  const { response, json } = await exchange("GET", address, { headers, signal });
+  const againMs = 1000 * Number(response.headers.get("Tuner-Behind-S") ?? 0);
+  if (response.status === 304) return { value: before.value, isSame: true, againMs };
+  const etag = response.headers.get("ETag");
+  if (etag) keep(address, { etag, value: json });
+  return { value: json, isSame: false, againMs };
+}
+
+function search(query) {
   const pairs = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
-  const search = pairs.length ? `?${new URLSearchParams(pairs.map(([name, value]) => [name, String(value)]))}` : "";
-  return request("GET", path + search, undefined, signal);
+  return pairs.length ? `?${new URLSearchParams(pairs.map(([name, value]) => [name, String(value)]))}` : "";
 }
 
 /**
@@ -174,17 +199,21 @@ export function follow(study, { onOpen, onChange, onAdvanced, onDeleted }) {
   };
 }
 
+async function request(method, path, body = undefined) {
+  const sent = body === undefined ? {} : { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  return (await exchange(method, path, sent)).json;
+}
+
 /**
  * @param {string} method
  * @param {string} path
- * @param {unknown} [body]
- * @param {AbortSignal} [signal]
+ * @param {RequestInit} options
+ * @returns {Promise<{response: Response, json: any}>}
  */
-async function request(method, path, body = undefined, signal = undefined) {
-  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+async function exchange(method, path, options) {
   let response;
   try {
-    response = await fetch(BASE + path, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+    response = await fetch(BASE + path, { method, ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     connection(true);
@@ -195,8 +224,8 @@ async function request(method, path, body = undefined, signal = undefined) {
   for (const listener of loginListeners) listener(isLoggedIn);
   const text = await response.text(); // a response without content may still claim to be JSON
   const json = text && response.headers.get("Content-Type")?.includes("json") ? JSON.parse(text) : null;
-  if (!response.ok) throw new ApiError(response.status, problem(response.status, json));
-  return json;
+  if (!response.ok && response.status !== 304) throw new ApiError(response.status, problem(response.status, json));
+  return { response, json };
 }
 
 /**

@@ -5,7 +5,7 @@
 /**
  * Wrap a function so that calls closer together than `everyMs` become one later call; calls never overlap.
  *
- * @param {() => Promise<void>} work
+ * @param {() => Promise<number | void>} work may return after how many milliseconds it wants to be called again
  * @param {number} everyMs
  * @returns {{call: () => void, now: () => void, end: () => void}} `now` does not wait, for calls that a user waits for; `end`
  *   drops pending calls
@@ -21,11 +21,13 @@ export function throttle(work, everyMs) {
     timer = 0;
     busy = true;
     last = performance.now();
+    let inMs = 0;
     try {
-      await work();
+      inMs = (await work()) || 0;
     } finally {
       busy = false;
       if (again && !ended) call();
+      else if (inMs > 0 && !ended) timer = setTimeout(run, Math.max(inMs, everyMs));
     }
   };
   const call = () => {

@@ -1,5 +1,5 @@
 /**
- * The best configuration, with its evidence and the code to paste; and the optimizers ranked by their best trial.
+ * The best configuration, with its evidence; the code to paste; and the optimizers ranked by their best trial.
  */
 
 import { path } from "../api.js";
@@ -32,8 +32,16 @@ export function bestCard(study, best) {
     target(study, trial),
     settings(trial.params, study.swept[trial.optimizer]),
     best.evidence && h("p", { class: "evidence" }, gradeBadge(best.grade), best.evidence),
-    snippet(best.snippet),
   );
+}
+
+/**
+ * @param {any} best a Best, or null
+ * @returns {HTMLElement}
+ */
+export function codeCard(best) {
+  const none = h("p", { class: "muted" }, "Appears when the first trial has completed: the tuned optimizer, to paste into a script.");
+  return card("Python", best?.snippet ? snippet(best.snippet) : none);
 }
 
 /** Whether the best value has reached the study's target. */
@@ -114,7 +122,6 @@ function leader(study, row) {
 }
 
 function snippet(code) {
-  if (!code) return null;
   const button = h("button", { class: "copy", onClick: () => copy(code, button) }, "Copy");
   return h("div", { class: "snippet" }, button, h("pre", { tabindex: "0", "aria-label": "Python code" }, code));
 }

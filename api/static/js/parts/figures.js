@@ -1,10 +1,10 @@
 /**
  * A figure of a study or a trial in its card. It is fetched immediately, and again after changes: at most every two
  * seconds while it is visible, every ten while it is scrolled out of view (a printed or captured page shows all
- * figures).
+ * figures). A server that has no time to draw a large study anew says when it will.
  */
 
-import { get } from "../api.js";
+import { read } from "../api.js";
 import { card, h } from "../dom.js";
 import { draw, release } from "../plot.js";
 import { throttle } from "../throttle.js";
@@ -24,16 +24,22 @@ export function figure({ at, name, title, caption, onTrial, words }) {
   const node = card(title, h("p", { class: "caption" }, caption), words ? h("div", { class: "grid" }, h("div", { class: "stack" }, drawing), words) : drawing);
   let visible = false;
   let stale = true;
+  let shown = false;
 
   const fetchAndDraw = async () => {
-    if (!stale || document.hidden) return;
+    if (!stale || document.hidden) return 0;
     stale = false;
     try {
-      await draw(plot, await get(`${at}/figures/${name}`), onTrial);
+      const { value, isSame, againMs } = await read(`${at}/figures/${name}`);
+      if (!isSame || !shown) await draw(plot, value, onTrial);
+      shown = true;
       message.textContent = "";
+      stale ||= againMs > 0;
+      return againMs;
     } catch (error) {
       stale = true;
       if (error.status !== 0) message.textContent = error.message;
+      return 0;
     }
   };
   const refresh = throttle(fetchAndDraw, EVERY_MS);

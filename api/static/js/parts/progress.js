@@ -3,7 +3,7 @@
  */
 
 import { h } from "../dom.js";
-import { count, duration, number, percent, progress } from "../format.js";
+import { count, duration, number, numeric, percent, progress } from "../format.js";
 import { colour } from "../palette.js";
 
 const SEGMENTS = ["completed", "pruned", "infeasible", "failed", "cancelled", "running"];
@@ -43,6 +43,7 @@ export function bar(study) {
  */
 export function facts(study) {
   const { done, running, rate, eta, elapsed } = progress(study);
+  const speed = numeric(study.examples_per_second);
   const entries = [
     ["finished", `${count(done)} / ${count(study.run_cap)}`],
     ["running", count(running)],
@@ -51,9 +52,11 @@ export function facts(study) {
     ["failed", study.counts.failed ? count(study.counts.failed) : null],
     ["examples", count(study.examples_done)],
     ["slots used", study.slot_utilisation === null ? null : percent(study.slot_utilisation)],
+    ["examples/s", Number.isFinite(speed) ? count(speed) : null],
     ["trials/s", Number.isFinite(rate) ? number(rate, 3) : "–"],
     ["elapsed", duration(elapsed)],
     ["remaining", Number.isFinite(eta) ? `about ${duration(eta)}` : null],
+    ["program", programs(study.running_programs)],
   ];
   return h(
     "dl",
@@ -62,6 +65,13 @@ export function facts(study) {
       .filter(([, value]) => value !== null)
       .map(([name, value]) => h("div", { "data-fact": name }, h("dt", {}, name), h("dd", {}, value))),
   );
+}
+
+/** Which programs run the trials now: the one of the most trials, and how many others there are. */
+function programs(running) {
+  if (!running.length) return null;
+  const [{ words, fingerprint, devices }, ...others] = running;
+  return `${devices > 1 ? `${devices} × ` : ""}${words || fingerprint}${others.length ? ` and ${others.length} more` : ""}`;
 }
 
 /**

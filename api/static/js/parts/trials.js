@@ -2,7 +2,7 @@
  * The table of a study's trials: filtered by state, sorted and paged by the server.
  */
 
-import { get, path } from "../api.js";
+import { path, read } from "../api.js";
 import { badge, card, fill, h, link, rebuild } from "../dom.js";
 import { between, count, duration, moment, number, setting } from "../format.js";
 import { throttle } from "../throttle.js";
@@ -35,7 +35,7 @@ export function trialsTable(study, fail) {
     h("div", { class: "scroll" }, h("table", { class: "trials" }, h("caption", { class: "hidden" }, "Trials"), h("thead", {}, head), body)),
     pager,
   );
-  let shown = "";
+  let shown = null;
 
   const turn = (change) => {
     Object.assign(wanted, change);
@@ -43,15 +43,16 @@ export function trialsTable(study, fail) {
     refresh.now();
   };
   const refresh = throttle(async () => {
-    if (document.hidden) return;
+    if (document.hidden) return 0;
     const { state, sort, cursors } = wanted;
     try {
-      const page = await get(path("studies", study.name, "trials"), { state, sort, limit: PAGE, cursor: cursors.at(-1) });
-      const now = JSON.stringify(page);
-      if (now !== shown) rows(page);
-      shown = now;
+      const { value, againMs } = await read(path("studies", study.name, "trials"), { state, sort, limit: PAGE, cursor: cursors.at(-1) });
+      if (value !== shown) rows(value);
+      shown = value;
+      return againMs;
     } catch (error) {
       fail(error);
+      return 0;
     }
   }, EVERY_MS);
   const headers = () => fill(head, columns.map((column) => header(column, wanted.sort, (sort) => turn({ sort, cursors: [null] }))));

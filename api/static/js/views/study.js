@@ -1,11 +1,11 @@
 /**
  * One study, live: progress, the winner, advice, figures, trials.
  *
- * An event stream, or polling in tabs without it, signals that something changed; the data shown is always re-read from the API, each part at a
- * limited rate, so a lost event does no harm. The stream opens once the study is known to exist.
+ * An event stream, or polling in tabs without it, signals that something changed; the data shown is always re-read from
+ * the API, each part at a limited rate, so a lost event does no harm. The stream opens once the study is known to exist.
  */
 
-import { ApiError, follow, get, path, poll } from "../api.js";
+import { ApiError, follow, path, poll, read } from "../api.js";
 import { card, fill, h, replace } from "../dom.js";
 import { figure } from "../parts/figures.js";
 import { heading } from "../parts/heading.js";
@@ -16,6 +16,7 @@ import { throttle } from "../throttle.js";
 
 const STUDY_MS = 700;
 const CLOCK_MS = 2000;
+const CALM = 5;
 const FIGURES = [
   ["progress", "Progress", "The best value so far against the number of trials finished; every dot is a trial."],
   ["curves", "Learning curves", "The metric over examples seen, one line per trial; the best trial's line is thicker."],
@@ -35,21 +36,33 @@ export function render(root, { params, go, fail }) {
   document.title = `${params.study} · Tuner`;
   const at = path("studies", params.study);
   let page = null;
-  let running = true;
+  let study = null;
   let ended = false;
+  let turn = 0;
 
   const refresh = throttle(async () => {
     try {
-      const study = await get(at);
-      if (ended) return;
-      running = study.state === "running";
+      const { value, againMs } = await read(at);
+      if (ended) return 0;
+      study = value;
       page ??= open(root, study, { at, go, fail, refresh: refresh.call, end: () => end() });
       page.show(study);
+      return againMs;
     } catch (error) {
       fail(error);
+      return 0;
     }
   }, STUDY_MS);
-  const endClock = poll(() => (running || !page?.isLive()) && refresh.call(), CLOCK_MS);
+  // The stream tells of changes. What changes without one (a worker that comes or goes, the rate) is asked for now and
+  // then: often while the study waits for something, seldom while its trials run.
+  const clock = () => {
+    const running = study?.state === "running";
+    const calm = page?.isLive() && (!running || study.counts.running > 0);
+    turn += 1;
+    if (!calm || (running && turn % CALM === 0)) refresh.call();
+    else if (running) page.tick();
+  };
+  const endClock = poll(clock, CLOCK_MS);
   const end = () => {
     ended = true;
     endClock();
@@ -73,7 +86,7 @@ function open(root, study, context) {
     root,
     top.heading,
     top.progress,
-    h("div", { class: "grid" }, found.best, found.board),
+    h("div", { class: "grid natural" }, h("div", {}, found.best, found.board), found.code),
     advice.node,
     h("div", { class: "grid" }, figures.map((item) => item.node)),
     table.node,
@@ -94,8 +107,10 @@ function open(root, study, context) {
     onAdvanced: () => changed(growing),
     onDeleted: () => fail(new ApiError(404, `The study ${study.name} has been deleted.`)),
   });
+  const progress = (now) => fill(top.progress, bar(now), facts(now));
   return {
     isLive: stream.isLive,
+    tick: () => progress(seen),
     show: (now) => {
       // Without the stream, what has changed is told by the study itself.
       if (!stream.isLive() && now.revision !== seen.revision) changed(all);
@@ -103,7 +118,7 @@ function open(root, study, context) {
       seen = now;
       const { name, title, state, reason, fingerprint, notice } = now;
       replace(top.heading, { name, title, state, reason, fingerprint, notice }, () => heading(now, context));
-      fill(top.progress, bar(now), facts(now));
+      progress(now);
       found.changed(now);
     },
     end: () => {
