@@ -89,6 +89,20 @@ def any_in(session: Session, *, study_id: int, states: Collection[TrialState]) -
     return session.execute(query).first() is not None
 
 
+def last_failures(session: Session, *, trial_ids: Collection[int]) -> dict[int, tuple[str, str | None]]:
+    """Return outcome and traceback of the latest attempt that counts of each trial that has one."""
+    latest = (
+        select(t.Attempt.trial_id, func.max(t.Attempt.attempt).label("attempt"))
+        .where(t.Attempt.trial_id.in_(trial_ids), t.Attempt.outcome.in_(FAILURES))
+        .group_by(t.Attempt.trial_id)
+        .subquery()
+    )
+    query = select(t.Attempt.trial_id, t.Attempt.outcome, t.Attempt.error).join(
+        latest, (latest.c.trial_id == t.Attempt.trial_id) & (latest.c.attempt == t.Attempt.attempt)
+    )
+    return {trial_id: (str(outcome), error) for trial_id, outcome, error in session.execute(query)}
+
+
 ERROR_END = 1000
 """Characters: where the exception of a traceback stands."""
 

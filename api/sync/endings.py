@@ -1,7 +1,7 @@
 """What becomes of a trial when its attempt ends: by the worker's final message, an expired lease or a stop.
 
-A trial's first terminal transition wins. Only lost, crashed and error count against `retry.max`. Decisions change the
-leases in memory; the caller saves them.
+A trial's first terminal transition wins. Only lost, crashed and error count against `retry.max`; an error that repeats
+word for word ends the trial at once. Decisions change the leases in memory; the caller saves them.
 """
 
 import math
@@ -13,14 +13,15 @@ from sqlalchemy.orm import Session
 
 from api.sync import resuming
 from api.sync.leases import Lease
-from storage import checkpoints, programs, reports
+from storage import checkpoints, outcomes, programs, reports
 from storage.events import Change
 from storage.reports import ReportRow
 from tuner.search.ranking import value_of_curve
+from tuner.study.failure import FAILURES, same_way
 from tuner.study.states import StudyState, TrialState
+from tuner.wire.failures import headline
 
 LOSSES = ("train_loss", "valid_loss")
-CHARGED = ("lost", "crashed", "error")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Ending:
     @property
     def exhausted(self) -> bool:
         """Whether this attempt was one failure too many."""
-        return self.outcome in CHARGED and self.lease.trial.charged + 1 > self.lease.plan.spec.retry.max
+        return self.outcome in FAILURES and self.lease.trial.charged + 1 > self.lease.plan.spec.retry.max
 
 
 def conclude(session: Session, endings: Sequence[Ending], *, now: datetime) -> list[Change]:
@@ -59,6 +60,8 @@ def conclude(session: Session, endings: Sequence[Ending], *, now: datetime) -> l
     curves = reports.effective_rows(session, trial_ids=unread, with_noise=False) if unread else {}
     given_back = [ending.lease.trial.id for ending in endings if not ending.finished]
     states = checkpoints.usable(session, trial_ids=given_back)
+    raised = [e.lease.trial.id for e in endings if e.outcome == "error" and e.lease.trial.charged]
+    before = outcomes.last_failures(session, trial_ids=raised) if raised else {}
     changes = []
     for ending in endings:
         trial_id = ending.lease.trial.id
@@ -66,7 +69,8 @@ def conclude(session: Session, endings: Sequence[Ending], *, now: datetime) -> l
             changes.append(_finish(ending, curves.get(trial_id, []), now))
         else:
             found = states.get(trial_id)
-            changes.append(_give_back(ending, 0 if found is None else found.step, now))
+            step = 0 if found is None else found.step
+            changes.append(_give_back(ending, step, before.get(trial_id, ("", None)), now))
     return changes
 
 
@@ -106,18 +110,21 @@ def _without_value(metric: str, last: float, curve: Sequence[ReportRow]) -> str:
     return f"{metric} is {last} at the end{', while the loss is finite' if losses else ''}"
 
 
-def _give_back(ending: Ending, step: int, now: datetime) -> Change:
-    """Cancel the trial, let it fail, or queue it again to go on from a step."""
+def _give_back(ending: Ending, step: int, before: tuple[str, str | None], now: datetime) -> Change:
+    """Cancel the trial, let it fail, or queue it again to go on from a step; `before` is how it failed before."""
     lease, outcome = ending.lease, ending.outcome
     trial = lease.trial
     if trial.stop_why is not None:
         return _end(ending, TrialState.CANCELLED, trial.stop_why, now=now)
     if lease.study.state != StudyState.RUNNING:
         return _end(ending, TrialState.CANCELLED, f"the study is {lease.study.state}", now=now)
+    error = lease.attempt.error
+    if outcome == before[0] == "error" and same_way(error, before[1]):
+        return _end(ending, TrialState.FAILED, f"failed twice in the same way: {headline(error or '')}", now=now)
     if ending.exhausted:
         reason = f"{outcome} {trial.charged + 1} times; retry.max is {lease.plan.spec.retry.max}"
         return _end(ending, TrialState.FAILED, reason, now=now)
-    charged = trial.charged + (outcome in CHARGED)
+    charged = trial.charged + (outcome in FAILURES)
     examples = resuming.examples_at(trial, step)
     lease.trial = replace(trial, state=TrialState.QUEUED, charged=charged, step=step, examples=examples)
     data = {"outcome": outcome, "attempt": trial.attempt, "step": step}

@@ -1,7 +1,8 @@
 """Failures: whether a configuration fails by itself, and when a study in which everything fails gives up.
 
-A configuration that raises the same exception at every attempt is evidence about the search space, as divergence is.
-A worker that was lost, a process that crashed, or exceptions that differ are not: they say nothing of it.
+A configuration that raises the same exception again is evidence about the search space, as divergence is, and is not
+tried a third time. A worker that was lost, a process that crashed, or exceptions that differ are not: they say nothing
+of it.
 """
 
 import re
@@ -16,6 +17,11 @@ FAILURES = ("lost", "crashed", "error")
 RESULTS = (TrialState.COMPLETED, TrialState.PRUNED, TrialState.INFEASIBLE)
 """What shows that a study's trials can be trained."""
 
+ADDRESS = r"\b0x[0-9a-fA-F]+"
+TEMPORARY = r"(?:/private)?/(?:tmp|var/tmp|var/folders)/[^\s\"']*"
+DIRECTORIES = r"(?:[A-Za-z]:)?[/\\](?:[^\s/\\\"']+[/\\])*"
+"""What differs between two attempts, or two machines, that fail in the same way."""
+
 Attempts = Sequence[tuple[str, str | None]]
 """A failed trial's attempts that count: outcome, and traceback if there is one."""
 
@@ -26,11 +32,27 @@ def exception_of(traceback: str | None) -> str:
     return lines[-1] if lines else ""
 
 
+def same_way(traceback: str | None, before: str | None) -> bool:
+    """Whether two tracebacks tell word for word of the same failure, but for memory addresses and directories."""
+    told = _without_places(traceback or "")
+    return told != "" and told == _without_places(before or "")
+
+
+def _without_places(text: str) -> str:
+    for pattern, instead in (ADDRESS, "0x"), (TEMPORARY, "<temporary>"), (DIRECTORIES, ""):
+        text = re.sub(pattern, instead, text)
+    return text.strip()
+
+
 def own_failure(attempts: Attempts) -> str | None:
     """Return the exception by which a configuration fails by itself, or None if it is not known to.
 
-    Digits may differ between attempts: a resumed one raises at another step.
+    It does if its last two attempts raised the same, or all of them; in the latter case digits may differ: a resumed
+    attempt raises at another step.
     """
+    last = [exception_of(traceback) for outcome, traceback in attempts[-2:] if outcome == "error"]
+    if len(last) == 2 and same_way(*last):
+        return last[1]
     raised = [exception_of(traceback) for outcome, traceback in attempts if outcome == "error"]
     kinds = {re.sub(r"\d+", "0", exception) for exception in raised}
     same = len(raised) == len(attempts) and len(kinds) == 1 and kinds != {""}

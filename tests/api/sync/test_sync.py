@@ -121,6 +121,23 @@ def test_a_drained_trial_is_queued_again_without_charge_and_an_error_with(client
     wait_for(lambda: study_state(client) == "failed")
 
 
+def test_an_error_that_repeats_word_for_word_ends_the_trial_at_once(client: TestClient) -> None:
+    submit(client, retry={"max": 9}, run_cap=1, parallel=1)
+    worker = FakeWorker(client)
+
+    def end(outcome: str, error: str | None) -> None:
+        worker.finish(worker.take(1)[0], value=None, outcome=outcome, error=error)
+
+    for outcome, error in (("error", "at 3"), ("error", "at 4"), ("crashed", "at 4"), ("error", "at 4")):
+        end(outcome, f"Traceback\nValueError: boom {error}")
+    end("drained", None)  # no failure: it does not come between two
+    assert trial(client, 0)["state"] == "queued"
+    end("error", "Traceback\nValueError: boom at 4")
+    found = trial(client, 0)
+    assert (found["state"], found["attempt"]) == ("failed", 6)
+    assert found["reason"] == "failed twice in the same way: ValueError: boom at 4"
+
+
 def test_divergence_is_a_result_and_a_missing_metric_a_failure(client: TestClient) -> None:
     submit(client)
     worker = FakeWorker(client)
