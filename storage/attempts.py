@@ -5,12 +5,12 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import String, func, insert, select, update
+from sqlalchemy import String, func, select, update
 from sqlalchemy.orm import Session
 
 from storage import tables as t
 from storage import trials
-from storage.bulk import update_each
+from storage.bulk import insert_all, table_of, update_all
 from storage.trials import TrialRecord
 from tuner.study.states import TrialState
 
@@ -36,12 +36,17 @@ class AttemptRecord:
     computed: float = 0.0
 
 
+NAMES = tuple(field.name for field in fields(AttemptRecord))
+COLUMNS = tuple(table_of(t.Attempt).columns[name] for name in NAMES)
+"""What a query selects to make records of, without an entity per row."""
+
+
 def _record(row: t.Attempt) -> AttemptRecord:
-    return AttemptRecord(**_values(row))
+    return AttemptRecord(*_values(row, NAMES))
 
 
-def _values(row: AttemptRecord | t.Attempt) -> dict[str, Any]:
-    return {field.name: getattr(row, field.name) for field in fields(AttemptRecord)}
+def _values(row: AttemptRecord | t.Attempt, names: Sequence[str]) -> list[Any]:
+    return [getattr(row, name) for name in names]
 
 
 def leases(
@@ -57,8 +62,8 @@ def leases(
     With `lock`, on PostgreSQL, nobody else changes them until the end of the transaction.
     """
     query = (
-        select(t.Attempt, t.Trial)
-        .join(t.Trial, t.Trial.id == t.Attempt.trial_id)
+        select(*COLUMNS, *trials.COLUMNS)
+        .join_from(t.Attempt, t.Trial, t.Trial.id == t.Attempt.trial_id)
         .where(t.Attempt.outcome.is_(None))
         .order_by(t.Attempt.trial_id)
     )
@@ -70,7 +75,8 @@ def leases(
         query = query.where(t.Attempt.lease_expires < expired_at)
     if lock:
         query = query.with_for_update()
-    return [(_record(attempt), trials.record(trial)) for attempt, trial in session.execute(query)]
+    own = len(COLUMNS)
+    return [(AttemptRecord(*row[:own]), trials.of_columns(row[own:])) for row in session.execute(query)]
 
 
 def of_trial(session: Session, *, trial_id: int) -> list[AttemptRecord]:
@@ -123,8 +129,7 @@ def running(session: Session, *, study_id: int) -> list[Running]:
 
 def begin(session: Session, *, attempts: Sequence[AttemptRecord]) -> None:
     """Grant leases; the schema refuses a second live one on a trial."""
-    if attempts:
-        session.execute(insert(t.Attempt), [_values(attempt) for attempt in attempts])
+    insert_all(session, t.Attempt, NAMES, [_values(attempt, NAMES) for attempt in attempts])
 
 
 def renew(session: Session, *, worker_id: int, lease_expires: datetime) -> None:
@@ -162,8 +167,9 @@ def save(session: Session, *, attempts: Sequence[AttemptRecord]) -> None:
     Raises:
         Conflict: one of them has ended meanwhile.
     """
-    rows = [{name: getattr(attempt, name) for name in ("trial_id", "attempt", *SAVED)} for attempt in attempts]
-    update_each(session, t.Attempt, rows, t.Attempt.outcome.is_(None))
+    names = ("trial_id", "attempt", *SAVED)
+    rows = [_values(attempt, names) for attempt in attempts]
+    update_all(session, t.Attempt, names, rows, t.Attempt.outcome.is_(None))
 
 
 def holders(session: Session) -> list[tuple[tuple[int, str], int, float]]:

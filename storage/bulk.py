@@ -1,24 +1,51 @@
-"""Writing many rows in one statement.
+"""Writing many rows in few statements, whatever their number.
 
-Verdicts are used: a guarded update that finds a row in another state than the caller believes raises `Conflict`, and
-the caller's transaction is rolled back. Nothing is half written.
+Values go to the driver as they are stored, past the ORM: building one statement object per row costs more than storing
+it. Verdicts are used: a guarded update that finds a row in another state than the caller believes raises `Conflict`,
+and the caller's transaction is rolled back. Nothing is half written.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Table, bindparam, update
+from sqlalchemy import ColumnElement, Connection, Dialect, Table
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from tuner.errors import Conflict
+
+MOST_VALUES = 8_000
+"""In one statement. SQLite takes 32,766; longer statements are no faster."""
+Row = Sequence[Any]
 
 
 def table_of(entity: type[DeclarativeBase]) -> Table:
     """Return the table of a mapped class."""
     return cast(Table, entity.__table__)
+
+
+def insert_all(session: Session, entity: type[DeclarativeBase], names: Sequence[str], rows: Sequence[Row]) -> None:
+    """Insert rows that are not stored yet, each with the values of these columns: all that may not be null.
+
+    Raises:
+        IntegrityError: of SQLAlchemy, when a row breaks a constraint.
+    """
+    if not rows:
+        return
+    table, connection = table_of(entity), session.connection()
+    stored = _stored(table, tuple(names), connection.dialect, rows)
+    columns = ", ".join(names)
+    if connection.dialect.name == "postgresql":
+        _copy(connection, f"copy {table.name} ({columns}) from stdin", stored)
+        return
+    for part in _parts(stored, len(names)):
+        one = f"({', '.join('?' * len(names))})"
+        statement = f"insert into {table.name} ({columns}) values {', '.join([one] * len(part))}"
+        connection.exec_driver_sql(statement, _flat(part))
 
 
 def upsert(session: Session, entity: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -33,29 +60,84 @@ def upsert(session: Session, entity: type[DeclarativeBase], rows: Sequence[Mappi
     session.execute(statement, [dict(row) for row in rows])
 
 
-def update_each(
-    session: Session, entity: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]], *guards: ColumnElement[bool]
+def update_all(
+    session: Session,
+    entity: type[DeclarativeBase],
+    names: Sequence[str],
+    rows: Sequence[Row],
+    guard: ColumnElement[bool],
 ) -> None:
-    """Update one stored row per given one: found by its primary key and the guards, changed in its other columns.
-
-    All rows name the same columns.
+    """Update one stored row per given one, found by its primary key and the guard; `names` begin with that key.
 
     Raises:
-        Conflict: a row is gone, or no longer meets the guards.
+        Conflict: a row is gone, or no longer meets the guard.
     """
     if not rows:
         return
-    table = table_of(entity)
-    keys = [column for column in table.primary_key if column.name in rows[0]]
-    changed: dict[str, Any] = {
-        name: bindparam(f"new_{name}") for name in rows[0] if name not in {key.name for key in keys}
-    }
-    statement = update(table).where(*(key == bindparam(f"key_{key.name}") for key in keys), *guards).values(changed)
-    values = [
-        {**{f"key_{key.name}": row[key.name] for key in keys}, **{f"new_{name}": row[name] for name in changed}}
-        for row in rows
-    ]
-    done = cast("CursorResult[Any]", session.connection().execute(statement, values)).rowcount
+    table, connection = table_of(entity), session.connection()
+    stored = _stored(table, tuple(names), connection.dialect, rows)
+    condition = str(guard.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
+    done = 0
+    for part in _parts(stored, len(names)):
+        statement = _update(table, tuple(names), condition, len(part), connection.dialect)
+        done += cast("CursorResult[Any]", connection.exec_driver_sql(statement, _flat(part))).rowcount
     session.expire_all()  # what the session has read of these rows is out of date
     if done != len(rows):
         raise Conflict(f"{len(rows) - done} of {len(rows)} rows of {table.name} were changed by another request")
+
+
+@lru_cache(maxsize=512)
+def _update(table: Table, names: tuple[str, ...], condition: str, count: int, dialect: Dialect) -> str:
+    """Write the statement for so many rows; the first one's values tell PostgreSQL the types of all."""
+    keys = [column.name for column in table.primary_key]
+    mark = "?" if dialect.paramstyle == "qmark" else "%s"
+    first = ", ".join(f"cast({mark} as {table.columns[name].type.compile(dialect)})" for name in names)
+    # SQLite's casts would change values (it has no type for times), and it needs none.
+    one = ", ".join([mark] * len(names))
+    values = ", ".join([f"({one if dialect.name == 'sqlite' else first})", *[f"({one})"] * (count - 1)])
+    new = {name: f"given.column{place}" for place, name in enumerate(names, 1)}  # as both databases name them
+    changed = ", ".join(f"{name} = {new[name]}" for name in names if name not in keys)
+    found = " and ".join(f"{table.name}.{key} = {new[key]}" for key in keys)
+    return f"update {table.name} set {changed} from (values {values}) as given where {found} and {condition}"
+
+
+def _stored(table: Table, names: tuple[str, ...], dialect: Dialect, rows: Sequence[Row]) -> Sequence[Row]:
+    """Turn values into what the driver stores."""
+    processors = _processors(table, names, dialect)
+    if not processors:
+        return rows
+    found = []
+    for row in rows:
+        values = list(row)
+        for place, process in processors:
+            values[place] = process(values[place])
+        found.append(values)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _processors(table: Table, names: tuple[str, ...], dialect: Dialect) -> list[tuple[int, Any]]:
+    kinds = [table.columns[name].type.dialect_impl(dialect) for name in names]
+    found = [(place, kind.bind_processor(dialect)) for place, kind in enumerate(kinds)]
+    return [(place, process) for place, process in found if process is not None]
+
+
+def _parts(rows: Sequence[Row], width: int) -> Iterator[Sequence[Row]]:
+    size = max(1, MOST_VALUES // width)
+    return (rows[begin : begin + size] for begin in range(0, len(rows), size))
+
+
+def _flat(rows: Sequence[Row]) -> tuple[Any, ...]:
+    return tuple(value for row in rows for value in row)
+
+
+def _copy(connection: Connection, statement: str, rows: Sequence[Row]) -> None:
+    """Send rows in PostgreSQL's own way of loading many; errors are SQLAlchemy's."""
+    driver: Any = connection.connection.driver_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except connection.dialect.loaded_dbapi.Error as error:
+        base = connection.dialect.loaded_dbapi.Error
+        raise DBAPIError.instance(statement, None, error, base, dialect=connection.dialect) from error

@@ -2,8 +2,17 @@
 
 from typing import Any, Literal
 
+from pydantic_core import from_json, to_json
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
+
+
+def _text(value: Any) -> str:
+    return to_json(value).decode()
+
+
+JSON_BY: dict[str, Any] = {"json_serializer": _text, "json_deserializer": from_json}
+"""Every row holds JSON: Python's own encoder would take longer than the database."""
 
 
 def sqlite_engine(
@@ -15,6 +24,7 @@ def sqlite_engine(
         pool_size=pool,
         max_overflow=0,
         pool_timeout=patience_s,
+        **JSON_BY,
         # None switches off the driver's own BEGIN, so that ours below is the only one.
         connect_args={"isolation_level": None, "check_same_thread": False, "timeout": patience_s},
     )
@@ -40,6 +50,7 @@ def postgresql_engine(url: URL, *, pool: int, patience_s: float) -> Engine:
         pool_timeout=patience_s,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
+        **JSON_BY,
     )
 
     @event.listens_for(engine, "connect")

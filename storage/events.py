@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from storage import tables as t
+from storage.bulk import insert_all
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,11 @@ def append(session: Session, *, changes: Sequence[Change], now: datetime) -> Non
         ).scalar_one_or_none()
         if last is None:  # the study has been deleted meanwhile, with its events
             continue
-        session.execute(
-            insert(t.Event),
-            [
-                {
-                    "study_id": study_id,
-                    "revision": revision,
-                    "kind": c.kind,
-                    "trial": c.trial,
-                    "data": c.data,
-                    "at": now,
-                }
-                for revision, c in enumerate(own, last - len(own) + 1)
-            ],
-        )
+        rows = [
+            (study_id, revision, change.kind, change.trial, change.data, now)
+            for revision, change in enumerate(own, last - len(own) + 1)
+        ]
+        insert_all(session, t.Event, ("study_id", "revision", "kind", "trial", "data", "at"), rows)
 
 
 def after(session: Session, *, study_id: int, revision: int, limit: int = 500) -> list[EventRecord]:

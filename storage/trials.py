@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from storage import tables as t
-from storage.bulk import update_each
+from storage.bulk import insert_all, table_of, update_all
 from tuner.errors import Conflict, NotFound
 from tuner.study.states import TERMINAL, Origin, TrialState
 
@@ -59,6 +59,18 @@ def record(row: t.Trial) -> TrialRecord:
     return TrialRecord(**{**found, "state": TrialState(row.state), "origin": Origin(row.origin)})
 
 
+COLUMNS = tuple(table_of(t.Trial).columns[field.name] for field in fields(TrialRecord))
+"""What a query selects to make records of, without an entity per row."""
+STATE, ORIGIN = (TrialRecord.__match_args__.index(name) for name in ("state", "origin"))
+
+
+def of_columns(values: Sequence[Any]) -> TrialRecord:
+    """Return the values of `COLUMNS` as a record."""
+    found = list(values)
+    found[STATE], found[ORIGIN] = TrialState(found[STATE]), Origin(found[ORIGIN])
+    return TrialRecord(*found)
+
+
 @dataclass(frozen=True)
 class NewTrial:
     """A new trial's values. A proposal has its index in the family's sequence, a replicate or branch its parent."""
@@ -89,21 +101,30 @@ def create_all(session: Session, *, study_id: int, trials: Sequence[NewTrial], n
     Raises:
         Conflict: one of them is a proposal that was made before, or has no such parent.
     """
+    given = [field.name for field in fields(NewTrial)]
+    begun = {
+        "study_id": study_id,
+        "created_at": now,
+        "replicate": 0,
+        "attempt": 0,
+        "charged": 0,
+        "step": 0,
+        "examples": 0,
+    }
     rows = [
-        t.Trial(
-            **{field.name: getattr(trial, field.name) for field in fields(NewTrial)},
-            study_id=study_id,
-            created_at=now,
-            finished_at=now if trial.state in TERMINAL else None,
-        )
+        (*(getattr(trial, name) for name in given), *begun.values(), now if trial.state in TERMINAL else None)
         for trial in trials
     ]
-    session.add_all(rows)
     try:
-        session.flush()
+        insert_all(session, t.Trial, [*given, *begun, "finished_at"], rows)
     except IntegrityError as error:
         raise Conflict(f"trials {trials[0].number} to {trials[-1].number} cannot be stored: {error.orig}") from error
-    return [row.id for row in rows]
+    numbers = [trial.number for trial in trials]
+    query = select(t.Trial.number, t.Trial.id).where(
+        t.Trial.study_id == study_id, t.Trial.number.between(min(numbers), max(numbers))
+    )
+    ids = {number: trial_id for number, trial_id in session.execute(query)}
+    return [ids[number] for number in numbers]
 
 
 def next_indexes(session: Session, *, study_id: int, families: Sequence[str]) -> list[int]:
@@ -247,7 +268,7 @@ def start(session: Session, *, trials: Sequence[TrialRecord]) -> None:
         Conflict: one of them is not queued any more.
     """
     names = ("id", "state", "attempt", "step", "examples", "started_at")
-    update_each(session, t.Trial, [_columns(trial, names) for trial in trials], t.Trial.state == TrialState.QUEUED)
+    update_all(session, t.Trial, names, [_values(trial, names) for trial in trials], t.Trial.state == TrialState.QUEUED)
 
 
 SAVED = ("state", "value", "reason", "stop_why", "charged", "step", "examples", "finished_at")
@@ -260,12 +281,13 @@ def save(session: Session, *, trials: Sequence[TrialRecord]) -> None:
     Raises:
         Conflict: one of them is not running any more.
     """
-    rows = [_columns(trial, ("id", *SAVED)) for trial in trials]
-    update_each(session, t.Trial, rows, t.Trial.state == TrialState.RUNNING)
+    names = ("id", *SAVED)
+    rows = [_values(trial, names) for trial in trials]
+    update_all(session, t.Trial, names, rows, t.Trial.state == TrialState.RUNNING)
 
 
-def _columns(trial: TrialRecord, names: Sequence[str]) -> dict[str, Any]:
-    return {name: getattr(trial, name) for name in names}
+def _values(trial: TrialRecord, names: Sequence[str]) -> list[Any]:
+    return [getattr(trial, name) for name in names]
 
 
 def lock_in_flight(session: Session, *, study_id: int) -> None:
