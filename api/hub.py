@@ -6,6 +6,8 @@ A waiter takes a ticket *before* it looks, and waits on it only if it found noth
 import asyncio
 from collections.abc import Iterable
 
+from api.work import WorkBell
+
 
 class Bell:
     """Wakes everyone who holds the current ticket. `ring` may be called from any thread."""
@@ -49,23 +51,43 @@ async def first(timeout_s: float, *events: asyncio.Event) -> None:
         task.cancel()
 
 
+class Caller:
+    """A worker's sync under way, which may wait for work."""
+
+    def __init__(self) -> None:
+        self.wake = asyncio.Event()
+        """Set when there may be something to do."""
+        self.superseded = False
+        """Whether a newer sync of its session came."""
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until woken; False when the time is up first."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
 class Waiting:
     """The sync that waits for work in each worker session; a newer one makes the older return empty."""
 
     def __init__(self) -> None:
-        self._current: dict[str, asyncio.Event] = {}
+        self._current: dict[str, Caller] = {}
 
-    def take(self, session: str) -> asyncio.Event:
-        """Become the session's current sync; the event is set when a newer one comes."""
-        older, newer = self._current.get(session), asyncio.Event()
+    def take(self, session: str) -> Caller:
+        """Become the session's current sync."""
+        older = self._current.get(session)
         if older is not None:
-            older.set()
-        self._current[session] = newer
+            older.superseded = True
+            older.wake.set()
+        newer = self._current[session] = Caller()
         return newer
 
-    def drop(self, session: str, event: asyncio.Event) -> None:
+    def drop(self, session: str, caller: Caller) -> None:
         """Stop waiting."""
-        if self._current.get(session) is event:
+        if self._current.get(session) is caller:
             del self._current[session]
 
 
@@ -73,7 +95,7 @@ class Hub:
     """`work`: trials were queued. `changes`: something changed in a study. `closing`: the server shuts down."""
 
     def __init__(self) -> None:
-        self.work = Bell()
+        self.work = WorkBell()
         self.changes = Bell()
         self.closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -104,10 +126,13 @@ class Hub:
             if study_id in self._followed:
                 self._followed[study_id].set()
 
-    def ring(self, *study_ids: int) -> None:
-        """Say that something happened in these studies, and that there may be work. From any thread."""
+    def ring(self, *study_ids: int, queued: int | None = None) -> None:
+        """Say that something happened in these studies, and that there is work: so many trials, or nobody knows.
+
+        From any thread.
+        """
         self.tell(study_ids)
-        self.work.ring()
+        self.work.ring(queued)
 
     def close(self) -> None:
         """Wake everyone for the last time. Call on the event loop."""

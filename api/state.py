@@ -12,6 +12,7 @@ from api.conductor.commands import Commands
 from api.conductor.conductor import Conductor
 from api.conductor.proposing import Proposing
 from api.conductor.retention import Retention
+from api.conductor.tasks import Task
 from api.growth import Growth
 from api.hub import Hub, Waiting
 from api.metrics import Metrics
@@ -56,6 +57,8 @@ def build_server(settings: Settings, database: Database, metrics: Metrics, waits
     store = open_store(settings.store_root)
     retention = Retention(database, plans, store)
     expiry = Expiry(database, plans, hub, settings.lease_s)
+    syncs = Syncs(database, plans, settings.lease_s)
+    presence = Task("presence", syncs.store_presence, min(waits.presence_s, settings.lease_s / 3))
     return Server(
         settings=settings,
         waits=waits,
@@ -66,9 +69,9 @@ def build_server(settings: Settings, database: Database, metrics: Metrics, waits
         waiting=Waiting(),
         plans=plans,
         asker=asker,
-        syncs=Syncs(database, plans, settings.lease_s),
+        syncs=syncs,
         commands=Commands(database, plans, hub, retention),
-        conductor=Conductor(database, plans, hub, proposing, expiry, retention, waits),
+        conductor=Conductor(database, plans, hub, proposing, expiry, retention, waits, [presence]),
         metrics=metrics,
         growth=growth,
         pools=pools,

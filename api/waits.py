@@ -15,3 +15,5 @@ class Waits:
     """While a study runs, a figure that was dear is drawn again only after so many times its cost (`api/kept.py`)."""
     refill_s: float = 0.3
     """A worker that just freed a slot waits this long for the trial that takes its place to be proposed."""
+    presence_s: float = 5.0
+    """Which workers are there is stored this often, and at least three times per lease."""

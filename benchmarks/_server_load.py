@@ -1,6 +1,6 @@
 """Workers of `benchmarks/server.py` that train nothing, in a process of their own.
 
-    python benchmarks/_server_load.py URL trials|rows|idle [--workers N] [--width N] [--rows N] [--trials N] [--seconds S]
+    python benchmarks/_server_load.py URL trials|rows|idle [--workers N] [--width N] [--rows N] [--trials N]
 
 They say what a real worker says (`tuner.wire.sync`): programs, report rows with three metrics and noise sums, final
 messages with the program once more. Text is put together from parts that were encoded once, and connections are kept,

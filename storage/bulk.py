@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, Dialect, Table
+from sqlalchemy import ColumnElement, Connection, Dialect, Table, TextClause
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import CursorResult
@@ -34,15 +34,20 @@ def insert_all(session: Session, entity: type[DeclarativeBase], names: Sequence[
     Raises:
         IntegrityError: of SQLAlchemy, when a row breaks a constraint.
     """
+    if rows:
+        stored = _stored(table_of(entity), tuple(names), session.connection().dialect, rows)
+        insert_encoded(session, entity, names, stored)
+
+
+def insert_encoded(session: Session, entity: type[DeclarativeBase], names: Sequence[str], rows: Sequence[Row]) -> None:
+    """Insert rows as `insert_all` does, of values that are as the driver takes them: JSON is text."""
     if not rows:
         return
-    table, connection = table_of(entity), session.connection()
-    stored = _stored(table, tuple(names), connection.dialect, rows)
-    columns = ", ".join(names)
+    table, connection, columns = table_of(entity), session.connection(), ", ".join(names)
     if connection.dialect.name == "postgresql":
-        _copy(connection, f"copy {table.name} ({columns}) from stdin", stored)
+        _copy(connection, f"copy {table.name} ({columns}) from stdin", rows)
         return
-    for part in _parts(stored, len(names)):
+    for part in _parts(rows, len(names)):
         one = f"({', '.join('?' * len(names))})"
         statement = f"insert into {table.name} ({columns}) values {', '.join([one] * len(part))}"
         connection.exec_driver_sql(statement, _flat(part))
@@ -67,13 +72,31 @@ def update_all(
     rows: Sequence[Row],
     guard: ColumnElement[bool],
 ) -> None:
-    """Update one stored row per given one, found by its primary key and the guard; `names` begin with that key.
+    """Update one stored row per given one, found by its primary key and the guard.
 
     Raises:
         Conflict: a row is gone, or no longer meets the guard.
     """
+    done = update_found(session, entity, names, rows, guard)
+    if done != len(rows):
+        raise Conflict(
+            f"{len(rows) - done} of {len(rows)} rows of {entity.__tablename__} were changed by another request"
+        )
+
+
+def update_found(
+    session: Session,
+    entity: type[DeclarativeBase],
+    names: Sequence[str],
+    rows: Sequence[Row],
+    guard: ColumnElement[bool] | TextClause,
+) -> int:
+    """Update the stored rows that have the primary keys of given ones and meet the guard; return how many did.
+
+    In the guard, `given.column1` is the first of the `names`.
+    """
     if not rows:
-        return
+        return 0
     table, connection = table_of(entity), session.connection()
     stored = _stored(table, tuple(names), connection.dialect, rows)
     condition = str(guard.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
@@ -82,8 +105,7 @@ def update_all(
         statement = _update(table, tuple(names), condition, len(part), connection.dialect)
         done += cast("CursorResult[Any]", connection.exec_driver_sql(statement, _flat(part))).rowcount
     session.expire_all()  # what the session has read of these rows is out of date
-    if done != len(rows):
-        raise Conflict(f"{len(rows) - done} of {len(rows)} rows of {table.name} were changed by another request")
+    return done
 
 
 @lru_cache(maxsize=512)

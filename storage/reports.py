@@ -6,18 +6,17 @@ a + 1 resumed, for every a; nothing reads reports past `effective_rows`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from storage import tables as t
-from storage.bulk import table_of, upsert
+from storage.bulk import insert_encoded, table_of, upsert
+from storage.columns import metrics_text
 
 
-@dataclass(frozen=True)
-class Noise:
+class Noise(NamedTuple):
     """Noise sums of the steps since the row before (see `tuner.noise.NoiseSums`)."""
 
     n: int
@@ -26,11 +25,6 @@ class Noise:
     ss: float
     qq: float
     sq: float
-
-    @property
-    def finite(self) -> bool:
-        """Whether every sum is finite."""
-        return all(map(math.isfinite, (self.s, self.q, self.ss, self.qq, self.sq)))
 
 
 Key = tuple[int, int, int]
@@ -41,8 +35,7 @@ MOST_SPANS = 100
 """Attempts per query: databases limit how long a condition may be."""
 
 
-@dataclass(frozen=True)
-class ReportRow:
+class ReportRow(NamedTuple):
     """One row of a curve."""
 
     trial_id: int
@@ -54,6 +47,28 @@ class ReportRow:
     noise: Noise | None
 
 
+NAMES = ("trial_id", "attempt", "step", "examples", "elapsed_s", "metrics", *(f"noise_{name}" for name in SUMS))
+
+
+def add_new(session: Session, *, rows: Sequence[ReportRow]) -> None:
+    """Store rows beyond all those that are stored of their attempts, no two of a step.
+
+    Noise sums that are not finite are left out.
+    """
+    found = [(*row[:5], metrics_text(row.metrics), *_finite(row.noise)) for row in rows]
+    insert_encoded(session, t.Report, NAMES, found)
+
+
+def _finite(noise: Noise | None) -> tuple[int | float | None, ...]:
+    """Return the sums; None for all of them where one is not finite."""
+    if noise is None:
+        return NOTHING
+    return noise if math.isfinite(sum(noise)) or all(map(math.isfinite, noise)) else NOTHING
+
+
+NOTHING = (None,) * len(SUMS)
+
+
 def add(session: Session, *, rows: Sequence[ReportRow]) -> None:
     """Store rows, in one statement; a second report of the same (trial, attempt, step) adds its metrics to the first.
 
@@ -61,7 +76,6 @@ def add(session: Session, *, rows: Sequence[ReportRow]) -> None:
     """
     merged: dict[Key, dict[str, Any]] = {}
     for row in rows:
-        noise = row.noise if row.noise is not None and row.noise.finite else None
         _merge(
             merged,
             {
@@ -71,7 +85,7 @@ def add(session: Session, *, rows: Sequence[ReportRow]) -> None:
                 "examples": row.examples,
                 "elapsed_s": row.elapsed_s,
                 "metrics": row.metrics,
-                **{f"noise_{k}": getattr(noise, k) if noise else None for k in SUMS},
+                **{f"noise_{name}": value for name, value in zip(SUMS, _finite(row.noise), strict=True)},
             },
         )
     fresh = list(merged.values())

@@ -1,14 +1,17 @@
 """Queries on worker sessions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import delete, exists, func, select, text, update
 from sqlalchemy.orm import Session
 
 from storage import tables as t
+from storage.bulk import update_found
 from tuner.errors import NotFound
+from tuner.study.states import StudyState, TrialState
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,35 @@ def get(session: Session, *, worker_id: int, worker_session: str) -> WorkerRecor
     if row is None or row.session != worker_session:
         raise NotFound(f"no worker {worker_id} with this session; register again")
     return _record(row)
+
+
+class Glance(NamedTuple):
+    """A worker, and whether there is anything to say to it: live leases of its own, queued trials of anybody."""
+
+    worker: WorkerRecord
+    leased: bool
+    queued: bool
+
+
+def glance(session: Session, *, worker_id: int, worker_session: str) -> Glance:
+    """Find a worker and what there may be for it, in one statement that costs the same however many trials there are.
+
+    Raises:
+        NotFound: no such worker session exists; it must register again.
+    """
+    leased = exists().where(t.Attempt.worker_id == worker_id, t.Attempt.outcome.is_(None))
+    queued = exists().where(t.Trial.study_id == t.Study.id, t.Trial.state == TrialState.QUEUED)
+    wanted = exists().where(t.Study.state == StudyState.RUNNING, queued)
+    row = session.execute(select(t.Worker, leased, wanted).where(t.Worker.id == worker_id)).one_or_none()
+    if row is None or row[0].session != worker_session:
+        raise NotFound(f"no worker {worker_id} with this session; register again")
+    return Glance(_record(row[0]), row[1], row[2])
+
+
+def here(session: Session, *, last: Mapping[int, int], now: datetime) -> None:
+    """Record that workers were seen until now, with the number of the last request of each, -1 for none."""
+    rows = [(worker_id, seq, now) for worker_id, seq in sorted(last.items())]
+    update_found(session, t.Worker, ("id", "seq", "last_seen"), rows, text("workers.seq <= given.column2"))
 
 
 def seen(session: Session, *, worker_id: int, seq: int, now: datetime) -> bool:

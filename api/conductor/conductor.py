@@ -8,7 +8,7 @@ first and opens a write transaction only when there is something to write.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sqlalchemy.orm import Session
@@ -52,7 +52,9 @@ class Conductor:
         expiry: Expires,
         retention: Retention,
         waits: Waits,
+        others: Sequence[Task] = (),
     ) -> None:
+        """`others` run beside the conductor's own tasks."""
         self._database = database
         self._plans = plans
         self._hub = hub
@@ -67,6 +69,7 @@ class Conductor:
             Task("studies", self._close_finished, every_s, bell=bell),
             Task("proposals", self._propose, every_s, bell=bell),
             Task("retention", lambda: retention.tick(time.monotonic()), every_s),
+            *others,
         ]
 
     def trouble(self, study_id: int) -> str | None:

@@ -60,7 +60,7 @@ class Proposing:
         with self._database.write() as session:
             now = self._database.now(session)
             proposals.store(session, study=study, plan=plan, wanted=wanted, answers=answers, now=now)
-        self._hub.ring(study_id)
+        self._hub.ring(study_id, queued=len(wanted.turns))
 
     def _note_failure(self, study_id: int, request: AskRequest, error: SamplerFailed) -> None:
         """Count the failures of one request in a row; the study fails at the last."""

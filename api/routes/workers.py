@@ -6,11 +6,12 @@ POST /workers/{worker}/sync    the sync protocol; waits for work when asked to
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
-from api.hub import first
+from api.hub import Caller
 from api.requests import CheckedRoute
 from api.state import Server, Srv
 from api.sync.syncs import Outcome
@@ -52,30 +53,54 @@ def list_workers(server: Srv) -> Page[WorkerView]:
     return Page(items=[worker_view(w, held=held.get(w.id, 0), now=now, lease_s=lease_s) for w in found])
 
 
-@router.post("/{worker}/sync")
-async def sync(server: Srv, connection: Request, worker: Count, request: SyncRequest) -> SyncReply:
+@router.post("/{worker}/sync", response_model=SyncReply)
+async def sync(server: Srv, connection: Request, worker: Count, request: SyncRequest) -> Response:
     """Exchange states: the worker says what it holds and reports, the server what it wants."""
     server.metrics.syncs.inc()
     server.metrics.reports.inc(len(request.reports))
-    newer = server.waiting.take(request.session)
+    caller = server.waiting.take(request.session)
+    try:
+        reply = await _exchange(server, connection, worker, request, caller)
+    finally:
+        server.waiting.drop(request.session, caller)
+    return Response(reply.model_dump_json(), media_type="application/json")  # long, and valid by construction
+
+
+async def _exchange(
+    server: Server, connection: Request, worker: int, request: SyncRequest, caller: Caller
+) -> SyncReply:
+    """Apply a request and, where that gives the worker nothing to do, wait for work on its behalf."""
+    until = time.monotonic() + max(request.wait_s, server.waits.refill_s if request.finished else 0.0)
     # What is reported is stored once; further looks are for work alone.
     rest = request.model_copy(update={name: [] for name in REPORTED})
-    until = time.monotonic() + max(request.wait_s, server.waits.refill_s if request.finished else 0.0)
+    does, says, work = server.syncs.apply, request, server.hub.work
+    ticket, woken = work.ticket(request.room, caller.wake), None
     try:
-        ticket = server.hub.work.ticket()
-        reply = await server.pools.syncs.run(_done, server, server.syncs.apply, worker, request)
         while True:
-            left = until - time.monotonic()
-            leaves = left <= 0 or server.hub.closing.is_set() or newer.is_set()
-            if reply.assign or reply.stop or leaves:
+            reply = await server.pools.syncs.run(_done, server, does, worker, says)
+            if woken is not None:
+                work.leave(woken, used=len(reply.assign))
+            if reply.assign or reply.stop or not await _woken(server, caller, worker, until):
                 return reply
-            await first(left, ticket, newer)
+            caller.wake.clear()
+            woken, ticket = ticket, work.ticket(request.room, caller.wake)  # before it looks
             if await connection.is_disconnected():
                 return reply  # nobody would hear of a lease
-            ticket = server.hub.work.ticket()
-            reply = await server.pools.syncs.run(_done, server, server.syncs.look, worker, rest)
+            does, says = server.syncs.look, rest
     finally:
-        server.waiting.drop(request.session, newer)
+        for left in (woken, ticket):
+            if left is not None:
+                work.leave(left)
+
+
+async def _woken(server: Server, caller: Caller, worker: int, until: float) -> bool:
+    """Wait for work; False when it is time to reply without any."""
+    left = until - time.monotonic()
+    if left <= 0 or server.hub.closing.is_set():
+        return False
+    with server.syncs.presence.waiting(worker):
+        woken = await caller.wait(left)
+    return woken and not caller.superseded and not server.hub.closing.is_set()
 
 
 def _done(server: Server, does: Callable[[int, SyncRequest], Outcome], worker: int, request: SyncRequest) -> SyncReply:
@@ -86,6 +111,9 @@ def _done(server: Server, does: Callable[[int, SyncRequest], Outcome], worker: i
     server.growth.note(outcome.advanced)
     if told := {change.study_id for change in outcome.changes} | set(outcome.advanced):
         server.hub.tell(told)
-    if any(change.kind == "trial.requeued" for change in outcome.changes):
-        server.hub.work.ring()
+    kinds = Counter(change.kind for change in outcome.changes)
+    if kinds["study.pinned"]:
+        server.hub.work.ring()  # its trials may run on other devices from now on
+    elif kinds["trial.requeued"]:
+        server.hub.work.ring(kinds["trial.requeued"])
     return outcome.reply

@@ -73,4 +73,4 @@ class Expiry:
         for lease in lost:
             where = {"trial": lease.trial.id, "worker": lease.attempt.worker_id}
             log.warning("lease lost", extra={"action": "lease_lost", **where})
-        self._hub.ring(*{change.study_id for change in changes})
+        self._hub.ring(*{change.study_id for change in changes}, queued=len(lost))

@@ -14,17 +14,17 @@ from sqlalchemy.orm import Session
 
 from api.plans import Plans
 from api.sync import endings, leases, resuming
+from api.sync.curves import Curves
 from api.sync.endings import Ending
 from api.sync.grants import Grants
 from api.sync.leases import Key, Lease
-from storage import attempts, checkpoints, events, programs, reports, studies, trials
+from storage import attempts, checkpoints, events, programs, studies, trials
 from storage.checkpoints import CheckpointRecord
 from storage.events import Change
-from storage.reports import Noise, ReportRow
 from storage.workers import WorkerRecord
 from tuner.study.hyperparameter import Scalar
 from tuner.study.program import fingerprint
-from tuner.wire.sync import Assignment, Report, Resume, Stop, SyncReply, SyncRequest
+from tuner.wire.sync import Assignment, Resume, Stop, SyncReply, SyncRequest
 
 NEXT_SYNC_S = 1.0
 """How often a busy worker reports when nothing ends."""
@@ -51,6 +51,7 @@ class Turn:
         """Files of the checkpoint store to delete once this is committed."""
         self._session = session
         self._plans = plans
+        self._curves = Curves()
         self._worker = worker
         self._request = request
         self._now = now
@@ -150,8 +151,8 @@ class Turn:
             return
         for word in self._request.restarted:
             lease = self._lease(word.trial, word.attempt)
-            if lease is None or lease.attempt.resumed_from == 0:
-                continue
+            if lease is None or lease.attempt.resumed_from == 0 or lease.trial.step > lease.attempt.resumed_from:
+                continue  # said before, or too late: what it reported began at its checkpoint
             lease.attempt = replace(lease.attempt, resumed_from=0)
             lease.trial = replace(lease.trial, step=0, examples=0)
             data = {"attempt": word.attempt, "why": word.why}
@@ -159,16 +160,9 @@ class Turn:
         leases.save(self._session, self._leases.values())  # curves and checkpoints are read by `resumed_from`
 
     def _report(self) -> None:
-        rows = []
-        for report in self._request.reports:
-            lease = self._lease(report.trial, report.attempt)
-            if lease is None:
-                continue
-            rows.append(_row(report))
-            self._advance(lease, report.step, report.examples)
-            if report.ticks > lease.attempt.ticks:
-                lease.attempt = replace(lease.attempt, ticks=report.ticks, computed=report.computed)
-        reports.add(self._session, rows=rows)
+        for lease, row in self._curves.take(self._request.reports, self._lease):
+            self._advance(lease, row.step, row.examples)
+        self._curves.store(self._session)
 
     def _finish(self) -> list[Ending]:
         """End the attempts that the worker reports as ended, and store the files that it wrote."""
@@ -185,7 +179,8 @@ class Turn:
             weights = resuming.record_of(lease, word.step, word.weights) if word.weights is not None else None
             files += [weights] if weights is not None else []
             why = word.error if word.outcome == "displaced" else None
-            ended.append(Ending(lease, word.infeasible, word.value, why))
+            value = self._curves.value(lease) if word.value is None else word.value
+            ended.append(Ending(lease, word.infeasible, value, why))
         self.unwanted += checkpoints.add(self._session, records=files, now=self._now)
         return ended
 
@@ -234,13 +229,6 @@ def _note_program(lease: Lease, program: Mapping[str, Scalar | None]) -> None:
     """Note what an attempt runs. It never changes: only the first message counts."""
     if lease.attempt.fingerprint is None:
         lease.attempt = replace(lease.attempt, program=dict(program), fingerprint=fingerprint(program))
-
-
-def _row(report: Report) -> ReportRow:
-    noise = Noise(**report.noise.model_dump()) if report.noise is not None else None
-    return ReportRow(
-        report.trial, report.attempt, report.step, report.examples, report.elapsed_s, report.metrics, noise
-    )
 
 
 def assignment(lease: Lease, resume: Resume | None, in_flight: int) -> Assignment:

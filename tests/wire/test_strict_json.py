@@ -70,3 +70,30 @@ def test_what_a_program_wrote_reaches_the_server_whatever_it_holds() -> None:
     hello = Registration(session="s" * 16, name="\udcff", devices=[{"device": "cpu", "width": 1}], workloads=workloads)
     for message in (finish, row, hello):
         assert parse_json(message.model_dump_json().encode()) is not None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a" :1,"a":2}',
+        b'{"a"\n:1,"a":2}',
+        b'{"rows":[{"a":1},{"a":1,"b":{"c":1,"c":2}}]}',
+        b'{"a":["\\":"],"b":1,"b":2}',
+        b'{"a":[0.0012345678901234567,12345678901234567890]}',
+        b"12345678901234567890",
+        b'{"a":NaN}',
+        b'{"a":-Infinity}',
+    ],
+)
+def test_the_fast_parser_lets_nothing_pass_that_the_careful_one_refuses(body: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        parse_json(body)
+
+
+def test_what_our_programs_send_is_parsed_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Report(
+        trial=1, attempt=1, step=1, examples=1, elapsed_s=0.0012345678901234567, metrics={"loss\u00e9": 1e-300}
+    )
+    body = row.model_dump_json().encode()
+    monkeypatch.setattr("tuner.wire.strict_json.load_json", None)
+    assert parse_json(body) == row.model_dump()

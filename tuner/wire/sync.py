@@ -4,13 +4,14 @@ It is level-triggered: each side states what *is*, so lost, repeated and reorder
 request is its whole state; the reply is the whole wanted state.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tuner.store import PATTERN, SCOPE, SHARED
 from tuner.study.hyperparameter import Scalar
 from tuner.wire.message import Count, DeviceName, Message, Number, Text
+from tuner.wire.strict_json import storable
 
 Outcome = Literal["finished", "error", "crashed", "drained", "displaced", "stopped"]
 """How a worker can end an attempt. Only the server sets `lost`."""
@@ -131,6 +132,15 @@ class Resume(Weights):
     examples: Count
 
 
+def _storable_names(metrics: Any) -> Any:
+    """Replace what cannot be stored in the names, as `Text` does: in one call for all of a row."""
+    if isinstance(metrics, dict) and not all(
+        [type(name) is str and name.isascii() and name.isprintable() for name in metrics]
+    ):
+        return {storable(name) if isinstance(name, str) else name: value for name, value in metrics.items()}
+    return metrics
+
+
 class Report(Message):
     """A row of a trial's curve, keyed (trial, attempt, step). Reports of one step merge."""
 
@@ -139,7 +149,7 @@ class Report(Message):
     step: Count = Field(description="updates done")
     examples: Count = Field(description="examples seen")
     elapsed_s: float = Field(ge=0, description="seconds in a slot, up to the point resumed from included")
-    metrics: dict[Text, float] = Field(default_factory=dict, max_length=64)
+    metrics: Annotated[dict[str, float], BeforeValidator(_storable_names)] = Field(default_factory=dict, max_length=64)
     ticks: Count = Field(default=0, description="of the stack, with the attempt in a slot")
     computed: float = Field(default=0.0, ge=0, description="slot-ticks: its own, and its share of the empty slots")
     noise: NoiseRow | None = None
@@ -174,6 +184,16 @@ class SyncRequest(Message):
     checkpointed: list[Checkpointed] = Field(default_factory=list, max_length=10_000)
     finished: list[Finish] = Field(default_factory=list, max_length=10_000)
     wait_s: float = Field(default=0.0, ge=0, le=30, description="how long to wait for work when there is none")
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it holds or reports anything; otherwise it only asks for work."""
+        return bool(self.held or self.started or self.restarted or self.reports or self.checkpointed or self.finished)
+
+    @property
+    def room(self) -> int:
+        """Trials that its devices can take."""
+        return sum(capacity.free for capacity in self.capacity)
 
 
 class Assignment(Message):
