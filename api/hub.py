@@ -15,6 +15,7 @@ class Bell:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._event = asyncio.Event()
+        self._ringing = False
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Name the event loop that the waiters live on."""
@@ -26,10 +27,12 @@ class Bell:
 
     def ring(self) -> None:
         """Wake every waiter."""
-        if self._loop is not None and not self._loop.is_closed():
+        if self._loop is not None and not self._loop.is_closed() and not self._ringing:
+            self._ringing = True
             self._loop.call_soon_threadsafe(self._ring)
 
     def _ring(self) -> None:
+        self._ringing = False
         rung, self._event = self._event, asyncio.Event()
         rung.set()
 

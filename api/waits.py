@@ -9,6 +9,8 @@ class Waits:
 
     tick_s: float = 0.5
     """Each task of the conductor runs at least this often."""
+    apart_s: float = 0.02
+    """Its rounds begin at least so far apart, however often trials end."""
     sampler_s: float = 60.0
     """A sampler process that has not answered after so long is killed."""
     pause: float = 20.0

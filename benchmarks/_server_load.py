@@ -60,9 +60,10 @@ class Connection:
         return found
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up; the next request opens it again."""
         if self._writer is not None:
             self._writer.close()
+        self._reader = self._writer = None
 
 
 class Worker:
@@ -81,6 +82,7 @@ class Worker:
         devices = [{"device": "cpu", "width": self.width}]
         body = {"session": self._session, "name": self._name, "devices": devices, "workloads": [{"name": "digits-mlp"}]}
         self._id = (await self._connection.post("/api/v1/workers", json.dumps(body)))["worker"]
+        self._connection.close()  # the server does, while thousands of others register
 
     async def sync(self, holds: list[Json], ends: list[Json], rows: int, after: int = 0, wait_s: float = 0.0) -> Json:
         """State what is held and what ends; both report rows, from a step on."""
@@ -213,6 +215,8 @@ async def idle(url: str, options: argparse.Namespace, clock: Clock) -> None:
     await asyncio.sleep(options.seconds)
     clock.end(answered)
     for task in tasks:
+        if task.done():
+            task.result()  # raises
         task.cancel()
 
 

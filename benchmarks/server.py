@@ -107,10 +107,13 @@ def served(database: str | None, postgresql: int | None = None) -> Iterator[Serv
     with tempfile.TemporaryDirectory() as place:
         command = [sys.executable, "-P", "-m", "tuner", "serve", "--no-worker", "--port", "0", "--data-dir", place]
         environment = {**_environment(), **({"TUNER_DATABASE_URL": database} if database else {})}
-        process = psutil.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        said = Path(place) / "said.txt"
+        with said.open("w") as out:
+            process = psutil.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
         try:
-            line = next(line for line in process.stdout if "http://" in line)
-            url = "http://" + line.partition("http://")[2].split()[0]
+            while "http://" not in said.read_text() and process.poll() is None:
+                time.sleep(0.05)
+            url = "http://" + said.read_text().partition("http://")[2].split()[0]
             yield Served(process, url, postgresql)
         finally:
             process.terminate()

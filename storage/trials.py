@@ -246,7 +246,7 @@ def queued(session: Session, *, queue: Queue, limit: int, after: int = -1, lock:
     returned.
     """
     query = (
-        select(t.Trial)
+        select(*COLUMNS)
         .where(
             t.Trial.study_id == queue[0],
             t.Trial.stack == queue[1],
@@ -258,7 +258,7 @@ def queued(session: Session, *, queue: Queue, limit: int, after: int = -1, lock:
     )
     if lock:
         query = query.with_for_update(skip_locked=True)
-    return [record(row) for row in session.scalars(query)]
+    return [of_columns(row) for row in session.execute(query)]
 
 
 def start(session: Session, *, trials: Sequence[TrialRecord]) -> None:

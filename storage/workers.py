@@ -94,17 +94,24 @@ def here(session: Session, *, last: Mapping[int, int], now: datetime) -> None:
     update_found(session, t.Worker, ("id", "seq", "last_seen"), rows, text("workers.seq <= given.column2"))
 
 
-def seen(session: Session, *, worker_id: int, seq: int, now: datetime) -> bool:
-    """Record a sync; False if a later one was already seen (then only `last_seen` is updated)."""
-    newer = session.execute(
-        update(t.Worker)
-        .where(t.Worker.id == worker_id, t.Worker.seq < seq)
-        .values(seq=seq, last_seen=now)
-        .returning(t.Worker.id)
+def seen(
+    session: Session, *, worker_id: int, worker_session: str, seq: int, now: datetime
+) -> tuple[WorkerRecord, bool]:
+    """Record a sync, and return the worker; False if this or a later sync was seen (then only `last_seen` changes).
+
+    Raises:
+        NotFound: no such worker session exists; it must register again.
+    """
+    own = update(t.Worker).where(t.Worker.id == worker_id, t.Worker.session == worker_session)
+    newer = session.scalars(
+        own.where(t.Worker.seq < seq).values(seq=seq, last_seen=now).returning(t.Worker)
     ).one_or_none()
-    if newer is None:
-        session.execute(update(t.Worker).where(t.Worker.id == worker_id).values(last_seen=now))
-    return newer is not None
+    if newer is not None:
+        return _record(newer), True
+    older = session.scalars(own.values(last_seen=now).returning(t.Worker)).one_or_none()
+    if older is None:
+        raise NotFound(f"no worker {worker_id} with this session; register again")
+    return _record(older), False
 
 
 def by_ids(session: Session, *, ids: set[int]) -> dict[int, WorkerRecord]:

@@ -66,8 +66,8 @@ class Conductor:
         self.tasks = [
             # No sync was stored either while the database could not be used, so no lease may expire for it.
             Task("expiry", self._expire, every_s, failed=expiry.interrupt),
-            Task("studies", self._close_finished, every_s, bell=bell),
-            Task("proposals", self._propose, every_s, bell=bell),
+            Task("studies", self._close_finished, every_s, bell=bell, apart_s=waits.apart_s),
+            Task("proposals", self._propose, every_s, bell=bell, apart_s=waits.apart_s),
             Task("retention", lambda: retention.tick(time.monotonic()), every_s),
             *others,
         ]

@@ -28,7 +28,7 @@ from tuner.study.hyperparameter import Scalar
 from tuner.study.space import FamilySpace
 from tuner.study.states import Origin, StudyState, TrialState
 
-MOST = 100
+MOST = 400
 """Trials created per round."""
 MOST_ADAPTIVE = 16
 """The same where the sampler looks at the history, which takes it some 30 ms each."""

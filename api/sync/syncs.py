@@ -49,8 +49,7 @@ class Syncs:
                 return self._take(worker_id, request) if newer and seen.queued else self._nothing()
         with self._database.write() as session:
             now = self._database.now(session)
-            worker = workers.get(session, worker_id=worker_id, worker_session=request.session)
-            unseen = workers.seen(session, worker_id=worker_id, seq=request.seq, now=now)
+            worker, unseen = self._seen(session, worker_id, request, now)
             if request.says_something:
                 newer = self.presence.note(worker_id, request.seq) and unseen
             return self._write(session, worker, request, now=now, grants=newer)
@@ -81,9 +80,11 @@ class Syncs:
             return Outcome(reply)
         with self._database.write() as session:
             now = self._database.now(session)
-            workers.seen(session, worker_id=worker_id, seq=request.seq, now=now)
-            worker = workers.get(session, worker_id=worker_id, worker_session=request.session)
+            worker, _ = self._seen(session, worker_id, request, now)
             return self._write(session, worker, request, now=now, grants=self._is_last(worker, request))
+
+    def _seen(self, session: Session, worker_id: int, request: SyncRequest, now: datetime) -> tuple[WorkerRecord, bool]:
+        return workers.seen(session, worker_id=worker_id, worker_session=request.session, seq=request.seq, now=now)
 
     def _is_last(self, worker: WorkerRecord, request: SyncRequest) -> bool:
         """Whether no later request of the session was seen: that one gets the work."""
