@@ -47,9 +47,9 @@ Bar = tuple[str, float, str, float]
 class Measurement:
     """One case: its peers and its servers, run in turns."""
 
-    def __init__(self, case: Case, folder: Path, device: str) -> None:
+    def __init__(self, case: Case, folder: Path, device: str, processes: Sequence[int]) -> None:
         self.case = prepared(case, folder / "images")
-        self.folder, self.device = folder, device
+        self.folder, self.processes = folder, processes
         self.rival = Rival(self.case, folder, device)
         self.ours: dict[str, list[Timing]] = defaultdict(list)
         self.peers: dict[str, list[Run]] = defaultdict(list)
@@ -73,7 +73,7 @@ class Measurement:
             return self.peers["loop x 1"][-1].wall_s
         best = min((_median(runs) for runs in self.peers.values()), default=None)
         took = []
-        for count in PROCESSES[self.device]:
+        for count in self.processes:
             runs = self.peers[f"optuna x {count}"]
             if not runs or (best is not None and _median(runs) < NEAR_BEST * best):
                 runs.append(self.rival.optuna(count))
@@ -100,7 +100,8 @@ def measure(case: Case, arguments: argparse.Namespace, folder: Path) -> tuple[di
     """Measure one case; print its table; return the record and the bars."""
     spec = case.spec()
     print(f"\n{case.name}: {spec.run_cap} trials of {spec.budget.examples_per_trial:,} examples, {spec.method}")
-    measurement = Measurement(case, folder, arguments.device)
+    processes = PROCESSES[arguments.device]
+    measurement = Measurement(case, folder, arguments.device, processes[:2] if arguments.quick else processes)
     for number in range(arguments.repeats):
         measurement.round(number, STUDIES[:2] if arguments.quick else STUDIES, 5.0 if arguments.quick else 180.0)
     ratios = {study: measurement.ratios(study) for study in measurement.ours}
