@@ -1,22 +1,24 @@
 """The server's settings: environment variables `TUNER_...`, or flags of `tuner serve`.
 
-A mistyped variable is rejected: a setting that silently does nothing is worse than an error.
+A mistyped variable is rejected: a setting that silently does nothing is worse than an error. SQLAlchemy, which takes a
+quarter of a second to load, is loaded only where a database's URL is read: `tuner demo` needs the other settings.
 """
 
 import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from tuner.errors import Fault, InvalidInput
 from tuner.store import absolute_root
 from tuner.token import token_in
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 READ_ELSEWHERE = ("TUNER_SERVER",)
@@ -81,8 +83,10 @@ class Settings(BaseSettings):
         return given
 
     @property
-    def url(self) -> URL:
+    def url(self) -> "URL":
         """The database's URL; its text shows no password."""
+        from sqlalchemy import URL
+
         if self.database_url is not None:
             return database_of(self.database_url.get_secret_value())
         return URL.create("sqlite", database=str(self.data_dir.absolute() / "tuner.sqlite"))
@@ -106,8 +110,11 @@ class Settings(BaseSettings):
             )
 
 
-def database_of(text: str) -> URL:
+def database_of(text: str) -> "URL":
     """Parse a database's URL. Raises `ValueError`, which shows no more of it than its kind."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
     try:
         url = make_url(text)
         kind = url.get_backend_name()

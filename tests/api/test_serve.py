@@ -1,4 +1,7 @@
-"""Running the server: signals that end it, and those that must not. In a process of its own, since signals are."""
+"""Running the server: signals that end it, and those that must not; what it leaves behind when it cannot start.
+
+In a process of its own, since signals are.
+"""
 
 import signal
 import subprocess
@@ -8,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 SERVE = """
@@ -50,3 +54,15 @@ def test_a_closed_terminal_does_not_end_a_server_that_nohup_started(tmp_path: Pa
             assert answer.status == 200
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
+
+
+def test_a_server_that_cannot_open_its_database_leaves_no_worker(tmp_path: Path) -> None:
+    (tmp_path / "tuner.sqlite").write_bytes(b"no database" * 100)
+    code = SERVE.replace("local_workers=False", "local_workers=True")
+    server = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), ""], stderr=subprocess.PIPE, text=True)
+    _, said = server.communicate(timeout=60)
+    assert server.returncode == 1 and "DatabaseUnusable" in said
+    assert list((tmp_path / "logs").glob("worker-*.log"))  # one had been started
+    mark = ["--parent", str(server.pid)]
+    commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert not [command for command in commands if mark in (command[i : i + 2] for i in range(len(command)))]

@@ -1,6 +1,8 @@
 """What the built-in workloads train on: fixed splits, a recorded digest, parameters that are checked."""
 
 import hashlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -57,6 +59,18 @@ def test_cancer_cases_are_split_and_standardised() -> None:
     assert sum(float(item[1].sum()) for item in (task.train, task.valid)) == 357  # benign cases, by the data's own page
     assert task.metrics is not None
     assert float(task.metrics["accuracy"](torch.tensor([1.0, -1.0, 2.0]), torch.tensor([1.0, 1.0, 0.0]))) * 3 == 1
+
+
+def test_digits_are_those_of_scikit_learn_which_is_not_loaded_to_read_them() -> None:
+    code = (
+        "import sys, torch; from tuner.workloads.digits import digits; train, valid = digits();"
+        "assert 'sklearn' not in sys.modules;"
+        "from sklearn.datasets import load_digits; images, labels = load_digits(return_X_y=True);"
+        "ours = [[*map(int, 16 * x), int(y)] for part in (train, valid) for x, y in zip(*part, strict=True)];"
+        "print(sorted(ours) == sorted([*map(int, x), int(y)] for x, y in zip(images, labels)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "True"
 
 
 def test_options_of_the_networks_on_digits() -> None:
