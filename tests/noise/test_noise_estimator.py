@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from noise_simulation import gaussian_norms, quick, rows_of
+from noise_simulation import gaussian_norms, isotropic_rows, quick, rows_of
 from scipy import stats
 
 from tuner.errors import InvalidInput
@@ -242,3 +242,17 @@ def test_refusals(arguments: dict[str, float], field: str) -> None:
 def test_a_count_of_one_is_refused() -> None:
     with pytest.raises(InvalidInput, match="count"):
         estimate_from_rows([], count=1)
+
+
+@pytest.mark.parametrize("noise_scale", [32.0, 320.0])
+def test_two_parts_per_step_need_one_and_a_half_times_the_steps_of_four(noise_scale: float) -> None:
+    """Why a micro-batch is half of a group's smallest batch: the variance is that of K / (K - 1)."""
+
+    def squared_width(parts: int) -> float:
+        shape = {"micro_batch": 32 // parts, "count": parts, "rank": 100, "per_row": 100}
+        runs = isotropic_rows(np.random.default_rng(parts), np.full(200, noise_scale), 2000, **shape)
+        found = [estimate_from_rows(rows) for rows in runs]
+        assert all(one.bounded for one in found)
+        return float(np.mean([math.log(one.high / one.low) ** 2 for one in found]))
+
+    assert 1.25 < squared_width(2) / squared_width(4) < 1.75

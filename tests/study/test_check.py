@@ -127,13 +127,6 @@ def test_a_configuration_holds_what_counts_under_its_schedule_and_nothing_else()
     assert family.configuration(chosen)["batch_size"] == 32
 
 
-@pytest.mark.parametrize(
-    ("sizes", "expected"), [([8, 256], 4), ([16, 64], 4), ([32], 8), ([48, 36], 6), ([1, 8], 1), ([7], 1), ([2, 4], 1)]
-)
-def test_the_micro_batch_divides_every_batch_and_leaves_two_parts_or_more(sizes: list[int], expected: int) -> None:
-    assert parse(parameters={"batch_size": {"values": sizes}}).groups()[0].micro_batch == expected
-
-
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "+.1e-2"])
 def test_numbers_that_yaml_1_1_reads_as_text_are_numbers_where_numbers_are_wanted(text: str) -> None:
     spec = parse(
@@ -320,7 +313,7 @@ def test_an_optimizer_may_have_batch_sizes_and_schedules_of_its_own() -> None:
     own = {"name": "sgd", "batch_size": 256, "schedule": {"values": ["constant", "step"]}}
     parameters = {"batch_size": {"values": [32, 64]}, "schedule": "cosine", "gamma": {"values": [0.1, 0.5]}}
     spec = parse(optimizers=[{"name": "adamw", "clip_norm": 1.0}, own], parameters=parameters)
-    assert spec.batch_sizes() == [32, 64, 256] and [group.micro_batch for group in spec.groups()] == [8]
+    assert spec.batch_sizes() == [32, 64, 256] and [group.micro_batch for group in spec.groups()] == [16, 128]
     adamw, sgd = families(spec, CATALOGUE)
     assert adamw.domains["batch_size"] == Choices((32, 64)) and adamw.domains["schedule"] == Fixed("cosine")
     assert sgd.domains["batch_size"] == Fixed(256) and sgd.domains["schedule"] == Choices(("constant", "step"))

@@ -11,7 +11,7 @@ import typer
 
 from tuner.errors import Fault, InvalidInput
 from tuner.study.hyperparameter import Scalar
-from tuner.study.micro_batch import default_micro_batch, legal_micro_batches
+from tuner.study.micro_batch import common_micro_batch, legal_micro_batches
 from tuner.terminal.options import Workloads
 from tuner.worker.channel import Json
 
@@ -54,7 +54,7 @@ def probe(
     if sizes is not None and micro_batch is not None and micro_batch not in legal_micro_batches(sizes):
         allowed = ", ".join(map(str, legal_micro_batches(sizes)))
         raise InvalidInput([Fault("--micro-batch", f"is {micro_batch}; allowed with these batch sizes: {allowed}")])
-    size = micro_batch or (default_micro_batch(sizes) if sizes else DEFAULT_MICRO_BATCH)
+    size = micro_batch or (common_micro_batch(sizes) if sizes else DEFAULT_MICRO_BATCH)
     wanted: Json = {"workload": workload, "workload_params": params, "device": device, "workloads": workloads or []}
     found = _measured(wanted, size, processes, threads, most)
     found.compared = _compared(wanted, sizes, found) if sizes else {}
