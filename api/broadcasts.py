@@ -65,7 +65,8 @@ class Broadcasts:
                 after = missed[-1].revision if missed else before
             while True:
                 try:
-                    pieces = await asyncio.wait_for(queue.get(), KEEPALIVE_S)
+                    async with asyncio.timeout(KEEPALIVE_S):  # wait_for would make a task each time
+                        pieces = await queue.get()
                 except TimeoutError:
                     yield ": still here\n\n"
                     continue
