@@ -26,7 +26,7 @@ TRACE_POINTS, TRACE_WINDOWS = 30, 6
 
 def sums(rows: Sequence[ReportRow]) -> list[NoiseSums]:
     """Return the noise sums of the rows that have them."""
-    return [NoiseSums(**vars(row.noise)) for row in rows if row.noise is not None]
+    return [NoiseSums(*row.noise) for row in rows if row.noise is not None]
 
 
 def batch_advice(reading: Reading, timed: Timed | None = None) -> BatchAdviceList:
