@@ -84,12 +84,12 @@ class Measurement:
         """Return the peer's time divided by ours, for each turn."""
         return [peer / ours.wall_s for peer, ours in zip(self.beside[study], self.ours[study], strict=True)]
 
-    def losses(self) -> tuple[float, float, int]:
-        """Return the mean final losses of ours and of the plain loop over the same configurations, and their number."""
+    def losses(self) -> list[tuple[float, float]]:
+        """Return the final losses of ours and of the plain loop for some configurations of the second study."""
         trials = [(params, value) for params, value in self.ours["second"][-1].trials if value is not None]
         chosen = trials[:: max(1, len(trials) // COMPARED)][:COMPARED]
         loop = self.rival.loop([params for params, _ in chosen]).values
-        return statistics.mean(value for _, value in chosen), statistics.mean(loop), len(chosen)
+        return [(value, other) for (_, value), other in zip(chosen, loop, strict=True)]
 
 
 def _median(runs: Sequence[Run] | Sequence[Timing]) -> float:
@@ -119,15 +119,18 @@ def measure(case: Case, arguments: argparse.Namespace, folder: Path) -> tuple[di
     floor = floor_s(measurement.rival.task, spec, peak)
     print(f"floor: {floor:.2f} s for the products at this machine's {peak / 1e9:.0f} GFLOP/s; "
           f"{max(second[-1].tick_s, default=0.0):.1f} s in ticks")  # fmt: skip
-    ours, loop, count = measurement.losses()
-    print(f"mean final loss of {count} configurations: ours {ours:.5f}, plain loop {loop:.5f} ({ours / loop - 1:+.2%})")
+    losses = measurement.losses()
+    ours, loop = (statistics.mean(side) for side in zip(*losses, strict=True))
+    typical = statistics.median(abs(one / other - 1) for one, other in losses)
+    print(f"final loss of {len(losses)} configurations: mean {ours:.5f}, plain loop {loop:.5f}; "
+          f"median difference {typical:.2%}")  # fmt: skip
     record = {
         "ratios": ratios,
         "peers": {name: [asdict(run) for run in runs] for name, runs in measurement.peers.items()},
         "ours": {study: [timing.record() for timing in timings] for study, timings in measurement.ours.items()},
         "floor_s": floor,
         "peak_flops": peak,
-        "losses": {"ours": ours, "loop": loop, "configurations": count},
+        "losses": losses,
     }
     bars: list[Bar] = [
         (case.name, statistics.median(ratios["second"]), ">=", case.least),
