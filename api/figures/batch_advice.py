@@ -29,7 +29,7 @@ def batch_advice(study: StudyView, advice: BatchAdviceList) -> Figure:
     items = list(advice.items)
     ends = [end for item in items for end in _ends(item)]
     if not ends:
-        return empty(NAME, "No noise scale has been measured yet, so there is no advice.")
+        return empty(NAME, "No noise scale has been measured, so there is no advice.")
     low, high = math.floor(math.log2(min(ends))) - 0.5, math.ceil(math.log2(max(ends))) + 0.5
     data = [trace for trace in (_interval(items, 2**high), _critical(items), _arrows(items, 2**high)) if trace]
     data += [trace for kind in KINDS if (trace := _range(items, *kind))]

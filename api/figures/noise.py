@@ -61,7 +61,7 @@ def noise(study: StudyView, trace: Sequence[NoisePoint]) -> Figure:
         if _arrow(point) or _measured(point):
             known.setdefault((point.optimizer, point.trial), []).append(point)
     if not known:
-        return empty(NAME, "No noise scale has been measured yet.")
+        return empty(NAME, "No noise scale has been measured.")
     best = study.best.number if study.best else None
     order = sorted(known, key=lambda key: (key[1] != best, key))[:LINES]
     lines = [_Line(*key, stride(known[key], POINTS), key[1] == best) for key in order]

@@ -36,6 +36,13 @@ def test_examples_that_share_statistics_are_noted(client: TestClient, dependent:
     assert any("batch normalisation" in note for note in advice["notes"]) is dependent
 
 
+def test_a_model_that_depends_on_its_batch_says_why_nothing_was_measured_and_what_would(client: TestClient) -> None:
+    advice = advice_after(client, {"batch_dependent": True, "micro_batch": "whole"}, noise=False)
+    assert advice["grade"] == "none" and "trained in whole batches" in advice["headline"]
+    assert "`micro_batch: 8` in the study document" in advice["next_experiment"]
+    assert "tuner.noise.Meter(micro_batch=" in advice["next_experiment"]
+
+
 def test_step_times_of_the_reader_add_the_fastest_batch(client: TestClient) -> None:
     without = advice_after(client, {"kind": "classification"})
     assert without["fastest"] is None and any("--measure" in note for note in without["notes"])
@@ -59,13 +66,13 @@ def test_step_times_that_say_nothing_are_refused(client: TestClient, times: str)
     assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "step_times"
 
 
-def advice_after(client: TestClient, program: dict[str, Any]) -> dict[str, Any]:
+def advice_after(client: TestClient, program: dict[str, Any], noise: bool = True) -> dict[str, Any]:
     """Return the advice of a study whose first trial has completed with this program."""
     assert client.post("/api/v1/studies", json=study_document()).status_code == 201
     worker = FakeWorker(client)
     held = worker.take(4)
     sums = [{"n": 5, "s": 50 + i, "q": 5, "ss": 520 + i, "qq": 6, "sq": 50} for i in range(8)]
-    rows = [{**report(held[0], 5 + 5 * i, valid_loss=1.0), "noise": noise} for i, noise in enumerate(sums)]
+    rows = [{**report(held[0], 5 + 5 * i, valid_loss=1.0), "noise": s if noise else None} for i, s in enumerate(sums)]
     worker.sync(free=0, reports=rows)
     worker.finish(held[0], value=None, program=program)
     advice: dict[str, Any] = client.get("/api/v1/studies/small/batch-advice").json()["items"][0]

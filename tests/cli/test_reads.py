@@ -153,6 +153,18 @@ def test_advice_shows_ranges_intervals_grade_and_the_next_experiment(tuner: Run)
         assert words in output
 
 
+def test_advice_says_why_there_is_none(tuner: Run, api: FakeServer) -> None:
+    nothing = {
+        "study": "demo",
+        "optimizer": "muon",
+        "grade": "none",
+        "grade_meaning": "No grade",
+        "headline": "Not measured",
+    }
+    api.set("/api/v1/studies/demo/batch-advice", answer({"study": "demo", "items": [nothing]}))
+    assert "Not measured" in tuner("advice", "demo").stdout
+
+
 def test_advice_sends_step_times_given_or_measured(
     tuner: Run, api: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,8 +90,10 @@ def advise(
     evidence = gather(mine, goal, confidence) if mine else None
     if evidence is None:
         text = "No grade: there is not enough data for advice, and a number without an interval would be misleading."
-        again = wording.nothing_to_do_but_measure()
-        return Advice(None, wording.not_enough(mine, family), text, again, (wording.NOT_CLAIMED,), family, confidence)
+        why, again = wording.not_enough(mine, family), wording.nothing_to_do_but_measure()
+        if batch_norm and wording.not_separable(mine):
+            why, again = wording.NOT_SEPARABLE, wording.MEASURE_WHOLE
+        return Advice(None, why, text, again, (wording.NOT_CLAIMED,), family, confidence)
     return _advice(evidence, kind, throughput, batch_norm, confidence)
 
 

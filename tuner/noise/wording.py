@@ -28,8 +28,19 @@ NOT_CLAIMED = (
     "schedule, or that a larger batch is faster if no step time was measured."
 )
 BATCH_NORM = (
-    "Each example's gradient depends on its micro-batch (batch normalisation, or a loss that is not a mean over "
-    "examples), so the noise scale holds for this micro-batch size only."
+    "Each example's gradient depends on the others in its micro-batch (batch normalisation, or a loss that is not a "
+    "mean over examples), so the noise scale holds for micro-batches of this size only: a script whose batch is larger "
+    "trains another function, with another noise."
+)
+NOT_SEPARABLE = (
+    "Not measured: the loss depends on which examples share a batch (batch normalisation, or a loss that is not a mean "
+    "over examples), so trials were trained in whole batches, as your own script would. The noise of a part of such a "
+    "batch is that of another function."
+)
+MEASURE_WHOLE = (
+    "To measure it, either train in parts: `micro_batch: 8` in the study document normalises over 8 examples and "
+    "measures the noise of that. Or, in a loop of your own, let each step accumulate four or more whole batches at the "
+    "same weights, with `tuner.noise.Meter(micro_batch=<examples per batch>)`."
 )
 HEAVY = "One twentieth of the run holds more than 30 % of the noise: the intervals may be too narrow."
 RARE = (
@@ -55,6 +66,12 @@ def headline(evidence: Evidence, critical: float | None, low: float, high: float
     else:
         amount = f"about {two_digits(critical)} examples, {two_digits(low)} to {two_digits(high)} ({level})"
     return f"Critical batch size {amount}, from the gradient noise of {_name(evidence.trial)} (grade {grade})."
+
+
+def not_separable(measurements: Sequence[Measurement]) -> bool:
+    """Whether completed trials of a model that depends on the batch measured no noise at all."""
+    completed = [m for m in measurements if m.ranked]
+    return bool(completed) and not any(row.n for m in completed for row in m.rows)
 
 
 def not_enough(measurements: Sequence[Measurement], family: str | None) -> str:

@@ -119,6 +119,8 @@ def _advice(item: BatchAdvice, shared: Sequence[str]) -> list[RenderableType]:
     source = f" (read from trial {item.trial})" if item.trial is not None else ""
     head = Text.assemble((item.optimizer, "bold"), source)
     rows: list[tuple[str, str | Text]] = []
+    if item.grade == "none" and item.headline:
+        rows.append(("none, since", item.headline))
     if item.balanced is not None:
         rows.append(("balanced", Text(batch_range(item.balanced), "bold")))
     if item.cheapest is not None:
