@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 
+from tuner.engine.batch_dependence import depends_on_batch
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.stack import Stack
 from tuner.probe import choice
@@ -57,7 +58,10 @@ class Team(Protocol):
 
 
 class Bench:
-    """Measures stacks of one task, one at a time; a team of one process."""
+    """Measures stacks of one task, one at a time; a team of one process.
+
+    `batch_dependent`: the task's loss depends on which examples share a batch, so that a micro-batch is a whole batch.
+    """
 
     processes = 1
 
@@ -66,6 +70,7 @@ class Bench:
         self._task, self._micro_batch, self._cell_s = task, micro_batch, cell_s
         self._device = torch.device(device)
         self._stack: Stack | None = None
+        self.batch_dependent = depends_on_batch(task, self._device)
 
     def measure(self, path: str, width: int) -> Timing | None:
         """See `Team.measure`."""
@@ -73,7 +78,7 @@ class Bench:
         return None if taken is None else Timing(self.tick_s(), taken)
 
     def prepare(self, path: str, width: int) -> Footprint | None:
-        """Build a stack, fill it with trials that step every second tick, and warm it up."""
+        """Build a stack, fill it with trials that step every second tick (every one if batches are whole), warm up."""
         self._stack = None
         gc.collect()
 
@@ -81,14 +86,19 @@ class Bench:
 
         def build() -> Stack:
             self._stack = Stack(
-                self._task, width=width, micro_batch=self._micro_batch, device=self._device, path=wanted
+                self._task,
+                width=width,
+                micro_batch=self._micro_batch,
+                device=self._device,
+                path=wanted,
+                batch="whole" if self.batch_dependent else None,
             )
             if self._stack.path != path:
                 raise _AnotherPath
             return self._stack
 
         try:
-            return footprint(build, self._device)
+            return footprint(build, self._device, ticks_per_step=1 if self.batch_dependent else 2)
         except _AnotherPath:
             pass
         except Exception as error:
@@ -98,7 +108,7 @@ class Bench:
         return None
 
     def tick_s(self) -> float:
-        """Return the seconds per tick: half the median over steps of two ticks."""
+        """Return the seconds per tick: half the median over pairs of ticks."""
         assert self._stack is not None
         times: list[float] = []
         begin = time.perf_counter()

@@ -76,16 +76,18 @@ def peak_of_stack(
     return found
 
 
-def footprint(build: Callable[[], Stack], device: torch.device, optimizer: str = "adamw") -> Footprint:
+def footprint(
+    build: Callable[[], Stack], device: torch.device, optimizer: str = "adamw", ticks_per_step: int = 2
+) -> Footprint:
     """Build a stack, fill it with trials and measure each phase's peak.
 
-    All slots are due together, in every second tick: no step can need more.
+    All slots are due together, in every second tick (or every one): no step can need more.
     """
     stacks: list[Stack] = []
 
     def filled() -> None:
         stack = build()
-        fill(stack, optimizer, ticks_per_step=2)
+        fill(stack, optimizer, ticks_per_step)
         stacks.append(stack)
 
     phases: list[Callable[[], object]] = [filled, lambda: stacks[0].tick(), lambda: stacks[0].tick()]

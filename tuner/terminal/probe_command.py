@@ -47,21 +47,41 @@ def probe(
       tuner probe digits-cnn --batch-sizes 16,32,64
       tuner probe my-problem --workloads my_workloads.py --param hidden=64 --micro-batch 16
     """
+    from tuner.probe.bench import CELL_S
     from tuner.terminal.probe_tables import show
+    from tuner.worker.device.probing import batch_dependent
 
     params = dict(_parameter(text) for text in param or [])
-    sizes = _batch_sizes(batch_sizes) if batch_sizes is not None else None
-    if sizes is not None and micro_batch is not None and micro_batch not in legal_micro_batches(sizes):
-        allowed = ", ".join(map(str, legal_micro_batches(sizes)))
-        raise InvalidInput([Fault("--micro-batch", f"is {micro_batch}; allowed with these batch sizes: {allowed}")])
-    size = micro_batch or (common_micro_batch(sizes) if sizes else DEFAULT_MICRO_BATCH)
+    sizes = _batch_sizes(batch_sizes) if batch_sizes is not None else []
+    _check_device(device)
     wanted: Json = {"workload": workload, "workload_params": params, "device": device, "workloads": workloads or []}
+    whole = batch_dependent(wanted | {"micro_batch": 1, "cell_s": CELL_S})
+    size, legal = _micro_batches(sizes, micro_batch, whole)
     found = _measured(wanted, size, processes, threads, most)
-    found.compared = _compared(wanted, sizes, found) if sizes else {}
+    found.whole = whole
+    found.compared = _compared(wanted, legal, found)
     if as_json:
         print(json.dumps(_as_json(found), indent=2))
     else:
         show(found)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput([Fault("--device", f"is {device}; there is no GPU that torch can use")])
+
+
+def _micro_batches(sizes: list[int], asked: int | None, whole: bool) -> tuple[int, list[int]]:
+    """Return the micro-batch to measure, and those that a study with these batch sizes may have: `whole` ones only."""
+    if not sizes:
+        return asked or DEFAULT_MICRO_BATCH, []
+    legal = sizes if whole else legal_micro_batches(sizes)
+    if asked is not None and asked not in legal:
+        fault = f"is {asked}; allowed with these batch sizes: {', '.join(map(str, legal))}"
+        raise InvalidInput([Fault("--micro-batch", fault)])
+    return asked or (sizes[0] if whole else common_micro_batch(sizes)), legal
 
 
 def _measured(wanted: Json, micro_batch: int, processes: int | None, threads: int | None, most: int) -> "Measured":
@@ -75,8 +95,6 @@ def _measured(wanted: Json, micro_batch: int, processes: int | None, threads: in
     from tuner.worker.device.probing import measured
 
     device = torch.device(wanted["device"])
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InvalidInput([Fault("--device", f"is {wanted['device']}; there is no GPU that torch can use")])
     tried = splits(cores(), device)
     if threads is not None:
         tried = sorted({(1, threads), (max(1, cores() // threads), threads)})
@@ -97,12 +115,12 @@ def _measured(wanted: Json, micro_batch: int, processes: int | None, threads: in
 
 
 def _compared(wanted: Json, sizes: list[int], found: "Measured") -> dict[int, float]:
-    """Return examples per second for each legal micro-batch, with the chosen path, width and processes."""
+    """Return examples per second for each of these micro-batches, with the chosen path, width and processes."""
     from tuner.probe.bench import CELL_S
     from tuner.worker.device.probing import Processes
 
     best, rates = found.choice.best, {}
-    for size in legal_micro_batches(sizes)[-MOST_MICRO_BATCHES:]:
+    for size in sizes[-MOST_MICRO_BATCHES:]:
         with Processes(best.processes, best.threads, wanted | {"micro_batch": size, "cell_s": CELL_S}) as team:
             timing = team.measure(best.path, best.width)
         if timing is not None:
@@ -132,7 +150,9 @@ def _as_json(found: "Measured") -> dict[str, object]:
     cells = [asdict(cell) | {"trial_ticks_per_s": cell.rate} for cell in found.choice.cells]
     result: dict[str, object] = {"cells": cells, "choice": cells[found.choice.cells.index(found.choice.best)]}
     result |= {"left_out": [asdict(item) for item in found.left_out], "micro_batch": found.micro_batch}
+    result |= {"whole_batches": found.whole}
     if found.compared:
         result["micro_batches"] = {str(size): rate for size, rate in found.compared.items()}
+    if found.compared and not found.whole:
         result["best_micro_batch"] = found.best_micro_batch
     return result | {"file": found.file}

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.table import Table
+from rich.text import Text
 
 from tuner.probe.bench import LeftOut
 from tuner.probe.choice import NEAR, Cell, Choice
@@ -12,17 +13,25 @@ from tuner.terminal.console import console, messages
 from tuner.terminal.tables import plain_table
 
 MIB = 2**20
+WHOLE = (
+    "The loss depends on which examples share a batch, so a study trains it in whole batches, each batch size in a "
+    "stack of its own: this is for batch size {}. Probe the others with --micro-batch."
+)
 
 
 @dataclass
 class Measured:
-    """A probe's results. `compared` maps micro-batch to examples per second, if batch sizes were given."""
+    """A probe's results. `compared` maps micro-batch to examples per second, if batch sizes were given.
+
+    `whole`: the workload's loss depends on which examples share a batch, so that every micro-batch is a whole one.
+    """
 
     results: list[Cell | LeftOut]
     choice: Choice
     micro_batch: int
     file: str
     compared: dict[int, float] = field(default_factory=dict)
+    whole: bool = False
 
     @property
     def left_out(self) -> list[LeftOut]:
@@ -49,8 +58,11 @@ def show(found: Measured) -> None:
     out.print(_table(found))
     where = f"{best.processes} {'process' if best.processes == 1 else 'processes'} of {best.threads} threads"
     out.print(f"choice: {where}, {best.path}, width {best.width}; stored in {found.file}")
+    if found.whole:
+        out.print(Text(WHOLE.format(found.micro_batch)))
     if found.compared:
         out.print(_micro_batches(found))
+    if found.compared and not found.whole:
         out.print(
             f"micro_batch: {found.best_micro_batch}   # for the study document; the default is {found.micro_batch}"
         )
@@ -70,7 +82,9 @@ def _table(found: Measured) -> Table:
 
 
 def _micro_batches(found: Measured) -> Table:
-    table = plain_table("micro-batch", "examples/s", "", right=("micro-batch", "examples/s"))
+    name = "batch size" if found.whole else "micro-batch"
+    table = plain_table(name, "examples/s", "", right=(name, "examples/s"))
     for size, rate in found.compared.items():
-        table.add_row(str(size), f"{rate:,.0f}", "<- best" if size == found.best_micro_batch else "")
+        best = not found.whole and size == found.best_micro_batch
+        table.add_row(str(size), f"{rate:,.0f}", "<- best" if best else "")
     return table

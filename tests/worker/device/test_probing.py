@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tuner.cli import app
+from tuner.engine import Stack
 from tuner.errors import TunerError
-from tuner.probe import choice
+from tuner.probe import choice, memory
 from tuner.probe.bench import Bench
 from tuner.terminal.probe_tables import LeftOut, Measured, show
 from tuner.worker.channel import Json
@@ -74,7 +75,30 @@ def test_the_command_keeps_the_choice_and_compares_micro_batches(cache: Path, mo
     assert kept is not None and kept.best.path == found["choice"]["path"]
 
 
-def test_the_command_refuses_what_is_not_legal() -> None:
+def test_a_workload_that_depends_on_its_batch_is_probed_in_whole_batches(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "Processes", InThisProcess)
+    filled: list[tuple[object, int]] = []
+    real = memory.fill
+
+    def fill(stack: Stack, optimizer: str, ticks_per_step: int) -> None:
+        filled.append((stack.program["micro_batch"], ticks_per_step))
+        real(stack, optimizer, ticks_per_step)
+
+    monkeypatch.setattr(memory, "fill", fill)
+    arguments = ["probe", "digits-cnn", "--param", "channels=2", "--most", "1", "--threads", "1"]
+    result = CliRunner().invoke(app, [*arguments, "--batch-sizes", "8,16"])
+    assert set(filled) == {("whole", 1)}
+    words = " ".join(result.stdout.split())
+    assert "trains it in whole batches" in words and "this is for batch size 8." in words
+    assert "batch size examples/s" in words and "micro_batch:" not in words, "none to put into the document"
+    wrong = CliRunner().invoke(app, [*arguments, "--batch-sizes", "8,16", "--micro-batch", "4"])
+    assert wrong.exit_code == 2 and "allowed with these batch sizes: 8, 16" in wrong.output
+
+
+def test_the_command_refuses_what_is_not_legal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "Processes", InThisProcess)
     for wrong in (["--param", "hidden"], ["--batch-sizes", "8,x"], ["--batch-sizes", "8,16", "--micro-batch", "3"]):
         assert CliRunner().invoke(app, ["probe", "digits-mlp", *wrong]).exit_code == 2
 

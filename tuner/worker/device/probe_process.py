@@ -3,9 +3,9 @@
     python -P -m tuner.worker.device.probe_process '{"workload": "digits-mlp", "workload_params": {}, "micro_batch": 8,
                                               "device": "cpu", "threads": 1, "workloads": [], "cell_s": 0.5}'
 
-Messages in, as JSON lines: {"prepare": [path, width]} and {"time": true}. Messages out: {"ready": true},
-{"prepared": phases or null} (see `Footprint`), {"tick_s": seconds}; {"fault": text} and exit if the workload's own code
-fails. It exits when stdin closes.
+Messages in, as JSON lines: {"prepare": [path, width]} and {"time": true}. Messages out: {"ready": {"batch_dependent":
+false}} (see `Bench`), {"prepared": phases or null} (see `Footprint`), {"tick_s": seconds}; {"fault": text} and exit if
+the workload's own code fails. It exits when stdin closes.
 """
 
 import json
@@ -35,7 +35,7 @@ def main() -> int:
         import_workloads(wanted["workloads"])
         task = workloads.load(wanted["workload"], wanted["workload_params"])
         bench = Bench(task, wanted["micro_batch"], wanted["device"], wanted["cell_s"])
-        write_line(target, {"ready": True})
+        write_line(target, {"ready": {"batch_dependent": bench.batch_dependent}})
         for message in read_lines(source):
             if "prepare" in message:
                 taken = bench.prepare(*message["prepare"])

@@ -40,6 +40,12 @@ def measured(
         paths = [path for path in paths if path in best]
 
 
+def batch_dependent(wanted: Json) -> bool:
+    """Return whether a workload's loss depends on which examples share a batch, so that trials get whole ones."""
+    with Processes(1, 1, wanted) as team:
+        return team.batch_dependent
+
+
 class Processes:
     """A number of `probe_process`es; `wanted` is the argument of each. Use it in a `with` statement.
 
@@ -48,6 +54,8 @@ class Processes:
 
     def __init__(self, processes: int, threads: int, wanted: Json) -> None:
         self.processes, self.threads = processes, threads
+        self.batch_dependent = False
+        """Whether the workload trains in whole batches (see `Bench`); known inside the `with`."""
         self._command = [sys.executable, "-P", "-m", "tuner.worker.device.probe_process"]
         self._command.append(json.dumps(wanted | {"threads": threads}))
         self._running: list[subprocess.Popen[str]] = []
@@ -68,7 +76,7 @@ class Processes:
             )
         try:
             for process in self._running:
-                self._hear(process, "ready")
+                self.batch_dependent = self._hear(process, "ready")["batch_dependent"]
         except BaseException:
             self.__exit__()
             raise
