@@ -217,6 +217,12 @@ def count_in_flight(session: Session, *, study_id: int) -> int:
     return session.execute(query).scalar_one()
 
 
+def count_queued(session: Session, *, study_id: int) -> int:
+    """Count the trials of a study that wait for a worker."""
+    query = select(func.count()).where(t.Trial.study_id == study_id, t.Trial.state == QUEUED)
+    return session.execute(query).scalar_one()
+
+
 def counts_in_flight(session: Session, *, study_ids: Collection[int]) -> dict[int, int]:
     """Count trials that are queued or running, by study; studies without any are left out."""
     if not study_ids:

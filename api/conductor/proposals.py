@@ -50,10 +50,10 @@ class Wanted:
 
 def wanted(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int, histories: Histories) -> Wanted | None:
     """Return the next portion of the trials that `parallel` and `run_cap` leave room for, or None if there are none."""
-    adaptive = plan.spec.method == "tpe"
+    adaptive = plan.spec.learns
     room = min(study.run_cap - study.runs, MOST_ADAPTIVE if adaptive else MOST)
-    if study.parallel is not None:
-        room = min(room, study.parallel - in_flight)
+    if study.state == StudyState.RUNNING and room > 0:
+        room = min(room, _missing(session, study, in_flight))
     if study.state != StudyState.RUNNING or room < 1:
         return None
     names = [family.optimizer for family in plan.families]
@@ -72,6 +72,19 @@ def wanted(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int, 
         if asked:
             requests[family.optimizer] = AskRequest(_search(study, plan, family), asked, history)
     return Wanted(turns, requests, ended)
+
+
+def _missing(session: Session, study: StudyRecord, in_flight: int) -> int:
+    """Return how many more trials should be in flight.
+
+    Without a `parallel` as many wait as run, and `MOST` at least: workers with any room find their slots' next trials,
+    however wide they become. The queue is filled when half of that is left.
+    """
+    if study.parallel is not None:
+        return study.parallel - in_flight
+    queued = trials.count_queued(session, study_id=study.id)
+    wanted = max(MOST, in_flight - queued)
+    return wanted - queued if 2 * queued <= wanted else 0
 
 
 def _search(study: StudyRecord, plan: Plan, family: FamilySpace) -> Search:

@@ -117,7 +117,7 @@ def test_a_server_ends_with_its_parent(tmp_path: Path) -> None:
 
 def test_the_demos_study_is_valid_and_can_be_printed(tuner: Run) -> None:
     spec = parse_study(DEMO_DOCUMENT, load_catalogue(), ["digits-mlp"])
-    assert (spec.run_cap, spec.parallel, len(spec.optimizers)) == (64, 32, 5)
+    assert (spec.run_cap, spec.parallel, len(spec.optimizers)) == (64, None, 5)
     assert yaml.safe_load(demo_yaml()) == DEMO_DOCUMENT
     assert tuner("demo", "--show").stdout == demo_yaml()
 

@@ -206,6 +206,13 @@ class StudySpec(Section):
         sizes = self.batch_sizes()
         return grouped(sizes) if self.micro_batch is None else [Group(self.micro_batch, tuple(sizes))]
 
-    def in_flight(self) -> int:
-        """How many trials may be queued or running at a time."""
-        return self.parallel if self.parallel is not None else min(self.run_cap, max(4, self.run_cap // 8))
+    @property
+    def learns(self) -> bool:
+        """Whether the method looks at results: then more trials in flight leave it less to learn from."""
+        return self.method == "tpe"
+
+    def in_flight(self) -> int | None:
+        """How many trials may be queued or running at a time; None: as many as the workers have room for."""
+        if self.parallel is not None or not self.learns:
+            return self.parallel
+        return min(self.run_cap, max(4, self.run_cap // 8))

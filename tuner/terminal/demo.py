@@ -41,7 +41,6 @@ DEMO_DOCUMENT: dict[str, Any] = {
     },
     "method": "quasirandom",
     "run_cap": 64,
-    "parallel": 32,
     "budget": {"examples_per_trial": 20_000},
     "seed": 0,
 }

@@ -61,18 +61,18 @@ def studies_table(views: Sequence[StudyView]) -> RenderableType:
     """Show studies, one per line."""
     if not views:
         return Text("no studies; submit one with 'tuner submit FILE', or try 'tuner demo'")
+    weighted = any(view.priority != 1 for view in views)
     table = plain_table(
-        *("study", "state", "trials", "slots", "best", "metric", "workload"),
-        right=("trials", "slots", "best"),
+        *("study", "state", "trials", "slots", "best", "metric", "workload", *["priority"] * weighted),
+        right=("trials", "slots", "best", "priority"),
         fold=("study",),
     )
     for view in views:
         best = number(view.best.value) if view.best else "-"
         trials = f"{finished(view)}/{view.run_cap}"
-        table.add_row(
-            *(Text(view.name), state(view.state), trials, percent(view.slot_utilisation), best),
-            *(Text(view.metric, overflow="fold"), Text(view.workload)),
-        )
+        cells = [Text(view.name), state(view.state), Text(trials), Text(percent(view.slot_utilisation)), Text(best)]
+        cells += [Text(view.metric, overflow="fold"), Text(view.workload)]
+        table.add_row(*cells, *([Text(number(view.priority))] if weighted else []))
     return table
 
 

@@ -90,7 +90,10 @@ class StudyView(Message):
     optimizers: list[str]
     swept: dict[str, list[str]] = Field(description="hyperparameters searched, per optimizer")
     run_cap: int
-    parallel: int
+    parallel: int | Literal["automatic"] = Field(
+        description="the most trials in flight; automatic: as many as the workers have room for"
+    )
+    priority: float = Field(default=1.0, description="weight of its share of device time")
     examples_per_trial: int
     counts: dict[TrialState, int] = Field(description="trials by state; states without trials are left out")
     examples_done: int

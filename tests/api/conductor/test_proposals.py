@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import stored_leases
-from sqlalchemy import update
+from sqlalchemy import select, update
 from stored_leases import NOW
 from study_documents import study_document
 
@@ -114,6 +114,35 @@ def test_a_wide_study_is_filled_in_portions_that_do_not_grow_with_it(database: D
     scene = Scene(database, run_cap=1_000_000, parallel=100_000)
     assert [scene.round() for _ in range(3)] == [MOST] * 3
     assert [index for _, index, _ in scene.proposed()] == [n // 2 for n in range(3 * MOST)]
+
+
+def test_without_parallel_the_queue_follows_what_the_workers_take(database: Database) -> None:
+    """Whatever their room is: there is always as much again waiting, and a finished trial is no round of its own."""
+    scene = Scene(database, run_cap=5 * MOST, parallel=None)
+    assert scene.study.parallel is None and [scene.round() for _ in range(2)] == [MOST, 0]
+
+    def run(many: int) -> None:
+        queued = t.Trial.state == TrialState.QUEUED
+        with database.write() as session:
+            ids = session.scalars(select(t.Trial.id).where(queued).order_by(t.Trial.number).limit(many)).all()
+            session.execute(update(t.Trial).where(t.Trial.id.in_(ids)).values(state=TrialState.RUNNING))
+
+    run(MOST // 2 - 1)
+    assert scene.round() == 0
+    run(1)
+    assert scene.round() == MOST // 2
+    run(MOST)
+    assert [scene.round() for _ in range(2)] == [MOST, 0]
+    run(MOST)
+    assert [scene.round() for _ in range(3)] == [MOST, MOST, 0], "a thousand run, and most of as many wait"
+    run(2 * MOST)
+    assert [scene.round() for _ in range(2)] == [MOST // 2, 0], "the cap is what it was"
+    assert scene.study.runs == 5 * MOST
+
+
+def test_a_given_parallel_is_final_and_a_method_that_learns_has_a_number(database: Database) -> None:
+    assert Scene(database, name="given", run_cap=50, parallel=7).round() == 7
+    assert Scene(database, name="learns", run_cap=80, parallel=None, method="tpe").study.parallel == 10
 
 
 def test_two_servers_that_ask_at_once_make_each_proposal_once(database: Database) -> None:

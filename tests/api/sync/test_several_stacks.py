@@ -89,6 +89,21 @@ def test_two_studies_on_two_idle_devices_have_one_each_and_stay_there(client: Te
     assert granted(worker.sync(capacity=[*entries, *more])) == {("cpu:0", "three"): 2}
 
 
+def test_a_device_learns_how_many_trials_of_a_stack_it_may_ever_have(client: TestClient, worker: FakeWorker) -> None:
+    for name, parallel, method in (("given", 3, "random"), ("open", None, "random"), ("learns", None, "tpe")):
+        submit(client, name=name, run_cap=40, parallel=parallel, method=method, priority=2)
+        wait_for(lambda name=name: client.get(f"/api/v1/studies/{name}").json()["counts"].get("queued", 0) >= 3)
+    found = {one.study: one.in_flight for one in worker.sync(capacity=[entry(9)]).assign}
+    assert found == {"given": 3, "open": 40, "learns": 5}
+    views = client.get("/api/v1/studies").json()["items"]
+    assert {view["name"]: view["parallel"] for view in views} == {"given": 3, "open": "automatic", "learns": 5}
+    assert {view["priority"] for view in views} == {2.0}
+    last = next(held for held in worker.held.values() if held["study"] == "open")
+    worker.finish(last)
+    again = worker.sync(capacity=[entry(30, last["stack"])]).assign
+    assert {one.in_flight for one in again if one.study == "open"} == {39}, "one has ended"
+
+
 def test_a_study_that_comes_late_gets_the_next_slots_and_a_stack_of_its_own_at_once(
     client: TestClient, worker: FakeWorker
 ) -> None:
