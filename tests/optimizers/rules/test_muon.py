@@ -22,6 +22,18 @@ def test_momentum_0_is_spectral_descent_with_the_original_scale(shape):
     torch.testing.assert_close(stack.params["p"], start - 0.1 * scale * newton_schulz(gradient), rtol=0, atol=1e-13)
 
 
+def test_the_step_looks_ahead_by_one_more_share_of_momentum():
+    """Three steps of M = mu M + (1 - mu) G, W = W (1 - lr wd) - lr O((1 - mu) G + mu M), written out."""
+    start, gradients, mu = random(2, 5, 5), [random(2, 5, 5, seed=s) for s in range(1, 4)], 0.7
+    stack = Stacked("muon", {"p": start.clone()}, {"lr": 0.1, "momentum": mu, "weight_decay": 0.2})
+    weights, buffer = start.clone(), torch.zeros_like(start)
+    for gradient in gradients:
+        stack.step({"p": gradient})
+        buffer = mu * buffer + (1 - mu) * gradient
+        weights = weights * (1 - 0.1 * 0.2) - 0.1 * newton_schulz((1 - mu) * gradient + mu * buffer)
+    torch.testing.assert_close(stack.params["p"], weights, rtol=0, atol=1e-13)
+
+
 def test_a_convolution_is_the_matrix_of_its_flattened_kernels():
     start, gradients = random(3, 8, 3, 2, 1), [random(3, 8, 3, 2, 1, seed=s) for s in range(1, 4)]
     hp = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.2}
