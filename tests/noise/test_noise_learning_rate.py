@@ -45,9 +45,9 @@ def test_sgd_is_linear_below_the_critical_batch_and_flat_above() -> None:
 
 def test_ranges_of_each_kind_far_below_the_critical_batch() -> None:
     assert rate("sgd", 1e9, math.inf).at(256) == pytest.approx((0.1 * 4**0.8, 0.1 * 4))
-    assert rate("adaptive", 1e9, math.inf).at(256) == pytest.approx((0.1 * 4**0.15, 0.1 * 4**0.6))
+    assert rate("adaptive", 1e9, math.inf).at(256) == pytest.approx((0.1 * 4**0.15, 0.1 * 4))
     assert rate("other", 1e9, math.inf).at(256) == pytest.approx((0.1 * 4**0.15, 0.1 * 4))
-    assert rate("adaptive", 1e9, math.inf).at(16) == pytest.approx((0.1 / 4**0.6, 0.1 / 4**0.15))
+    assert rate("adaptive", 1e9, math.inf).at(16) == pytest.approx((0.1 / 4, 0.1 / 4**0.15))
 
 
 @quick
