@@ -7,9 +7,9 @@ alpha 1 in theory (McCandlish et al. 2018, arXiv 1812.06162, eq. 2.6). alpha per
 
 - sgd: 0.8 to 1.
 - adaptive (the step is normalised elementwise): 0.15 to 1. The square root is the rule for *the same run at another
-  batch* (Malladi et al. 2022, arXiv 2205.10287). The *best* learning rate was found to grow with about 0.16 (Marek et al.
-  2025, arXiv 2507.07101); on the public grids of step-law/steplaw (AdamW, language models, betas and decay left alone)
-  we fit 0.54 to 0.87 up to the best batch size, and -0.2 to 0.1 above it.
+  batch* (Malladi et al. 2022, arXiv 2205.10287). The *best* learning rate was found to grow with about 0.16 (Marek et
+  al. 2025, arXiv 2507.07101); on the public grids of step-law/steplaw (AdamW, language models, betas and decay left
+  alone) we fit 0.54 to 0.87 up to the best batch size, and -0.2 to 0.1 above it.
 - other (matrix-preconditioned, parameter-free): 0.15 to 1, as no rule is established.
 """
 
