@@ -54,11 +54,11 @@ CASES = (
     Case("demo", DEMO, least=5.0),
     Case("digits-cnn", _adamw("digits-cnn", 64, 150, 32), least=1.7),
     Case("text-gpt", _adamw("text-gpt", 8, 80, 8, evaluations=4), least=1.0),
-    Case("fills-the-machine", _adamw(WIDE, 4, 40, 128, evaluations=5), least=0.97, images=True, large=True),
+    Case("fills-the-machine", _adamw(WIDE, 4, 80, 128, evaluations=5), least=0.97, images=True, large=True),
     Case("own-resnet", _own("own-resnet", 4, budget=FEW), least=0.97, peer="loop", workloads=(OWN,), large=True),
     Case("own-mlp", _own("own-mlp", 32), least=3.0, peer="loop", workloads=(OWN,)),
 )
-QUICK = Case("digits-mlp", _adamw("digits-mlp", 64, 100, 32), least=6.0, least_first=2.0)
+QUICK = Case("digits-mlp", _adamw("digits-mlp", 32, 100, 32), least=6.0, least_first=2.0)
 
 
 def prepared(case: Case, folder: Path) -> Case:
