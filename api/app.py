@@ -74,7 +74,7 @@ def create_app(settings: Settings, database: Database, waits: Waits | None = Non
     app.add_middleware(Gate, settings=settings)
     app.add_middleware(Watcher, metrics=metrics, prefix=API)
     problems.install(app, dashboard.page)
-    for module in (studies, trials, results, events, workers, catalogue):
+    for module in (workers, studies, trials, results, events, catalogue):  # syncs are most requests: they match first
         app.include_router(module.router, prefix=API)
     app.include_router(session.router)
     app.include_router(metrics_route.router)

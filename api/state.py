@@ -80,7 +80,7 @@ def build_server(settings: Settings, database: Database, metrics: Metrics, waits
     )
 
 
-def _server(request: Request) -> Server:
+async def _server(request: Request) -> Server:  # a plain function would be run in a thread
     server: Server = request.app.state.server
     return server
 

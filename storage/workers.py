@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, exists, func, select, text, update
+from sqlalchemy import bindparam, delete, exists, func, select, text, update
 from sqlalchemy.orm import Session
 
 from storage import tables as t
-from storage.bulk import update_found
+from storage.bulk import table_of, update_found
 from tuner.errors import NotFound
 from tuner.study.states import StudyState, TrialState
 
@@ -27,6 +27,9 @@ class WorkerRecord:
     seq: int
     first_seen: datetime
     last_seen: datetime
+
+
+COLUMNS = tuple(table_of(t.Worker).columns[name] for name in WorkerRecord.__dataclass_fields__)
 
 
 def _record(row: t.Worker) -> WorkerRecord:
@@ -73,19 +76,26 @@ class Glance(NamedTuple):
     queued: bool
 
 
+LEASED = exists().where(t.Attempt.worker_id == t.Worker.id, t.Attempt.outcome.is_(None))
+QUEUED = exists().where(
+    t.Study.state == StudyState.RUNNING,
+    exists().where(t.Trial.study_id == t.Study.id, t.Trial.state == TrialState.QUEUED),
+)
+GLANCE = select(*COLUMNS, LEASED, QUEUED).where(t.Worker.id == bindparam("worker"))
+"""Put together once: that takes longer than running it."""
+
+
 def glance(session: Session, *, worker_id: int, worker_session: str) -> Glance:
     """Find a worker and what there may be for it, in one statement that costs the same however many trials there are.
 
     Raises:
         NotFound: no such worker session exists; it must register again.
     """
-    leased = exists().where(t.Attempt.worker_id == worker_id, t.Attempt.outcome.is_(None))
-    queued = exists().where(t.Trial.study_id == t.Study.id, t.Trial.state == TrialState.QUEUED)
-    wanted = exists().where(t.Study.state == StudyState.RUNNING, queued)
-    row = session.execute(select(t.Worker, leased, wanted).where(t.Worker.id == worker_id)).one_or_none()
-    if row is None or row[0].session != worker_session:
+    row = session.execute(GLANCE, {"worker": worker_id}).one_or_none()
+    found = None if row is None else WorkerRecord(*row[:-2])
+    if row is None or found is None or found.session != worker_session:
         raise NotFound(f"no worker {worker_id} with this session; register again")
-    return Glance(_record(row[0]), row[1], row[2])
+    return Glance(found, row[-2], row[-1])
 
 
 def here(session: Session, *, last: Mapping[int, int], now: datetime) -> None:

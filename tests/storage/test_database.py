@@ -255,3 +255,29 @@ def test_a_file_that_is_no_database_is_named(tmp_path: object) -> None:
     with pytest.raises(DatabaseUnusable, match=r"broken\.sqlite"):
         upgrade(database)
     database.close()
+
+
+def test_new_rows_are_stored_as_merged_ones_are(database: Database) -> None:
+    trial, _ = running_trial(database)
+    noise = Noise(4, 0.1, 1e-300, 3.0, 4.0, 5.0)
+    given = [
+        ReportRow(trial, 1, 1, 32, 0.25, {"loss": 0.1, "odd \u00e9\t\\": math.inf}, noise),
+        ReportRow(trial, 1, 2, 64, 0.5, {"loss": math.nan}, noise._replace(ss=math.inf)),
+        ReportRow(trial, 1, 3, 96, 1 / 3, {}, noise._replace(s=1e308, q=1e308)),
+    ]
+    with database.write() as session:
+        reports.add_new(session, rows=given)
+        new = reports.effective_rows(session, trial_ids=[trial])[trial]
+        reports.add(session, rows=given)
+        merged = reports.effective_rows(session, trial_ids=[trial])[trial]
+    assert repr(new) == repr(merged) == repr([given[0], given[1]._replace(noise=None), given[2]])
+
+
+def test_rows_that_break_a_constraint_leave_nothing_behind(database: Database) -> None:
+    trial, _ = running_trial(database)
+    row = ReportRow(trial, 1, 1, 32, 0.25, {"loss": 0.1}, None)
+    for twice in ([row, row], [row, row._replace(trial_id=trial + 1)]):
+        with pytest.raises(IntegrityError), database.write() as session:
+            reports.add_new(session, rows=twice)
+    with database.read() as session:
+        assert reports.effective_rows(session, trial_ids=[trial]) == {}

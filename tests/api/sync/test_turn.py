@@ -1,36 +1,14 @@
 """What a sync costs the database: a fixed number of statements, and no write lock where nothing changes."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from counted import statements
 from fake_worker import FakeWorker, report
 from fastapi.testclient import TestClient
-from sqlalchemy import event
 from study_documents import study_document
 
-from storage.database import Database
 from tuner.wire.sync import SyncRequest
-
-
-@contextmanager
-def statements(database: Database) -> Iterator[list[str]]:
-    """The statements of this thread that reach the database; one that runs for many rows counts once."""
-    found: list[str] = []
-    own = threading.get_ident()
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if threading.get_ident() == own and statement != "BEGIN":
-            found.append(statement)
-
-    engines = {engine.pool: engine for engine in (database._reader, database._writer)}.values()  # one on PostgreSQL
-    for engine in engines:
-        event.listen(engine, "before_cursor_execute", note)
-    yield found
-    for engine in engines:
-        event.remove(engine, "before_cursor_execute", note)
 
 
 @pytest.fixture

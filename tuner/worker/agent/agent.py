@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.1
 """How soon a signal or the parent's death is noticed."""
-IDLE_WAIT_S = 10.0
-"""How long an idle worker's sync may wait on the server for work."""
+IDLE_WAIT_S = 25.0
+"""How long an idle worker's sync may wait on the server for work: below what proxies between them allow, often 30 s."""
 EMPTY_PAUSE_S = 0.1
 """Pause after a wait that the server ended early without work."""
 CHILD_PATIENCE_S = 1.5
