@@ -155,15 +155,15 @@ def optuna_rate(url: str, seconds: float) -> float:
 def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     """Measure everything on one kind of database."""
     quick = options.quick
-    trials = options.trials or (3_000 if quick else 50_000)
+    trials = options.trials or (1_500 if quick else 50_000)
     with tempfile.TemporaryDirectory() as place:
         if kind == "sqlite":
-            peer = optuna_rate(f"sqlite:///{place}/optuna.sqlite", 4 if quick else 20)
+            peer = optuna_rate(f"sqlite:///{place}/optuna.sqlite", 2 if quick else 20)
             with served(None) as server:
                 return {"optuna": peer, **loads(server, trials, quick)}
     with postgresql() as (url, pid):
         driver = url.replace("postgresql://", "postgresql+psycopg://")
-        peer = optuna_rate(driver, 4 if quick else 20)
+        peer = optuna_rate(driver, 2 if quick else 20)
         with served(driver, pid) as server:
             return {"optuna": peer, **loads(server, trials, quick)}
 
@@ -178,8 +178,8 @@ def loads(server: Served, trials: int, quick: bool) -> dict[str, Any]:
     narrow = server.load(
         "trials", "--workers", str(WORKERS), "--width", "8", "--rows", str(ROWS), "--trials", str(trials // 5)
     )
-    rows = server.load("rows", *crew, "--seconds", "3" if quick else "10")
-    idle = server.load("idle", "--workers", str(IDLE), "--seconds", "8" if quick else "60")
+    rows = server.load("rows", *crew, "--seconds", "2" if quick else "10")
+    idle = server.load("idle", "--workers", str(IDLE), "--seconds", "4" if quick else "50")
     return {
         "trials": busy,
         "narrow": narrow,

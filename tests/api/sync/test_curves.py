@@ -17,15 +17,17 @@ def worker(client: TestClient) -> FakeWorker:
     return found
 
 
-def curve(client: TestClient) -> list[tuple[int, dict[str, float]]]:
-    rows = client.get("/api/v1/studies/small/trials/0/curve").json()["rows"]
-    return [(row["step"], row["metrics"]) for row in rows]
+def curve(client: TestClient, metric: str) -> dict[int, float]:
+    found = client.get("/api/v1/studies/small/trials/0/curve", params={"metric": metric}).json()
+    return dict(zip(found["step"], found["value"], strict=True))
 
 
 def ended(client: TestClient, worker: FakeWorker, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Finish the trial with these rows, without naming its value."""
     (held,) = worker.held.values()
-    worker.finish(held, value=None, step=9, examples=144, reports=rows)
+    worker.held.clear()
+    word = {name: held[name] for name in ("trial", "attempt", "token")}
+    worker.sync(free=0, reports=rows, finished=[{**word, "outcome": "finished", "step": 9, "examples": 144}])
     found: dict[str, Any] = client.get("/api/v1/studies/small/trials/0").json()
     return found
 
@@ -35,13 +37,8 @@ def test_rows_that_come_again_late_or_twice_are_merged(client: TestClient, worke
     worker.sync(free=0, reports=[report(held, step, valid_loss=1.0 / step) for step in (2, 4)])
     again = [report(held, 4, accuracy=0.5), report(held, 3, valid_loss=0.3), report(held, 6, valid_loss=0.1)]
     worker.sync(free=0, reports=[*again, report(held, 6, accuracy=0.9), report(held, 5, valid_loss=0.2)])
-    assert curve(client) == [
-        (2, {"valid_loss": 0.5}),
-        (3, {"valid_loss": 0.3}),
-        (4, {"valid_loss": 0.25, "accuracy": 0.5}),
-        (5, {"valid_loss": 0.2}),
-        (6, {"valid_loss": 0.1, "accuracy": 0.9}),
-    ]
+    assert curve(client, "valid_loss") == {2: 0.5, 3: 0.3, 4: 0.25, 5: 0.2, 6: 0.1}
+    assert curve(client, "accuracy") == {4: 0.5, 6: 0.9}
 
 
 @pytest.mark.parametrize("metrics", [{"valid_loss": 0.25}, {"train_loss": 1.0}, {"valid_loss": math.nan}])
