@@ -132,7 +132,6 @@ class Asker:
     def _end(self) -> None:
         """Kill the process, if there is one, and let go of its pipes."""
         process, self._process = self._process, None
-        self._feed.lost_all()
         if process is None:
             return
         process.kill()

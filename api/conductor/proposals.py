@@ -44,6 +44,8 @@ class Wanted:
 
     turns: list[tuple[FamilySpace, int]]
     requests: dict[str, AskRequest]
+    first: int
+    """The number that the first of them gets."""
     asked_after: int
     """Trials that had ended when the history was read."""
 
@@ -71,7 +73,7 @@ def wanted(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int, 
             )
         if asked:
             requests[family.optimizer] = AskRequest(_search(study, plan, family), asked, history)
-    return Wanted(turns, requests, ended)
+    return Wanted(turns, requests, study.trials_created, ended)
 
 
 def _missing(session: Session, study: StudyRecord, in_flight: int) -> int:
@@ -116,11 +118,13 @@ def store(
     """
     studies.hold(session, study_id=study.id)
     first = studies.reserve_number(session, study_id=study.id, count=len(wanted.turns))
-    if first != study.trials_created:
+    if first != wanted.first:
         raise Outrun(f"study {study.name} moved on while {len(wanted.turns)} trials were asked for")
     left = {family: iter(configurations) for family, configurations in answers.items()}
     new = [
-        _new_trial(plan, first + i, index, family.configuration(next(left[family.optimizer])), wanted.asked_after)
+        _new_trial(
+            plan, wanted.first + i, index, family.configuration(next(left[family.optimizer])), wanted.asked_after
+        )
         for i, (family, index) in enumerate(wanted.turns)
     ]
     try:

@@ -25,7 +25,7 @@ observations = st.builds(
     st.none() | st.floats(-10, 10),
     st.booleans(),
 ).filter(lambda seen: seen.feasible or seen.value is None)
-histories = st.dictionaries(st.integers(0, 30), observations, max_size=12)
+histories = st.dictionaries(st.integers(0, 7), observations, max_size=8)
 steps = st.lists(st.tuples(histories, st.sampled_from(["", "", "", "restart", "lost", "other family", "garbled"])))
 
 
@@ -65,8 +65,16 @@ def test_only_what_changed_is_sent() -> None:
     del history[7]
     history[20] = Observation({"lr": 0.2, "batch_size": 8}, 1.0)
     history[50] = Observation({"lr": 0.3, "batch_size": 8}, None)
-    message = json.loads(feed.message(AskRequest(SEARCH, [51], history)))
+    line = feed.message(AskRequest(SEARCH, [51], history))
+    message = json.loads(line)
     assert [number for number, *_ in message["told"]] == [20, 50] and message["gone"] == [7]
+    assert fed.answer(line) == {"configurations": propose(AskRequest(SEARCH, [51], history))}
+
+
+def test_the_order_of_telling_does_not_matter_where_values_are_equal() -> None:
+    history = {n: Observation({"lr": 0.5**n, "batch_size": 8}, float(n % 2)) for n in range(12)}
+    request = AskRequest(SEARCH, [40, 41], history)
+    assert propose(request) == propose(replace(request, history=dict(reversed(history.items()))))
 
 
 def test_both_ends_hold_a_bounded_number_of_searches(monkeypatch: pytest.MonkeyPatch) -> None:

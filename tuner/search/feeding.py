@@ -2,9 +2,9 @@
 
 - The server (`Feed`) remembers what the process holds of each search and sends the difference; it can always send
   everything. The process (`Fed`) holds samplers between requests, and nothing that it could not be sent again.
-- Every message carries the digest of the history before and after it, worked out at both ends from their own copy. The
-  process answers `lost` when it does not hold exactly the history before, or does not arrive at the one after; it is
-  then sent everything. So a proposal is made from the request's history or not at all.
+- Every message carries the digest of the history after it, worked out at both ends from their own copy. A process that
+  holds nothing of the search, or does not arrive at that history, answers `lost`, and is then sent everything. So a
+  proposal is made from the request's history or not at all.
 - Both ends keep a bounded number of searches, those used last.
 """
 
@@ -56,31 +56,24 @@ class Feed:
     def message(self, request: AskRequest) -> str:
         """Return the line that asks for the request's configurations; `lost` must follow unless it is answered."""
         search = json.dumps(to_json(request.search))
-        held = self._held.get(search)
-        before = None if held is None else held.digest
-        held = held or _Held()
+        whole = search not in self._held
+        held = self._held[search] = _Held() if whole else self._held.pop(search)  # the newest at the end
         told, gone = held.move_to(request)
-        self._held[search] = held
-        self._held.move_to_end(search)
         while len(self._held) > KEPT:
             self._held.popitem(last=False)
         message = {
             "search": search,
             "indexes": request.indexes,
-            "before": before,
+            "whole": whole,
             "told": told,
             "gone": gone,
-            "after": held.digest,
+            "digest": held.digest,
         }
         return json.dumps(message) + "\n"
 
     def lost(self, search: Search) -> None:
         """Note that the process may not hold what it was sent of a search: it is sent everything next."""
         self._held.pop(json.dumps(to_json(search)), None)
-
-    def lost_all(self) -> None:
-        """Note that the process is another one, which holds nothing."""
-        self._held.clear()
 
 
 @dataclass
@@ -118,12 +111,12 @@ class Fed:
         message = json.loads(line)
         name: str = message["search"]
         kept = self._kept.pop(name, None)  # put back when all has gone well
-        if message["before"] is None:
+        if message["whole"]:
             kept = _Kept(sampler_of(from_json(json.loads(name))))
-        elif kept is None or kept.digest != message["before"]:
+        if kept is None:
             return {"lost": True}
         kept.move(message["told"], message["gone"])
-        if kept.digest != message["after"]:
+        if kept.digest != message["digest"]:
             return {"lost": True}
         configurations = kept.sampler.propose(message["indexes"])
         self._kept[name] = kept

@@ -1,15 +1,15 @@
 """Tree-structured Parzen estimator, by optuna, over the observations that are held.
 
 - Until a trial has finished, and for the first proposals of a family, the quasirandom sequence is used.
-- An infeasible trial is passed to optuna as complete with the worst finite value held, and every trial carries the
-  constraint `feasible`: optuna's FAIL is invisible to TPE, which would keep proposing the same diverging learning rate.
+- An infeasible trial is passed to optuna as complete, and every trial carries the constraint `feasible`, by which TPE
+  sets it apart whatever its value: optuna's FAIL is invisible to TPE, which would keep proposing the same diverging
+  learning rate.
 - Running trials are passed as running; the sampler's constant liar keeps proposals apart. Each proposal of a request
   sees those before it as running.
 - Observations are shown in the order of their trials' numbers, each proposal has an optuna sampler of its own, and no
   optuna study outlives a request: nothing but the observations held can reach a proposal.
 """
 
-import math
 import warnings
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
@@ -36,9 +36,6 @@ class Tpe:
         self._axes = {name: Axis(domain) for name, domain in search.domains.items()}
         self._distributions = {name: axis.distribution() for name, axis in self._axes.items()}
         self._trials: dict[int, FrozenTrial] = {}
-        self._values: dict[int, float] = {}
-        """Finite values, by trial number."""
-        self._infeasible: set[int] = set()
         self._finished: set[int] = set()
         self._partial: set[int] = set()
         """Trials that lack a hyperparameter, or have a value of it that the space does not hold."""
@@ -49,24 +46,17 @@ class Tpe:
         trial = self._trials[number] = self._frozen(number, observation)
         if len(trial.params) < len(self._axes):
             self._partial.add(number)
-        if observation.pending:
-            return
-        self._finished.add(number)
-        if observation.value is None:
-            self._infeasible.add(number)
-        elif math.isfinite(observation.value):
-            self._values[number] = observation.value
+        if not observation.pending:
+            self._finished.add(number)
 
     def forget(self, number: int) -> None:
         """Hold none of the trial with this number."""
         self._trials.pop(number, None)
-        self._values.pop(number, None)
-        for numbers in (self._infeasible, self._finished, self._partial):
-            numbers.discard(number)
+        self._finished.discard(number)
+        self._partial.discard(number)
 
     def propose(self, indexes: Sequence[int]) -> list[dict[str, Scalar]]:
         """Return one configuration per index."""
-        self._value_infeasible()
         shown = [self._trials[number] for number in sorted(self._trials)]
         following = max(self._trials, default=-1) + 1
         chosen: list[dict[str, Scalar]] = []
@@ -78,12 +68,6 @@ class Tpe:
             chosen.append(values)
             shown.append(self._frozen(following + place, Observation(values, None)))
         return chosen
-
-    def _value_infeasible(self) -> None:
-        worst = max if self._search.minimize else min
-        value = worst(self._values.values(), default=0.0)
-        for number in self._infeasible:
-            self._trials[number].value = value
 
     def _frozen(self, number: int, seen: Observation) -> FrozenTrial:
         told = {name: axis.told(seen.params[name]) for name, axis in self._axes.items() if name in seen.params}

@@ -166,6 +166,17 @@ def test_nothing_is_stored_once_the_cap_was_taken_meanwhile(database: Database) 
     assert scene.wanted() is None
 
 
+def test_nothing_is_stored_that_was_asked_before_another_trial_was_created(database: Database) -> None:
+    """What an adaptive proposal was shown must follow from the trials with smaller numbers."""
+    scene = Scene(database, run_cap=8, parallel=4)
+    wanted = scene.wanted()
+    assert wanted is not None
+    scene.enqueue("sgd")
+    with pytest.raises(Outrun):
+        scene.store(wanted)
+    assert scene.round() == 4 and scene.study.trials_created == 5
+
+
 def test_a_sampler_sees_configurations_that_fail_by_themselves_and_no_infrastructure(database: Database) -> None:
     scene = Scene(database, method="tpe", optimizers=["sgd"], run_cap=20, parallel=5)
     scene.round()
