@@ -71,7 +71,7 @@ def advice_after(client: TestClient, program: dict[str, Any], noise: bool = True
     assert client.post("/api/v1/studies", json=study_document()).status_code == 201
     worker = FakeWorker(client)
     held = worker.take(4)
-    sums = [{"n": 5, "s": 50 + i, "q": 5, "ss": 520 + i, "qq": 6, "sq": 50} for i in range(8)]
+    sums = [{"n": 5, "s": 500 + i, "q": 5, "ss": 51_000 + i, "qq": 6, "sq": 500} for i in range(8)]
     rows = [{**report(held[0], 5 + 5 * i, valid_loss=1.0), "noise": s if noise else None} for i, s in enumerate(sums)]
     worker.sync(free=0, reports=rows)
     worker.finish(held[0], value=None, program=program)

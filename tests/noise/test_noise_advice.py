@@ -252,14 +252,29 @@ def test_optimizer_and_batch_norm_notes() -> None:
 
 def test_heavy_tails_are_mentioned() -> None:
     trial = measured()
-    block = [NoiseSums.of_step(small, 5.0, 16, 4) for small in (160.0, 170.0) * 5]
+    block = [NoiseSums.of_step(small, 15.6, 16, 4) for small in (60.0, 62.0) * 5]
     advice = advise([replace(trial, rows=(*trial.rows[:100], *block, *trial.rows[100:]))])
     check_everywhere(advice)
     assert any("one twentieth" in note.lower() for note in advice.notes)
     freak = replace(trial, rows=(*trial.rows[:100], NoiseSums.of_step(1e4, 1e3, 16, 4), *trial.rows[100:]))
     rare = advise([freak])
-    check_everywhere(rare)
-    assert any("few, large events" in note for note in rare.notes) and rare.interval[1] == math.inf
+    assert rare.grade is None and "agrees with any critical batch size" in rare.headline
+    assert any("few, large events" in note for note in rare.notes) and rare.noise_scale is not None
+
+
+@pytest.mark.parametrize(("s", "q"), [(0, 1), (1e-300, 1), (1e-12, 1), (1e-200, 1e-200), (1, 0), (1, 1e-320), (9, 1)])
+@pytest.mark.parametrize("kind", ["classification", "language"])
+def test_no_sums_are_too_extreme_and_no_bound_is_vacuous(s: float, q: float, kind: str) -> None:
+    rows = tuple(NoiseSums(4, 4 * s, 4 * q, 4 * s * s, 4 * q * q, 4 * s * q) for _ in range(50))
+    trials = [replace(measured(lr=lr, value=abs(math.log(lr))), rows=rows) for lr in (0.1, 0.3, 1.0, 3.0, 9.0)]
+    for used in (trials[2:3], trials):
+        advice = advise(used, kind=kind, throughput=Throughput(1.0, 0.0))
+        assert ("at least" in advice.headline) is (advice.grade is not None and advice.interval[1] == math.inf)
+        if advice.grade is None:
+            assert advice.interval is None and "Not enough data" in advice.headline and advice.next_experiment
+        else:
+            check_everywhere(advice)
+            assert advice.interval[1] < math.inf or advice.interval[0] > 1
 
 
 def test_many_trials_are_thinned_evenly() -> None:

@@ -35,7 +35,7 @@ TABLE_ROWS = 16
 
 @dataclass(frozen=True)
 class Advice:
-    """A recommendation with its uncertainty. Without enough data `grade` is None, and so is every number.
+    """A recommendation with its uncertainty. Without enough data `grade` is None, and so is every number advised.
 
     interval: of the critical batch size, at `confidence`, (0, 1) where it is below one example; critical_batch: its
     centre, None then and when there is no upper end; cheapest: at most 10 % more examples than the fewest; balanced:
@@ -89,12 +89,34 @@ def advise(
     mine = [m for m in measurements if m.family == family]
     evidence = gather(mine, goal, confidence) if mine else None
     if evidence is None:
-        text = "No grade: there is not enough data for advice, and a number without an interval would be misleading."
         why, again = wording.not_enough(mine, family), wording.nothing_to_do_but_measure()
         if batch_norm and wording.not_separable(mine):
             why, again = wording.NOT_SEPARABLE, wording.MEASURE_WHOLE
-        return Advice(None, why, text, again, (wording.NOT_CLAIMED,), family, confidence)
+        return Advice(None, why, wording.NO_GRADE, again, (wording.NOT_CLAIMED,), family, confidence)
+    _, low, high = evidence.critical(PRIORS[kind], confidence)
+    if low <= 1 and high == math.inf:
+        return _nothing_told(evidence, kind, throughput, batch_norm, confidence)
     return _advice(evidence, kind, throughput, batch_norm, confidence)
+
+
+def _nothing_told(
+    evidence: Evidence, kind: Kind, throughput: Throughput | None, batch_norm: bool, confidence: float
+) -> Advice:
+    """Return the advice of noise that any batch size could have: none."""
+    again = wording.next_experiment(evidence, PRIORS[kind], confidence, (1, math.inf))
+    return Advice(
+        None,
+        wording.nothing_told(evidence, PRIORS[kind]),
+        wording.NO_GRADE,
+        again,
+        wording.notes(evidence, throughput=throughput, batch_norm=batch_norm, limit=None, cut=False),
+        evidence.trial.family,
+        confidence,
+        trial=evidence.trial.number,
+        batch_size=evidence.trial.batch_size,
+        noise_scale=evidence.noise_scale,
+        predicted=evidence.predicted,
+    )
 
 
 def _advice(

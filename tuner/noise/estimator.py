@@ -148,8 +148,9 @@ def _estimate(strata: Strata, confidence: float, count: float | None, heavy_tail
     error = strata.v_ss - 2 * ratio * strata.v_sq + ratio**2 * strata.v_qq if q > 0 else strata.v_qq
     t = two_sided(confidence, effective_dof(error, strata.dof))
     low, high, bounded = fieller(s, q, v_ss, v_sq, v_qq, t)
-    rank = 2 * s * s / ((count - 1) * v_ss * steps) if count is not None and v_ss > 0 else math.nan
-    relative = v_ss / s**2 - 2 * v_sq / (s * q) + v_qq / q**2 if s > 0 and q > 0 else math.inf
+    rank = 2 * s / v_ss * s / (count - 1) / steps if count is not None and v_ss > 0 else math.nan
+    # Divided one after the other: products of the smallest numbers are zero.
+    relative = v_ss / s / s - 2 * v_sq / s / q + v_qq / q / q if s > 0 and q > 0 else math.inf
     return Estimate(
         value,
         low,

@@ -124,4 +124,4 @@ def _temperature(ranked: Sequence[Measurement], tuned: Measurement, confidence: 
         return None
     runs = [found for _, found in measured]
     fit = fit_temperature([trial.temperature for trial, _ in measured], runs, tuned.temperature, confidence)
-    return fit if fit.high <= WIDEST * fit.low else None
+    return fit if math.isfinite(fit.high) and fit.high <= WIDEST * fit.low else None

@@ -51,6 +51,7 @@ UNTIMED = (
     "No step times were given, so there is no advice on the fastest batch size: that depends on the hardware that will "
     "train. `tuner advice STUDY --measure` times steps on the machine where it runs."
 )
+NO_GRADE = "No grade: there is not enough data for advice, and a number without an interval would be misleading."
 NO_EXPERIMENT = "None: without noise in the gradients, larger batches save no steps."
 
 
@@ -85,6 +86,16 @@ def not_enough(measurements: Sequence[Measurement], family: str | None) -> str:
         f"Not enough data: no completed trial{of} has {FEWEST_ROWS} or more rows of noise sums. A trial measures noise "
         "when its batch is at least two micro-batches."
     )
+
+
+def nothing_told(evidence: Evidence, prior: Prior) -> str:
+    """Explain that the noise of a trial bounds nothing."""
+    if prior.one_sided:
+        return (
+            f"Not enough data: the noise of {_name(evidence.trial)} only tells that the critical batch size is above a "
+            "part of an example, which is no bound."
+        )
+    return f"Not enough data: the noise of {_name(evidence.trial)} agrees with any critical batch size."
 
 
 def grade_text(evidence: Evidence, prior: Prior, confidence: float) -> str:
