@@ -75,7 +75,8 @@ class Service:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TUNER_")}
         environment |= {key: str(folder / name) for key, name in caches.items()} | {"SWEEP_CLOCK": str(self._clock)}
         port = _free_port()
-        command = [sys.executable, "-m", "tuner", "serve", "--port", str(port), "--data-dir", str(folder / "data")]
+        command = [sys.executable, "-m", "tuner", "serve", "--parent", str(os.getpid()), "--port", str(port)]
+        command += ["--data-dir", str(folder / "data")]
         for source in (CLOCK, *workloads):
             command += ["--workloads", source]
         self._is_new, self._began = True, time.perf_counter()
