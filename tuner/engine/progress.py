@@ -14,7 +14,7 @@ from typing import Any
 from tuner.engine.divergence import Divergence
 from tuner.engine.ledger import Entries
 from tuner.engine.trial import Row, TrialSpec
-from tuner.noise.sums import NoiseSums
+from tuner.noise.sums import Accumulated, NoiseSums
 
 MOST_NORM = 1e140
 """Squared gradient norms from here on are not counted as noise: their squares would be infinite."""
@@ -63,6 +63,7 @@ class Progress:
     def absorb(self, entries: Entries) -> list[Row]:
         """Count ticks; return the rows that they complete. The row of an evaluation step is left open for `row`."""
         rows = []
+        noise = Accumulated(self._noise)
         for loss, square, mean, due in zip(entries.losses, entries.squares, entries.means, entries.due, strict=True):
             self._step_loss_sum += loss
             self._square_sum += square
@@ -70,11 +71,14 @@ class Progress:
             if not math.isfinite(self._step_loss_sum):
                 self.diverged = True
             elif due:
-                self._finish_step(mean)
+                self._finish_step(mean, noise)
             if self.diverged:
                 break
             if due and self._reportable():
+                self._noise = noise.sums()
                 rows.append(self.row({}))
+                noise = Accumulated(self._noise)
+        self._noise = noise.sums()
         return rows
 
     def row(self, metrics: dict[str, float]) -> Row:
@@ -108,7 +112,7 @@ class Progress:
             setattr(progress, name, state[name] if kind is None else kind(**state[name]))
         return progress
 
-    def _finish_step(self, mean: float) -> None:
+    def _finish_step(self, mean: float, noise: Accumulated) -> None:
         """Close a step, unless it shows that the trial has diverged."""
         count = self._tick_count
         self._loss_sum += self._step_loss_sum
@@ -119,7 +123,7 @@ class Progress:
             return
         self.step += 1
         if count >= 2 and self._square_sum < MOST_NORM and mean < MOST_NORM:  # not true of NaN
-            self._noise += NoiseSums.of_step(self._square_sum / count, mean, self.micro_batch, count)
+            noise.add_step(self._square_sum / count, mean, self.micro_batch, count)
         self._step_loss_sum, self._square_sum, self._tick_count = 0.0, 0.0, 0
 
     def _reportable(self) -> bool:

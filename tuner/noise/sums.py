@@ -82,6 +82,28 @@ class NoiseSums:
         return cls(1, s, q, s * s, q * q, s * q)
 
 
+class Accumulated:
+    """Sums that steps of one trial are added to in a tick loop: the numbers of `NoiseSums`, without its checks."""
+
+    def __init__(self, start: NoiseSums) -> None:
+        self._n, self._s, self._q, self._ss, self._qq, self._sq = start.values
+
+    def add_step(self, small: float, big: float, micro_batch: int, count: int) -> None:
+        """Add one step, as `NoiseSums.of_step` describes it; both squares must be finite and >= 0, `count` >= 2."""
+        s = (small - big) / (1 / micro_batch - 1 / (micro_batch * count))
+        q = (count * big - small) / (count - 1)
+        self._n += 1
+        self._s += s
+        self._q += q
+        self._ss += s * s
+        self._qq += q * q
+        self._sq += s * q
+
+    def sums(self) -> NoiseSums:
+        """Return the sums so far. Raises InvalidInput where one is not finite."""
+        return NoiseSums(self._n, self._s, self._q, self._ss, self._qq, self._sq)
+
+
 def total(rows: Iterable[NoiseSums]) -> NoiseSums:
     """Combine the steps of all rows."""
     return sum(rows, NoiseSums())
