@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ from storage.migrate import upgrade
 
 # Test processes share few cores, and so do the servers and workers that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What this machine has learned of its user's workloads is another matter; what it learns here is gone afterwards.
+LEARNED = tempfile.TemporaryDirectory(prefix="tuner-learned-", ignore_cleanup_errors=True)
+os.environ["XDG_CACHE_HOME"] = LEARNED.name
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
