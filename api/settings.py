@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     allowed_hosts: list[str] = Field(default_factory=list, description="additional host names of the server")
     local_workers: bool = Field(default=True, description="start a worker per GPU, or one for the CPU")
     workloads: list[str] = Field(default_factory=list, description="files or modules for the local workers")
-    width: int = Field(default=32, ge=1, le=4096, description="slots of a local worker's stack")
+    width: int | None = Field(
+        default=None, ge=1, le=4096, description="slots of local workers' stacks; default: measured"
+    )
     lease_s: float = Field(default=15.0, ge=1.0, le=3600.0, description="seconds without a sync until a lease is lost")
     log_form: Literal["text", "json"] = Field(default="text", description="format of log lines")
     checkpoints: str | None = Field(default=None, description="directory or URL that all workers see; see store_root")

@@ -180,10 +180,11 @@ def worker(
     width: Width = None,
     workloads: Workloads = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads per process (default: half the cores, at most 8).")
+        int | None, typer.Option(min=1, help="CPU threads per process (default: the cores, divided by the work).")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Processes per device (default: a probe's choice, or 1).")
+        int | None,
+        typer.Option(min=1, max=256, help="Processes per device (default on a CPU: one per core; on a GPU: 1)."),
     ] = None,
     checkpoints: Annotated[
         str | None,

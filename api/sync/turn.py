@@ -260,5 +260,6 @@ def assignment(lease: Lease, resume: Resume | None, in_flight: int) -> Assignmen
         program=study.program,
         resume=resume,
         in_flight=left if study.parallel is None else min(left, study.parallel),
+        remaining=left,
         priority=study.priority,
     )

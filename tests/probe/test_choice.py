@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tuner.probe import choice
+from tuner.probe import choice, free
 from tuner.probe.choice import Cell, Choice
-from tuner.worker.run import default_threads, split
+from tuner.worker import run
+from tuner.worker.run import split
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +47,10 @@ def test_choices_are_kept_by_everything_that_changes_the_speed(cache: Path) -> N
     choice.store(keys[0], found)
     choice.store(keys[1], Choice(found.cells[:1]))
     assert choice.stored(keys[0]) == found and choice.stored(keys[1]) == choice.latest("x") == Choice(found.cells[:1])
-    assert choice.latest("another place") is None and list(cache.parent.iterdir()) == [cache]
+    assert choice.latest("another place") is None and sorted(cache.parent.iterdir()) == [
+        cache,
+        cache.with_suffix(".lock"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -68,10 +72,17 @@ def test_a_choice_made_with_another_torch_is_not_taken(cache: Path) -> None:
     assert choice.latest(choice.cpu()) is None and choice.stored(choice.key("w", {}, 8, choice.cpu())) is None
 
 
-def test_a_worker_starts_as_many_processes_as_the_last_probe_chose() -> None:
-    assert split("cpu", None, None, None) == (1, default_threads())
+def test_a_worker_starts_as_many_processes_as_the_last_probe_chose(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any probe: one per core, as far as the memory allows."""
+    monkeypatch.setattr(choice, "cores", lambda: 6)
+    monkeypatch.setattr(free, "free_memory", lambda: 4 * run.PROCESS_BYTES)
+    assert split("cpu", None, None, None) == split("cpu", 8, None, None) == (4, None)
+    assert split("cpu", None, None, 3) == (2, 3) and split("cuda:0", None, None, None) == (1, 6)
+    monkeypatch.setattr(free, "free_memory", lambda: None)
+    assert split("cpu", None, None, None) == (6, None)
     choice.store(choice.key("w", {}, 8, choice.cpu()), Choice((Cell("eager", 4, 0.5, 3, 5),)))
+    choice.learn(choice.key("w", {}, 16, choice.cpu()), Cell("eager", 4, 0.5, 1, 1))  # what a worker saw on the way
     assert split("cpu", None, None, None) == (3, 5)
-    assert split("cuda:0", None, None, None) == split("cpu", 8, None, None) == (1, default_threads())
-    assert split("cpu", None, None, 7) == (1, 7)
-    assert split("cpu", None, 1, None) == (1, choice.cores()) and split("cpu", None, 2, 7) == (2, 7)
+    assert split("cpu", None, 1, None) == (1, None) and split("cpu", None, 2, 7) == (2, 7)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tuner.probe import memory, room
+from tuner.probe import free, memory, room
 from tuner.probe.memory import Footprint, predicted
 
 MIB = 2**20
@@ -69,8 +69,8 @@ def test_each_phase_has_a_line_of_its_own() -> None:
 
 
 def test_room_is_the_tightest_of_machine_and_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "PROC", tmp_path / "proc")
-    monkeypatch.setattr(room, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(free, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(free, "CGROUPS", tmp_path / "cgroup")
     cpu = torch.device("cpu")
     assert room.room(cpu) is None
 

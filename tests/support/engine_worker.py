@@ -7,6 +7,7 @@ from tuner.worker.agent.child import DeviceProcess, Listener
 from tuner.worker.agent.holdings import Holdings
 from tuner.worker.channel import Json
 from tuner.worker.device.runner import Runner
+from tuner.worker.device.stack_choice import Given
 
 JSON = {"Content-Type": "application/json"}
 
@@ -18,7 +19,9 @@ class TickedDevice(DeviceProcess):
         super().__init__("cpu", width, 1, [])
         self.now_s = 0.0
         self.listen: Listener = lambda device, message: None
-        self.runner = Runner(lambda message: self.listen(self, message), "cpu", None if width_is_free else width)
+        self.runner = Runner(
+            lambda message: self.listen(self, message), "cpu", Given(None if width_is_free else width, 1)
+        )
 
     def send(self, message: Json) -> None:
         if "assign" in message:

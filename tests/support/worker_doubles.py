@@ -39,7 +39,8 @@ def assignment(trial: int, attempt: int = 1, **changes: Any) -> Assignment:
         "rungs": [],
         "report_every": 80,
         "divergence_factor": 10.0,
-        "in_flight": 32,
+        "in_flight": 8,
+        "remaining": 1,
         "priority": 1.0,
     }
     return Assignment(**{**values, **changes})

@@ -81,7 +81,7 @@ def test_local_workers_are_restarted_and_stopped(tmp_path: Path) -> None:
     """Kill -9 of a worker takes its device process along; the next one carries on; stop drains."""
     server = FakeServer()
     with HttpServer(server) as http:
-        workers = LocalWorkers(http.url, None, 2, tmp_path / "log", threads=1)
+        workers = LocalWorkers(http.url, None, 2, tmp_path / "log", threads=1, flags=["--processes", "1"])
         workers.start()
         try:
             server.lease(assignment(1, examples=10**8))

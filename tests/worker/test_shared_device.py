@@ -55,5 +55,5 @@ def test_a_worker_starts_what_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert [device.device for device in started] == ["cpu#1", "cpu#2", "cpu#3"]
     assert all("--threads 5" in " ".join(device._command) for device in started)
     started.clear()
-    run("http://nowhere", width=8, **common)
+    run("http://nowhere", width=8, processes=1, **common)
     assert [device.device for device in started] == ["cpu"] and "--own-disk" not in started[0]._command

@@ -66,7 +66,8 @@ class Stack:
         self.device = torch.device(device)
         self.dtype = dtype
         self._architecture = Architecture(task, self.device, dtype)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = task.precision == "tf32"
+        self._threads = torch.get_num_threads()
+        self.claim()
         layout = self._architecture.layout
         self._params, self._gradients, self._sums = (layout.allocate(width, self.device) for _ in range(3))
         self._real = layout.real.to(self.device)
@@ -91,6 +92,13 @@ class Stack:
         self._reevaluation = Reevaluation(*parts, stackable=self._path.stackable)
         self._updates.evaluate_for = self._reevaluation.for_slots
 
+    def claim(self) -> None:
+        """Set what PyTorch keeps per process to this stack's program: needed when another stack has run meanwhile."""
+        torch.backends.cuda.matmul.allow_tf32 = self._architecture.task.precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = self._architecture.task.precision == "tf32"
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+
     @property
     def path(self) -> str:
         """The path that it runs on: `loop`, `eager` or `compiled`."""
@@ -104,7 +112,7 @@ class Stack:
             "device": self.device.type,
             "hardware": hardware(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
-            "threads": torch.get_num_threads(),
+            "threads": self._threads,
             "width": self.width,
             "micro_batch": "whole" if self._batch == "whole" else self.micro_batch,
             **({} if self._batch is None else {"batch_dependent": True}),

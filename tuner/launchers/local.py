@@ -96,16 +96,16 @@ class LocalWorker:
 class LocalWorkers:
     """The workers of this machine.
 
-    `url`, `token`: the server they work for. `width`: slots of each stack. `log_dir`: where each writes its log.
-    `workloads`: modules or files that register workloads. `threads`: per device process. `flags`: further options of
-    `tuner worker`. `environment`: variables for them, where secrets belong.
+    `url`, `token`: the server they work for. `width`: slots of each stack, None: measured. `log_dir`: where
+    each writes its log. `workloads`: modules or files that register workloads. `threads`: per device process. `flags`:
+    further options of `tuner worker`. `environment`: variables for them, where secrets belong.
     """
 
     def __init__(
         self,
         url: str,
         token: str | None,
-        width: int,
+        width: int | None,
         log_dir: Path,
         *,
         workloads: list[str] | None = None,
@@ -169,7 +169,8 @@ class LocalWorkers:
 
     def _worker(self, label: str, device: str, gpu: str | None) -> LocalWorker:
         command = [sys.executable, "-P", "-m", "tuner", "worker", "--server", self._url, "--name", f"local-{label}"]
-        command += ["--device", device, "--width", str(self._width), "--parent", str(os.getpid())]
+        command += ["--device", device, "--parent", str(os.getpid())]
+        command += ["--width", str(self._width)] if self._width is not None else []
         if self._threads is not None:
             command += ["--threads", str(self._threads)]
         command += self._flags

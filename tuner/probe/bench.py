@@ -17,12 +17,11 @@ from tuner.engine.batch_dependence import depends_on_batch
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.stack import Stack
 from tuner.probe import choice
-from tuner.probe.choice import Cell
+from tuner.probe.choice import WIDTHS, Cell
 from tuner.probe.memory import HEAP_FACTOR, Footprint, footprint, predicted
 from tuner.workloads import Task
 
 PATHS = ("loop", "eager", "compiled")
-WIDTHS = (1, 4, 16, 64)
 CELL_S = 0.5
 """Seconds for which one path is timed at one width."""
 LEAST_STEPS = 3

@@ -47,7 +47,7 @@ DEMO_DOCUMENT: dict[str, Any] = {
 """64 trials of a 64-32-10 perceptron on 1,797 images; `tuner demo --show` prints it as an editable file."""
 
 
-def run_demo(host: str, port: int, data_dir: Path, width: int, *, token: str | None, exits: bool) -> int:
+def run_demo(host: str, port: int, data_dir: Path, width: int | None, *, token: str | None, exits: bool) -> int:
     """Run the demo and return the exit code; with `exits` it ends after the study instead of continuing to serve.
 
     Raises `Conflict` when the port belongs to another program.
@@ -62,7 +62,7 @@ def run_demo(host: str, port: int, data_dir: Path, width: int, *, token: str | N
             study = _submit(client, goes_on=False)
             return _show(client, study, out, notes, None, exits)
         where = ("--host", host, "--port", str(port), "--data-dir", str(data_dir))
-        command = serve_command(*where, "--width", str(width))
+        command = serve_command(*where, *(["--width", str(width)] if width is not None else []))
         with ServerProcess(command, data_dir / "demo-server.log", lambda text: notes.print(Text(text))) as server:
             server.wait_until_ready(client)
             study = _submit(client, goes_on=True)

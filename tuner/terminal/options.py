@@ -24,7 +24,7 @@ Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to li
 Port = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one (default: 8700).")
 ]
-Width = Annotated[int | None, typer.Option(min=1, max=4096, help="Trials trained together per device (default: 32).")]
+Width = Annotated[int | None, typer.Option(min=1, max=4096, help="Trials trained in one stack (default: measured).")]
 Workloads = Annotated[
     list[str] | None, typer.Option(metavar="FILE|MODULE", help="A file or module with your workloads; may be repeated.")
 ]

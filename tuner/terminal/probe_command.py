@@ -88,8 +88,8 @@ def _measured(wanted: Json, micro_batch: int, processes: int | None, threads: in
     """Measure all splits, paths and widths at one micro-batch, and keep the choice."""
     import torch
 
-    from tuner.probe.bench import CELL_S, WIDTHS, allocator_room, place_of, splits
-    from tuner.probe.choice import Cell, Choice, cores, key, store
+    from tuner.probe.bench import CELL_S, allocator_room, place_of, splits
+    from tuner.probe.choice import WIDTHS, Cell, Choice, cores, key, store
     from tuner.probe.room import room
     from tuner.terminal.probe_tables import Measured, waiting
     from tuner.worker.device.probing import measured

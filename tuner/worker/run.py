@@ -1,28 +1,33 @@
 """Starting a worker: its devices, the processes on each, and the agent that runs them until a signal arrives."""
 
 import logging
-import os
 import signal
 
+MOST_PROCESSES = 8
+"""Device processes that are started on a CPU without being asked for."""
+PROCESS_BYTES = 2**30
+"""Memory that must be free for each of them."""
 
-def default_threads() -> int:
-    """Return the CPU threads of a device process: half the cores, at most 8."""
-    return max(1, min(8, (os.cpu_count() or 1) // 2))
 
+def split(device: str, width: int | None, processes: int | None, threads: int | None) -> tuple[int, int | None]:
+    """Return the number of processes on a device, and the threads of each; None if they divide the cores by their work.
 
-def split(device: str, width: int | None, processes: int | None, threads: int | None) -> tuple[int, int]:
-    """Return the number of processes on a device, and the threads of each.
-
-    Explicit values are used. A CPU worker without any uses the choice of the last probe on this machine.
+    Explicit values are used. A CPU worker without any uses the choice of the last probe on this machine, or else one
+    process per core, as far as the memory allows.
     """
     from tuner.probe.choice import cores, cpu, latest
+    from tuner.probe.free import free_memory
 
+    if device != "cpu":
+        return processes or 1, threads or max(1, min(8, cores() // (processes or 1)))
     if processes is not None:
-        return processes, threads or max(1, cores() // processes)
-    choice = latest(cpu()) if device == "cpu" and width is None and threads is None else None
+        return processes, threads
+    choice = latest(cpu()) if width is None and threads is None else None
     if choice is not None:
         return choice.best.processes, choice.best.threads
-    return 1, threads or default_threads()
+    free = free_memory()
+    fitting = MOST_PROCESSES if free is None else max(1, free // PROCESS_BYTES)
+    return min(max(1, cores() // (threads or 1)), MOST_PROCESSES, fitting), threads
 
 
 def run(
@@ -47,16 +52,16 @@ def run(
         token: its bearer token, if it requires one.
         name: a label shown to users; the machine's name by default.
         devices: e.g. `["cpu"]` or `["cuda:0", "cuda:1"]`; every GPU, or else the CPU, by default.
-        width: slots of each device's stack; by default the choice of `tuner probe`, or else 32.
+        width: slots of every stack; measured by default.
         workloads: modules or files (`problem.py`) that register workloads; the working directory comes first on their
             path.
         parent: drain and exit when this process is no longer our parent.
-        threads: per device process; by default the cores divided by `processes`, or else half the cores, at most 8.
+        threads: per device process; by default the cores, divided among the processes that have work.
         checkpoints: root of the checkpoint store, shared with the server; without one, no checkpoints are written.
         checkpoint_every_s: seconds between two checkpoints of a trial; 10 by default.
         hang_s: seconds without a tick after which a device process that holds trials is terminated; 300 by default.
-        processes: device processes per device, each with its own stack; by default the choice of the last
-            `tuner probe` on this machine, if `width` and `threads` are not set either, or else 1.
+        processes: device processes per device, each with its own stacks; by default one on a GPU, and on a CPU the
+            choice of the last `tuner probe` on this machine, or else one per core, at most 8.
         own_disk: `checkpoints` is this worker's own directory, which neither the server nor other workers see.
 
     Returns:
@@ -80,7 +85,7 @@ def run(
         count, each = split(device, width, processes, threads)
         numbers = range(1, count + 1) if count > 1 else [None]
         given = (device, width, each, workloads or [], checkpoints, every_s)
-        children += [DeviceProcess(*given, number, own_disk) for number in numbers]
+        children += [DeviceProcess(*given, number, own_disk, count) for number in numbers]
     label = name or socket.gethostname()
     with Client(server, token) as client:
         agent = Agent(client, children, name=label, parent=parent, hang_s=hang_s or HANG_S)

@@ -10,7 +10,7 @@ from engine_cases import run_until_idle, spec
 
 from tuner.engine import Stack
 from tuner.engine.machine import allocator, hardware
-from tuner.probe import choice, room
+from tuner.probe import choice, free, room
 from tuner.worker.run import default_threads
 from tuner.workloads import load
 
@@ -18,8 +18,8 @@ CPU = torch.device("cpu")
 
 
 def test_without_proc_and_control_groups_the_room_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "PROC", tmp_path / "none")
-    monkeypatch.setattr(room, "CGROUPS", tmp_path / "none")
+    monkeypatch.setattr(free, "PROC", tmp_path / "none")
+    monkeypatch.setattr(free, "CGROUPS", tmp_path / "none")
     assert room.room(CPU) is None
 
 
@@ -44,7 +44,7 @@ def test_without_mallopt_memory_is_left_to_the_allocator(monkeypatch: pytest.Mon
 
 def test_a_stack_trains_where_none_of_them_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "CPU_INFO", str(tmp_path / "none"))
-    monkeypatch.setattr(room, "PROC", tmp_path / "none")
+    monkeypatch.setattr(free, "PROC", tmp_path / "none")
     monkeypatch.setattr(allocator, "_function", lambda name: None)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     hardware._processor.cache_clear()

@@ -154,13 +154,14 @@ def test_capacity_keeps_some_assignments_ahead(server: FakeServer) -> None:
     device = FakeDevice(width=16)
     with RunningAgent(server, device):
         eventually(lambda: server.requests)
-        assert [(c.stack, c.free) for c in server.requests[-1].capacity] == [(None, 18)]
+        assert [(c.stack, c.free) for c in server.requests[-1].capacity] == [(None, 1)]
         server.lease(*(assignment(n) for n in range(5)))
         eventually(lambda: len(device.assigned()) == 5)
-        device.say({"stack": "digits"})
-        eventually(lambda: [(c.stack, c.free) for c in server.requests[-1].capacity] == [("digits", 13)])
-        device.say({"width": 8})
-        eventually(lambda: [c.free for c in server.requests[-1].capacity] == [4])
+        device.say({"stacks": {"digits": 16}, "opens": True})
+        entries = [("digits", 13), (None, 1)]
+        eventually(lambda: [(c.stack, c.free) for c in server.requests[-1].capacity] == entries)
+        device.say({"stacks": {"digits": 8}, "opens": False})
+        eventually(lambda: [c.free for c in server.requests[-1].capacity] == [4, 0])
 
 
 def test_only_an_idle_worker_lets_the_server_wait(server: FakeServer, device: FakeDevice) -> None:
@@ -222,10 +223,11 @@ def test_a_slot_is_free_before_its_trials_weights_are_stored(server: FakeServer,
     with RunningAgent(server, device):
         server.lease(assignment(1))
         eventually(lambda: device.assigned() == [(1, 1)])
+        device.say({"stacks": {"digits": 2}, "opens": False})
         device.start(1)
-        eventually(lambda: [c.free for c in server.requests[-1].capacity] == [2])
+        eventually(lambda: [c.free for c in server.requests[-1].capacity] == [2, 0])
         device.say({"left": [1, 1]})
-        eventually(lambda: [c.free for c in server.requests[-1].capacity] == [3])
+        eventually(lambda: [c.free for c in server.requests[-1].capacity] == [3, 0])
         assert [(h.trial, h.attempt) for h in server.requests[-1].held] == [(1, 1)] and not server.finishes
         device.end(1)
         eventually(lambda: server.outcomes() == {(1, 1): "finished"})

@@ -10,6 +10,7 @@ from tuner.worker.agent.holdings import Holdings
 from tuner.worker.channel import Json
 from tuner.worker.device.device import obey
 from tuner.worker.device.runner import Runner
+from tuner.worker.device.stack_choice import Given
 
 
 class Waiting(Exception):
@@ -37,36 +38,44 @@ def assign(trial: int, **changes: Any) -> Json:
 
 def test_a_stopped_study_leaves_the_device_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Json] = []
-    runner = Runner(sent.append, "cpu", 2)
+    runner = Runner(sent.append, "cpu", Given(2, 1))
     inbox = Inbox(assign(1, examples=10**6), assign(2, examples=10**6))
     stops = [{"stop": [1, 1]}, {"stop": [2, 1]}]
     tick = runner.step
 
     def step() -> None:
         tick()
-        inbox.messages += stops
-        stops.clear()
+        if runner._stacks.busy:
+            inbox.messages += stops
+            stops.clear()
 
     monkeypatch.setattr(runner, "step", step)
     with pytest.raises(Waiting):
         obey(inbox, runner, sent.append)
-    assert [message["stack"] for message in sent if "stack" in message] == ["digits", None]
+    assert sent[-1] == {"stacks": {"digits": 2}, "opens": True}
 
 
 def test_a_study_stopped_before_its_stack_was_built_leaves_nothing_behind() -> None:
     sent: list[Json] = []
     with pytest.raises(Waiting):
-        obey(Inbox(assign(1), {"stop": [1, 1]}), Runner(sent.append, "cpu", 2), sent.append)
-    assert sent == []
+        obey(Inbox(assign(1), {"stop": [1, 1]}), Runner(sent.append, "cpu", Given(2, 1)), sent.append)
+    assert sent == [{"stacks": {}, "opens": True}]
 
 
-def test_the_agent_offers_a_device_without_trials_to_any_study() -> None:
-    """Without waiting for the device's word: the next request may already be on its way, and waits for work."""
+def test_the_agent_offers_a_device_to_other_studies_whatever_it_holds() -> None:
     device = FakeDevice()
     holdings = Holdings([device])
     device.keep_running(lambda one, message: holdings.listen(one, message) and None)
+
+    def offered() -> list[tuple[str | None, int]]:
+        return [(capacity.stack, capacity.free) for capacity in holdings.capacity()]
+
+    assert offered() == [(None, 1)]
     holdings.take(assignment(1))
-    device.say({"stack": "digits"})
-    assert holdings.capacity()[0].stack == "digits"
+    assert offered() == [(None, 0)]  # one stack at a time: how much it takes of this one is not known yet
+    device.say({"stacks": {"digits": 2}, "opens": True})
+    assert offered() == [("digits", 2), (None, 1)]
     holdings.drop(Stop(trial=1, attempt=1, why="stopped"))
-    assert holdings.capacity()[0].stack is None
+    assert offered() == [("digits", 3), (None, 1)]
+    device.say({"stacks": {"digits": 2}, "opens": False})
+    assert offered() == [("digits", 3), (None, 0)]

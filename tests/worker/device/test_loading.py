@@ -12,6 +12,7 @@ from tuner.errors import InvalidInput
 from tuner.worker.agent.holdings import Holdings
 from tuner.worker.channel import Json
 from tuner.worker.device.runner import Runner
+from tuner.worker.device.stack_choice import Given
 from tuner.workloads import Task, registry
 
 
@@ -51,7 +52,7 @@ def registered() -> Iterator[None]:
 
 def run(*assignments: Json) -> list[Json]:
     sent: list[Json] = []
-    runner = Runner(sent.append, "cpu", 2)
+    runner = Runner(sent.append, "cpu", Given(2, 1))
     for one in assignments:
         runner.assign(one)
     while runner.busy:

@@ -62,16 +62,16 @@ def test_a_stack_that_does_not_fit_is_halved_until_it_does(device: DeviceProcess
     server = FakeServer()
     with RunningAgent(server, device) as running:
         *displaced, last = lease_until_finished(server, 1, mib=8, room=400)
-        assert displaced and {finish.outcome for finish in displaced} == {"displaced"}
+        assert {finish.outcome for finish in displaced} <= {"displaced"}
         assert (last.outcome, last.infeasible, last.step) == ("finished", None, 2)
         assert last.program["width"] in (1, 2, 4)
         pid, width = device.pid, last.program["width"]
-        eventually(lambda: server.requests[-1].capacity[0].free == width + 1)
+        eventually(lambda: [c.free for c in server.requests[-1].capacity if c.stack == "8"] == [width + 1])
 
         *displaced, last = lease_until_finished(server, 2, mib=40, room=100)
         assert {finish.outcome for finish in displaced} <= {"displaced"}
         assert (last.outcome, last.infeasible, last.step) == ("finished", "oom", 0)
         assert device.pid == pid  # the process lives on
         *_, last = lease_until_finished(server, 3, mib=1, room=300)
-        assert (last.outcome, last.infeasible, last.program["width"]) == ("finished", None, 1)
+        assert (last.outcome, last.infeasible, last.program["width"]) == ("finished", None, 8)  # others keep theirs
         assert running.drain() == 0

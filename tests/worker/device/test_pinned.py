@@ -9,12 +9,12 @@ import torch
 from worker_doubles import assignment
 
 from tuner.engine import Stack
-from tuner.probe.choice import Cell, Choice, cpu, key, store
+from tuner.probe.choice import Cell, Choice, Compiled, cpu, key, store
 from tuner.study.program import fingerprint
-from tuner.worker.agent.child import DEFAULT_WIDTH
 from tuner.worker.channel import Json
 from tuner.worker.device import stack_choice
 from tuner.worker.device.runner import Runner
+from tuner.worker.device.stack_choice import Given, rule_of
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ class Watched:
 
     def __init__(self, width: int | None) -> None:
         self.messages: list[Json] = []
-        self.runner = Runner(self.messages.append, "cpu", width)
+        self.runner = Runner(self.messages.append, "cpu", Given(width, 1))
 
     def run(self, *trials: int, **changes: Any) -> None:
         for trial in trials:
@@ -58,23 +58,16 @@ def pinned() -> Json:
     return first.programs()[0]
 
 
-def test_a_free_width_follows_the_study_and_goes_back_to_what_a_probe_chose(pinned: Json) -> None:
-    store(key("digits-mlp", {}, 4, cpu()), Choice((Cell("eager", 5, 1e-3),)))
+def test_a_free_width_follows_the_study_and_others_keep_their_own(pinned: Json) -> None:
+    store(key("digits-mlp", {}, 4, cpu()), Choice((Cell("eager", 5, 1e-3), Cell("eager", 64, 1.0))))
     watched = Watched(None)
     watched.run(2, program=pinned)
     watched.run(3, reproducible=False, stack="free")
     watched.run(4, program=pinned)
     assert [program["width"] for program in watched.programs()] == [3, 5, 3]
-    assert watched.of("width") == [3, 5, 3]
+    assert watched.of("stacks")[-1] == {"own": 3, "free": 5}
     assert watched.programs()[0] == pinned == watched.programs()[2]
     assert set(watched.ends().values()) == {("finished", None)}
-
-
-def test_a_free_width_goes_back_to_the_default_without_a_probe(pinned: Json) -> None:
-    watched = Watched(None)
-    watched.run(2, program=pinned)
-    watched.run(3, reproducible=False, stack="free")
-    assert [program["width"] for program in watched.programs()] == [3, DEFAULT_WIDTH]
 
 
 def test_a_width_that_the_user_fixed_declines_once_for_the_whole_study(pinned: Json) -> None:
@@ -112,7 +105,7 @@ def test_whatever_differs_declines(pinned: Json, change: Json, why: str) -> None
     assert watched.ends()[3] == ("finished", None)
 
 
-def test_a_reproducible_study_waits_for_the_compiler_and_never_switches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reproducible_study_takes_what_is_compiled_and_never_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     class Labelled(Stack):
         """Compiling takes long and is not the point here."""
 
@@ -125,7 +118,10 @@ def test_a_reproducible_study_waits_for_the_compiler_and_never_switches(monkeypa
 
     monkeypatch.setattr(stack_choice, "Stack", Labelled)
     monkeypatch.setattr(stack_choice, "Warming", refuse)
-    store(key("digits-mlp", {}, 4, cpu()), Choice((Cell("compiled", 2, 1e-4),)))
+    monkeypatch.setattr(stack_choice, "PAYS_S", 0.0)
+    rules = (rule_of({"optimizer": "sgd"}),)
+    cells = Cell("loop", 1, 1e-1), Cell("eager", 2, 1e-1), Cell("compiled", 2, 1e-9)
+    store(key("digits-mlp", {}, 4, cpu()), Choice(cells, (Compiled(2, 1, rules, 0.0),)))
     watched = Watched(2)
     watched.run(1)
     watched.run(2, 3, program=watched.programs()[0])
@@ -142,8 +138,8 @@ def test_a_narrowed_device_declines_what_it_ran_before(monkeypatch: pytest.Monke
             raise torch.OutOfMemoryError("no memory left")
         return real(stack)
 
-    monkeypatch.setattr(Stack, "tick", hungry)
     watched = Watched(3)
+    monkeypatch.setattr(Stack, "tick", hungry)
     watched.run(1, 2, program=pinned)
     watched.run(3, program=pinned)
     ends = watched.ends()

@@ -1,5 +1,6 @@
 """What a device process does with its assignments: order, stacks, stops, errors, memory."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ import torch
 from worker_doubles import assignment
 
 from tuner.engine import Stack
-from tuner.optimizers import catalogue
-from tuner.probe.choice import Cell, Choice, cpu, key, store
+from tuner.probe.choice import Cell, Choice, Compiled, cpu, key, learn, store, stored
 from tuner.worker.channel import Json
+from tuner.worker.device import runner as runner_module
 from tuner.worker.device import stack_choice
 from tuner.worker.device.runner import Runner
-from tuner.worker.device.warming import Warming
+from tuner.worker.device.stack_choice import Given
+from tuner.worker.device.warming import NOT_COMPILED, Warming
 
 
 class Watched:
@@ -21,7 +23,7 @@ class Watched:
 
     def __init__(self, width: int | None = 2) -> None:
         self.messages: list[Json] = []
-        self.runner = Runner(self.messages.append, "cpu", width)
+        self.runner = Runner(self.messages.append, "cpu", Given(width, 1))
 
     def assign(self, trial: int, **changes: Any) -> None:
         self.runner.assign(assignment(trial, **changes).model_dump())
@@ -48,7 +50,7 @@ def test_free_slots_are_refilled_and_the_stack_is_announced() -> None:
     for trial in range(4):
         watched.assign(trial, examples=160 if trial else 320)
     watched.run()
-    assert watched.of("stack") == ["digits", None]
+    assert watched.of("stacks") == [{}, {"digits": 2}]  # it stays, in case more of its trials come
     assert [trial for trial, _ in watched.of("started")] == [0, 1, 2, 3]
     assert set(watched.ends().values()) == {("finished", None)}
     ended_first = watched.messages.index(next(m for m in watched.messages if "ended" in m))
@@ -57,15 +59,15 @@ def test_free_slots_are_refilled_and_the_stack_is_announced() -> None:
     assert watched.of("row")[0]["noise"]["n"] == 5
 
 
-def test_another_key_waits_for_the_stack_to_drain_and_is_not_overtaken() -> None:
+def test_another_key_trains_beside_the_first_and_ends_before_it() -> None:
+    """Nobody waits behind somebody else's sweep, however many trials that has queued."""
     watched = Watched()
-    watched.assign(1)
-    watched.assign(2, stack="wider", workload_params={"hidden": 40}, examples=160)
-    watched.assign(3, examples=160)
+    for trial in range(1, 5):
+        watched.assign(trial, examples=3200)
+    watched.assign(9, stack="wider", workload_params={"hidden": 40}, examples=160, study_id=2)
     watched.run()
-    told = [m for m in watched.messages if m.keys() & {"started", "ended"}]
-    assert [m["started"][0] if "started" in m else -m["ended"]["trial"] for m in told] == [1, -1, 2, -2, 3, -3]
-    assert watched.of("stack") == ["digits", "wider", "digits", None]
+    assert watched.of("stacks")[-1] == {"digits": 2, "wider": 2}
+    assert next(end["trial"] for end in watched.of("ended")) == 9 and len(watched.ends()) == 5
 
 
 def test_a_stopped_trial_says_nothing_more() -> None:
@@ -73,7 +75,8 @@ def test_a_stopped_trial_says_nothing_more() -> None:
     watched.assign(1)
     watched.assign(2)
     watched.assign(3, examples=160)
-    watched.runner.step()
+    for _ in range(2):  # the first loads the workload
+        watched.runner.step()
     watched.runner.stop((1, 1))
     watched.runner.stop((2, 1))
     watched.runner.stop((8, 1))
@@ -103,8 +106,8 @@ def test_an_error_ends_its_own_trial() -> None:
     assert "depth" in errors[1] and "lr is -1.0" in errors[2]
 
 
-def test_out_of_memory_halves_the_stack_and_gives_its_trials_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At width 1 the configuration itself cannot work."""
+def hungry_above(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Let ticks of wider stacks run out of memory."""
     real = Stack.tick
 
     def hungry(stack: Stack) -> Any:
@@ -113,87 +116,170 @@ def test_out_of_memory_halves_the_stack_and_gives_its_trials_back(monkeypatch: p
         return real(stack)
 
     monkeypatch.setattr(Stack, "tick", hungry)
-    limit, watched = 2, Watched(width=4)
+
+
+def test_out_of_memory_halves_the_stack_and_gives_its_trials_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(width=4)
     watched.assign(1)
     watched.assign(2)
+    watched.runner.step()  # loads
+    watched.runner.step()
+    hungry_above(monkeypatch, 2)
     watched.run()
-    assert watched.of("width") == [2] and watched.ends() == {1: ("displaced", None), 2: ("displaced", None)}
+    assert watched.of("stacks")[-1] == {} and watched.ends() == {1: ("displaced", None), 2: ("displaced", None)}
     watched.assign(3, examples=160)
     watched.run()
-    assert watched.ends()[3] == ("finished", None)
-    limit, watched = 0, Watched(width=1)
+    assert watched.of("stacks")[-1] == {"digits": 2} and watched.ends()[3] == ("finished", None)
+
+
+def test_what_does_not_fit_at_width_one_is_infeasible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration itself cannot work."""
+    hungry_above(monkeypatch, 0)
+    watched = Watched(width=1)
     watched.assign(1)
     watched.run()
     assert watched.ends() == {1: ("finished", "oom")}
+
+
+def test_a_stack_that_does_not_fit_beside_another_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not made narrower for the sake of its neighbour."""
+    real, watched = Stack.tick, Watched(width=2)
+    watched.assign(1, examples=640)
+    for _ in range(4):
+        watched.runner.step()
+    watched.assign(2, stack="big", workload_params={"hidden": 40}, examples=160, study_id=2)
+    monkeypatch.setattr(Stack, "tick", crowded(watched, real))
+    watched.run()
+    assert watched.ends()[2] == ("displaced", None) and watched.ends()[1] == ("finished", None)
+    watched.assign(3, stack="big", workload_params={"hidden": 40}, examples=160, study_id=2)
+    watched.run()
+    assert watched.ends()[3] == ("finished", None)
+    assert watched.of("stacks")[-1]["big"] == 2
+
+
+def crowded(watched: Watched, real: Any) -> Any:
+    """Trial 2 does not fit while another stack trains."""
+
+    def tick(stack: Stack) -> Any:
+        if stack.slot_of((2, 1)) is not None and sum(held.busy for held in watched.runner._stacks) > 1:
+            raise torch.OutOfMemoryError("no memory left")
+        return real(stack)
+
+    return tick
 
 
 def remember(*cells: Cell) -> None:
     store(key("digits-mlp", {}, 4, cpu()), Choice(cells))
 
 
-def test_the_probes_choice_decides_width_and_path() -> None:
-    remember(Cell("loop", 1, 1e-3), Cell("eager", 1, 2e-3), Cell("loop", 4, 9e-3), Cell("eager", 4, 1e-3))
-    for given, width, path in ((None, 4, "eager"), (1, 1, "loop"), (7, 7, "eager")):
+def test_what_was_measured_decides_width_and_path() -> None:
+    """The width is the user's where it is given, and never more than the study's trials can fill."""
+    eager = [Cell("eager", width, tick_s) for width, tick_s in ((1, 2e-3), (4, 1e-3), (16, 1e-1))]
+    remember(Cell("loop", 1, 1e-3), Cell("loop", 4, 9e-3), *eager)
+    remembered = [(None, 8, 4, "eager"), (None, 3, 3, "eager"), (1, 8, 1, "loop"), (4, 9, 4, "eager")]
+    for given, in_flight, width, path in remembered:
         watched = Watched(given)
-        watched.assign(1, examples=16)
+        watched.assign(1, examples=16, in_flight=in_flight)
         watched.run()
         program = next(m["program"] for m in watched.messages if "started" in m)
         assert (program["width"], program["path"]) == (width, path)
-        assert watched.of("width") == ([4] if given is None else [])
+        assert watched.of("stacks")[-1] == {"digits": width}
+
+
+def test_an_unknown_workload_is_measured_for_a_moment_and_remembered() -> None:
+    watched = Watched(None)
+    watched.assign(1, examples=16, in_flight=6)
+    watched.run()
+    known = stored(key("digits-mlp", {}, 4, cpu()))
+    assert known is not None and [cell.width for cell in known.cells][:2] == [1, 4]
+    program = next(m["program"] for m in watched.messages if "started" in m)
+    assert (program["path"], program["width"]) == ("eager", 6)  # small models gain by every further slot
+
+
+class Labelled(Stack):
+    """Compiling takes long and is not the point here."""
+
+    def __init__(self, *arguments: Any, path: str, **named: Any) -> None:
+        super().__init__(*arguments, path="eager", **named)
+        self._forward.path = "compiled" if path == "compiled" else self.path
 
 
 def test_the_switch_to_the_compiled_program_never_happens_inside_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trials that began eagerly end eagerly, later ones are compiled, none is lost and the stack is never idle long."""
+    """Trials that began eagerly end eagerly, later ones are compiled, none is lost, and an unknown rule stays out."""
+    asked: list[Json] = []
 
     class Slow:
-        polls = 0
+        """It is done once some trials have started."""
 
         def __init__(self, wanted: Json) -> None:
-            assert (wanted["workload"], wanted["width"], wanted["threads"]) == ("digits-mlp", 2, 1)
-            assert wanted["optimizers"] == list(catalogue())
+            asked.append(wanted)
 
-        def result(self) -> bool | None:
-            Slow.polls += 1
-            return True if Slow.polls > 30 else None
+        @property
+        def running(self) -> bool:
+            if len(watched.of("started")) < 4:
+                return True
+            rules = tuple(asked[0]["rules"])
+            learn(name, Cell("compiled", 2, 1e-6), compiled=Compiled(2, 1, rules, 0.0))
+            return False
 
         def close(self) -> None:
             pass
 
-    class Labelled(Stack):
-        """Compiling takes long and is not the point here."""
-
-        def __init__(self, *arguments: Any, path: str, **named: Any) -> None:
-            super().__init__(*arguments, path="eager", **named)
-            self._forward.path = "compiled" if path == "compiled" else self.path
-
+    name = key("digits-mlp", {}, 4, cpu())
     monkeypatch.setattr(stack_choice, "Warming", Slow)
     monkeypatch.setattr(stack_choice, "Stack", Labelled)
-    remember(Cell("compiled", 2, 1e-4))
+    monkeypatch.setattr(stack_choice, "PAYS_S", 0.0)
+    monkeypatch.setattr(runner_module, "NEWS_S", 0.0)
+    remember(Cell("loop", 1, 1e-1), Cell("eager", 2, 1e-1))
     watched = Watched(2)
-    for trial in range(8):
-        watched.assign(trial, examples=16 * (5 + 2 * trial % 3))
-    stacks: dict[int, Stack] = {}
+    for trial in range(10):
+        watched.assign(trial, examples=16 * (5 + 2 * trial % 3), remaining=1000)
+    watched.assign(10, examples=80, params={"optimizer": "muon", "lr": 0.01, "batch_size": 16})
+    stacks: dict[object, object] = {}
     while watched.runner.busy:
         watched.runner.step()
-        for held in watched.runner._stack.keys() if watched.runner._stack else []:
-            assert stacks.setdefault(held[0], watched.runner._stack) is watched.runner._stack  # type: ignore
-    paths = [m["program"]["path"] for m in watched.messages if "started" in m]
-    assert paths == sorted(paths, reverse=True) and set(paths) == {"eager", "compiled"}
-    assert len(watched.ends()) == 8 and set(watched.ends().values()) == {("finished", None)}
+        for held in watched.runner._stacks:
+            for trial_key in held.stack.keys():
+                assert stacks.setdefault(trial_key, held.stack) is held.stack
+    assert {key: asked[0][key] for key in ("workload", "width", "threads")} == {
+        "workload": "digits-mlp",
+        "width": 2,
+        "threads": 1,
+    }
+    assert len(asked[0]["rules"]) == 2  # of the trials that wait, not of the whole catalogue
+    paths = {m["started"][0]: m["program"]["path"] for m in watched.messages if "started" in m}
+    assert [paths[trial] for trial in range(10)] == sorted((paths[t] for t in range(10)), reverse=True)
+    assert set(paths.values()) == {"eager", "compiled"}
+    assert len(watched.ends()) == 11 and set(watched.ends().values()) == {("finished", None)}
 
 
-def test_a_second_process_compiles() -> None:
-    wanted = {"workload": "digits-mlp", "workload_params": {}, "micro_batch": 4, "width": 5}
-    warming = Warming(wanted | {"optimizers": ["adamw", "muon"], "device": "cpu", "threads": 1, "workloads": []})
-    assert warming.result() is None
+def test_a_second_process_compiles_what_it_can_and_tells_all_others() -> None:
+    wanted = {"workload": "digits-mlp", "workload_params": {}, "micro_batch": 4, "batch": None, "width": 5, "nice": 0}
+    rules = {"a": {"optimizer": "adamw"}, "no": {"optimizer": "no such rule"}, "m": {"optimizer": "muon"}}
+    place = {"device": "cpu", "threads": 1, "workloads": [], "parent": os.getpid()}
+    warming = Warming({**wanted, **place, "rules": rules})
+    assert warming.running
     warming._process.wait()
-    assert warming.result() is True
+    assert not warming.running
+    known = stored(key("digits-mlp", {}, 4, cpu()))
+    assert known is not None and [(c.width, c.threads, c.rules) for c in known.compiled] == [(5, 1, ("a", "m"))]
+    assert [(cell.path, cell.width) for cell in known.cells] == [("compiled", 5)]
     warming.close()
+
+
+def test_compiling_ends_with_the_process_that_asked_for_it() -> None:
+    """Also with one that was killed and could not stop it."""
+    wanted = {"workload": "digits-mlp", "workload_params": {}, "micro_batch": 4, "batch": None, "width": 5, "nice": 0}
+    place = {"device": "cpu", "threads": 1, "workloads": [], "parent": 1, "rules": {"a": {"optimizer": "adamw"}}}
+    warming = Warming({**wanted, **place})
+    assert warming._process.wait() == NOT_COMPILED and stored(key("digits-mlp", {}, 4, cpu())) is None
 
 
 def test_what_cannot_be_compiled_stays_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    remember(Cell("compiled", 2, 1e-4))
+    monkeypatch.setattr(stack_choice, "PAYS_S", 0.0)
+    monkeypatch.setattr(runner_module, "NEWS_S", 0.0)
+    remember(Cell("loop", 1, 1e-3), Cell("eager", 2, 1e-3))
     watched = Watched(2)
     watched.assign(1, examples=16)
     watched.run()

@@ -17,6 +17,7 @@ from tuner.worker.channel import Json
 from tuner.worker.device import checkpoints as module
 from tuner.worker.device.checkpoints import Checkpoints
 from tuner.worker.device.runner import Runner
+from tuner.worker.device.stack_choice import Given
 
 LONG = {"examples": 640, "params": {"optimizer": "adamw", "lr": 0.01, "batch_size": 16}}
 
@@ -27,7 +28,7 @@ class Watched:
     def __init__(self, root: Path | None, width: int = 2, answers: bool = True, own_disk: bool = False) -> None:
         self.messages: list[Json] = []
         self.checkpoints = Checkpoints(root, 0.0, own_disk) if root is not None else None
-        self.runner = Runner(self.messages.append, "cpu", width, self.checkpoints)
+        self.runner = Runner(self.messages.append, "cpu", Given(width, 1), self.checkpoints)
         self._answers = answers
 
     def assign(self, trial: int, attempt: int = 1, **changes: Any) -> None:

@@ -12,6 +12,7 @@ from worker_doubles import assignment
 
 from tuner.worker.channel import Json
 from tuner.worker.device.runner import Runner
+from tuner.worker.device.stack_choice import Given
 from tuner.workloads import Task, registry
 
 LR, EXAMPLES = 0.05, 192
@@ -44,7 +45,7 @@ def job(trial: int, batch_size: int, workload: str = "normed", **changes: Any) -
 def run(*jobs: Json, width: int = 8) -> tuple[dict[int, Json], dict[int, float], list[Json]]:
     """The programs and last validation losses by trial, and all messages."""
     sent: list[Json] = []
-    runner = Runner(sent.append, "cpu", width)
+    runner = Runner(sent.append, "cpu", Given(width, 1))
     for one in jobs:
         runner.assign(one)
     while runner.busy:
@@ -78,15 +79,25 @@ def test_trials_of_every_batch_size_end_where_the_users_script_does() -> None:
 
 
 def test_those_of_one_size_train_together_in_a_stack_as_wide_as_they_are_many() -> None:
-    """Nobody waits for ever: sizes take turns in the order of their first trials, and a later study stays behind."""
+    """Sizes and other studies train side by side: nobody waits for another's end."""
     order = [16, 32, 16, 32, 32]
     jobs = [job(trial, size) for trial, size in enumerate(order)]
-    programs, _, sent = run(*jobs, job(9, 16, "plain"), job(5, 16))
-    assert [message["started"][0] for message in sent if "started" in message] == [0, 2, 1, 3, 4, 9, 5]
-    assert [programs[trial]["width"] for trial in (0, 2, 1, 3, 4, 5)] == [2, 2, 3, 3, 3, 1]
+    programs, _, sent = run(*jobs, job(9, 16, "plain", study_id=2), job(5, 16))
+    assert [programs[trial]["width"] for trial in (0, 2, 5, 1, 3, 4)] == [3, 3, 3, 3, 3, 3]
     assert programs[9]["width"] == 8
-    assert [message["stack"] for message in sent if "stack" in message] == ["normed", "plain", "normed", None]
-    assert not [message for message in sent if "width" in message]
+    assert [message["stacks"] for message in sent if "stacks" in message][-1] == {"normed": 8, "plain": 8}
+    first_end = next(index for index, message in enumerate(sent) if "ended" in message)
+    assert {message["started"][0] for message in sent[:first_end] if "started" in message} == {0, 1, 2, 3, 4, 5, 9}
+
+
+def test_no_more_of_them_train_at_once_than_the_width_says() -> None:
+    """A stack is opened for what fits beside those that train; the rest waits."""
+    programs, _, sent = run(*(job(trial, 16 * (1 + trial % 3)) for trial in range(9)), width=4)
+    running = most = 0
+    for message in sent:
+        running += ("started" in message) - ("ended" in message)
+        most = max(most, running)
+    assert most == 4 and {program["width"] for program in programs.values()} <= {1, 2, 3}
 
 
 def test_a_micro_batch_that_the_document_asks_for_is_used_and_said() -> None:

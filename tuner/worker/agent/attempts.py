@@ -4,7 +4,7 @@ Invariant: an attempt is held once, from its assignment until its final message 
 never comes back, whatever a late or repeated reply says.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +26,7 @@ class Attempt:
 
     device: DeviceProcess
     token: str
+    stack: str
     started: bool = False
     step: int = 0
     examples: int = 0
@@ -75,13 +76,13 @@ class Attempts:
         """Whether a device holds attempts."""
         return any(attempt.device is device for attempt in self._held.values())
 
-    def taken(self, device: str) -> int:
-        """Count the attempts of a device that are in a slot or wait for one."""
-        return sum(a.device.device == device and not a.left for a in self._held.values())
+    def taken(self, device: str) -> dict[str, int]:
+        """Count the attempts of a device that are in a slot or wait for one, by stack key."""
+        return Counter(a.stack for a in self._held.values() if a.device.device == device and not a.left)
 
-    def take(self, key: Key, token: str, device: DeviceProcess, *, reproducible: bool) -> None:
+    def take(self, key: Key, token: str, device: DeviceProcess, stack: str, *, reproducible: bool) -> None:
         """Hold a new attempt."""
-        self._held[key] = Attempt(device, token, reproducible=reproducible)
+        self._held[key] = Attempt(device, token, stack, reproducible=reproducible)
 
     def drop(self, key: Key) -> DeviceProcess | None:
         """Drop an attempt without a final message; return the device that held it."""

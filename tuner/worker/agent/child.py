@@ -34,22 +34,25 @@ class DeviceProcess:
         self,
         device: str,
         width: int | None,
-        threads: int,
+        threads: int | None,
         workloads: list[str],
         checkpoints: str | None = None,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
         number: int | None = None,
         own_disk: bool = False,
+        processes: int = 1,
     ) -> None:
-        """`width` None uses a probe's result, if there is one. `number` distinguishes processes on one device."""
+        """`width` and `threads` None are measured. `number` distinguishes the `processes` on one device."""
         self.device = device if number is None else f"{device}#{number}"
         """The name that the worker uses for it."""
         self.width = width or DEFAULT_WIDTH
+        """Slots of its stacks, as far as that is known before it has work."""
         self.heard = 0
         """Messages received so far."""
         self._command = [sys.executable, "-P", "-m", "tuner.worker.device.device", "--device", device]
         self._command += ["--width", str(width)] if width else []
-        self._command += ["--threads", str(threads), "--workloads", *workloads]
+        self._command += ["--threads", str(threads)] if threads else []
+        self._command += ["--processes", str(processes), "--workloads", *workloads]
         if checkpoints is not None:
             self._command += ["--checkpoints", checkpoints, "--checkpoint-every", str(checkpoint_every_s)]
             self._command += ["--own-disk"] if own_disk else []

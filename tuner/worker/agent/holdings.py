@@ -37,14 +37,16 @@ MOST_REASON = 1000
 class Board:
     """What a device process has reported about itself since it started."""
 
-    width: int
     ahead: Ahead
     ready: bool = False
     description: str = ""
     checkpoints: bool = False
     scope: str = SHARED
     workloads: list[WorkloadInfo] = field(default_factory=list)
-    stack: str | None = None
+    stacks: dict[str, int] = field(default_factory=dict)
+    """Stack key -> how many of its trials may train here at once."""
+    opens: bool = True
+    """Whether it takes a trial of another stack."""
     declines: set[str] = field(default_factory=set)
     """Fingerprints of the programs that it was asked to run and cannot."""
     cannot_load: set[str] = field(default_factory=set)
@@ -70,7 +72,7 @@ class Holdings:
         self.lock = threading.RLock()
         self._attempts = Attempts(self.outbox, self._freed)
         self._draining = False
-        self._boards = {device.device: Board(device.width, Ahead(clock)) for device in devices}
+        self._boards = {device.device: Board(Ahead(clock)) for device in devices}
 
     @property
     def ready(self) -> bool:
@@ -91,11 +93,12 @@ class Holdings:
                 DeviceInfo(
                     device=name,
                     description=board.description,
-                    width=board.width,
+                    width=device.width,
                     checkpoints=board.checkpoints,
                     scope=board.scope,
                 )
-                for name, board in self._boards.items()
+                for device in self.devices
+                for name, board in [(device.device, self._boards[device.device])]
             ]
 
     def workloads(self) -> list[WorkloadInfo]:
@@ -118,15 +121,20 @@ class Holdings:
             ]
 
     def capacity(self) -> list[Capacity]:
-        """Return each device's capacity: free slots and a few assignments ahead, so that no slot waits for a sync."""
+        """Return each device's capacity, stack by stack: free slots and a few assignments ahead, so that no slot waits
+        for a sync. A device that can open another stack takes one trial for it, and says how many more once it knows.
+        """
         with self.lock:
             result = []
             for name, board in self._boards.items():
-                most = board.width + board.ahead.count(board.width) if board.ready else 0
                 taken = self._attempts.taken(name)
-                free, stack = max(0, most - taken), board.stack if taken else None  # without trials it takes any stack
                 lacks = {"declines": sorted(board.declines), "cannot_load": sorted(board.cannot_load)}
-                result.append(Capacity(device=name, stack=stack, free=free, **lacks))
+                for stack, width in board.stacks.items():
+                    free = max(0, width + board.ahead.count(width) - taken.get(stack, 0))
+                    result.append(Capacity(device=name, stack=stack, free=free, **lacks))
+                opening = taken.keys() - board.stacks.keys()
+                free = int(board.ready and board.opens and not opening)
+                result.append(Capacity(device=name, stack=None, free=free, **lacks))
             return result
 
     def answered(self, parcel: Parcel, request: SyncRequest, seconds: float) -> bool:
@@ -166,7 +174,7 @@ class Holdings:
                 why = f"device {assignment.device} is not running"
                 self._attempts.leave(key, "displaced", token=token, error=why)
                 return
-            self._attempts.take(key, token, device, reproducible=assignment.reproducible)
+            self._attempts.take(key, token, device, assignment.stack, reproducible=assignment.reproducible)
             device.send({"assign": assignment.model_dump(mode="python")})
 
     def kept(self, told: Sequence[Checkpointed]) -> None:
@@ -219,12 +227,11 @@ class Holdings:
             if "hello" in message:
                 board.greet(message["hello"])
             elif "died" in message:
-                self._boards[device.device] = Board(device.width, board.ahead)
+                self._boards[device.device] = Board(board.ahead)
                 self._attempts.bury(device, message["died"], message.get("why"))
             else:
-                board.stack = message.get("stack", board.stack)
-                board.width = message.get("width", board.width)
-            return "stack" not in message
+                board.stacks, board.opens = message["stacks"], message["opens"]
+            return True
 
     def start_clean(self, why: str) -> None:
         """Forget all that is held and unsent, and start every device process anew."""
@@ -233,7 +240,7 @@ class Holdings:
             self.outbox.clear()
             for device in self.devices:
                 # Not ready until the next process says so: nothing is assigned to the one that is being ended.
-                self._boards[device.device] = Board(device.width, self._boards[device.device].ahead)
+                self._boards[device.device] = Board(self._boards[device.device].ahead)
                 device.kill(why)
 
     def drain(self) -> None:

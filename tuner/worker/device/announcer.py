@@ -1,4 +1,4 @@
-"""What a device process reports: the stack that runs, rows of curves, and final messages on trials.
+"""What a device process reports: the stacks that it holds, rows of curves, and final messages on trials.
 
 Invariants: with the final message of a trial everything that was watched for it is dropped; a final message that comes
 with weights waits until those are stored, and `left` reports meanwhile that the slot is free.
@@ -19,19 +19,20 @@ Key = tuple[int, int]
 
 
 class Announcer:
-    """Turns what happens on a device into the messages `stack`, `row`, `left` and `ended`."""
+    """Turns what happens on a device into the messages `stacks`, `row`, `left` and `ended`."""
 
     def __init__(self, send: Callable[[Json], None], checkpoints: Checkpoints | None) -> None:
         """`checkpoints` is told when trials leave."""
         self._send = send
         self._checkpoints = checkpoints
-        self._announced: str | None = None
+        self._announced: Json = {}
 
-    def stack(self, key: str | None) -> None:
-        """Report which stack runs now, None for none, if that has changed."""
-        if key != self._announced:
-            self._announced = key
-            self._send({"stack": key})
+    def stacks(self, widths: Mapping[str, int], opens: bool) -> None:
+        """Report which stacks are held and whether one more may come, if that has changed."""
+        message: Json = {"stacks": dict(widths), "opens": opens}
+        if message != self._announced:
+            self._announced = message
+            self._send(message)
 
     def tell(self, events: Sequence[Event]) -> None:
         """Pass on the stack's events in order; the keys of its trials are (trial, attempt)."""

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import safetensors.torch  # noqa: F401 - loaded now, so that the first checkpoint is not charged for it
 from torch import Tensor
@@ -45,11 +46,20 @@ Key = tuple[int, int]
 """(trial, attempt)."""
 
 
+class Holder(Protocol):
+    """What holds a stack."""
+
+    stack: Stack
+
+
+Where = Callable[[Key], tuple[Holder, int] | None]
+"""Trial -> the holder of its stack and its slot there."""
+
+
 @dataclass
 class _Trial:
     study: str
     number: int
-    slot: int
     last_s: float
     """When its latest checkpoint was taken (or it began), by the monotonic clock."""
     waits: bool = False
@@ -99,13 +109,13 @@ class Checkpoints:
             raise Damaged(f"{resume['path']} holds step {snapshot.step}; expected {resume['step']}")
         return snapshot
 
-    def watch(self, key: Key, study: str, number: int, slot: int, resumed: str | None = None) -> None:
-        """Start to checkpoint a trial, which is in this slot of the stack and stays there.
+    def watch(self, key: Key, study: str, number: int, resumed: str | None = None) -> None:
+        """Start to checkpoint a trial.
 
         `resumed` is the path of the state from which it resumed.
         """
         files = [resumed] if resumed is not None and self.scope != SHARED else []
-        self._trials[key] = _Trial(study, number, slot, time.monotonic(), files=files)
+        self._trials[key] = _Trial(study, number, time.monotonic(), files=files)
 
     def forget(self, key: Key, done: bool = False) -> None:
         """Stop checkpointing a trial; `done`: no later attempt will resume it."""
@@ -125,8 +135,8 @@ class Checkpoints:
             self._delete(trial.files[:-1])
             trial.files = trial.files[-1:]
 
-    def due(self, stack: Stack) -> tuple[Key, int] | None:
-        """Return the trial to checkpoint now and its slot, if any: the one that has waited longest."""
+    def due(self, where: Where) -> Key | None:
+        """Return the trial to checkpoint now, if any: the one that has waited longest."""
         now = time.monotonic()
         if now < self._not_before_s or self._pending >= AHEAD or not self._trials:
             return None
@@ -136,9 +146,12 @@ class Checkpoints:
             self._not_before_s = now + LOOK_S
             return None
         # A step takes several ticks: trials in the middle of one come later.
-        ready = [entry for entry in waiting if stack.between_steps(self._trials[entry[1]].slot)]
-        key = min(ready)[1] if ready else None
-        return None if key is None else (key, self._trials[key].slot)
+        ready = []
+        for since, key in waiting:
+            found = where(key)
+            if found is not None and found[0].stack.between_steps(found[1]):
+                ready.append((since, key))
+        return min(ready)[1] if ready else None
 
     def take(self, stack: Stack, key: Key, slot: int) -> None:
         """Pass a trial's state to the writer. All events of the stack about it must already have been sent."""
@@ -198,7 +211,7 @@ class Checkpoints:
                 messages.append(message)
         return messages
 
-    def drain(self, stack: Stack | None, send: Callable[[Json], None], until_s: float) -> None:
+    def drain(self, where: Where, send: Callable[[Json], None], until_s: float) -> None:
         """Checkpoint every trial as it is, including unfinished steps, as far as time allows.
 
         `until_s` is a time of the monotonic clock.
@@ -206,9 +219,9 @@ class Checkpoints:
         for key in sorted(self._trials, key=lambda key: self._trials[key].last_s):
             while self._pending >= AHEAD and time.monotonic() < until_s:
                 _send_all(self.collect(0.02), send)
-            slot = stack.slot_of(key) if stack is not None else None
-            if stack is not None and slot is not None and time.monotonic() < until_s:
-                self.take(stack, key, slot)
+            found = where(key)
+            if found is not None and time.monotonic() < until_s:
+                self.take(found[0].stack, key, found[1])
         while self._pending and time.monotonic() < until_s:
             _send_all(self.collect(0.02), send)
 

@@ -26,11 +26,13 @@ import torch
 from tuner import logs, workloads
 from tuner.engine.machine.allocator import keep_freed_memory
 from tuner.errors import InvalidInput
+from tuner.probe.choice import cores
 from tuner.store import SHARED
 from tuner.worker import mistakes
 from tuner.worker.channel import Json, private_streams, read_lines, write_line
 from tuner.worker.device.checkpoints import Checkpoints
 from tuner.worker.device.runner import Runner
+from tuner.worker.device.stack_choice import Given
 
 ALIVE_S = 2.0
 """How often the tick loop reports that it is alive: silence means that it hangs."""
@@ -44,7 +46,7 @@ def main() -> int:
     source, target = private_streams()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the agent decides when we leave
     logs.configure()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads or max(1, cores() // options.processes))
     keep_freed_memory()
     if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
         logging.getLogger(__name__).error("no usable GPU for device %s", options.device)
@@ -68,8 +70,9 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Runs trials on one device.")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--width", type=int, help="default: a probe's choice, else 32")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--width", type=int, help="slots of every stack; default: measured")
+    parser.add_argument("--threads", type=int, help="default: the cores, divided among the processes that have work")
+    parser.add_argument("--processes", type=int, default=1, help="how many share the device, this one included")
     parser.add_argument("--checkpoints", help="root of the checkpoint store")
     parser.add_argument("--checkpoint-every", type=float, default=10.0, help="seconds")
     parser.add_argument("--own-disk", action="store_true", help="nobody else sees the checkpoint store")
@@ -127,7 +130,8 @@ def _serve(source: IO[str], target: IO[str], options: argparse.Namespace, checkp
     def send(message: Json) -> None:
         write_line(target, message)
 
-    runner = Runner(send, options.device, options.width, checkpoints, options.workloads)
+    given = Given(options.width, options.threads, options.processes, tuple(options.workloads))
+    runner = Runner(send, options.device, given, checkpoints)
     try:
         obey(inbox, runner, send)
     finally:

@@ -1,141 +1,220 @@
-"""Which stack a device process builds for an assignment: width, path, and when the compiled one replaces it.
+"""Which stack a device process builds for an assignment: width, path and threads, and when a compiled one is better.
 
-Invariants:
+Nobody has to ask for the best program. A workload's first assignment is measured for a moment (`first_look`); while it
+trains, a second process compiles the program that pays, and times it; later stacks take it. What was learned is kept
+per machine and workload (`probe/choice.py`), for every process of this machine. Invariants:
 
-- A width set by the user, or forced by running out of memory, is final; otherwise the probe or the pinned program
-  decides.
+- A width set by the user is final; so is one forced by running out of memory.
+- A stack is never wider than the trials that can be in flight on this process.
 - A reproducible study gets its pinned program exactly, or `OtherProgram` is raised.
 - A model whose loss depends on the batch sees whole batches, as in the user's own script, unless the study's document
   asks for a micro-batch. Its trials share a stack only with those of the same batch size.
-- An error while a workload is loaded (a file that is not there, a package that is missing) is this machine's, not the
-  trial's: `NotLoaded`.
-- A second process compiles one program at a time, and no program is requested again once its result is known.
+- No program is compiled for less work than compiling costs, and only the rules that the studies use are.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Literal
 
 import torch
 
-from tuner import workloads
 from tuner.engine import Stack
-from tuner.engine.batch_dependence import depends_on_batch
-from tuner.engine.machine.out_of_memory import is_out_of_memory
-from tuner.errors import InvalidInput, TunerError
-from tuner.optimizers.catalogue import catalogue
+from tuner.errors import InvalidInput
+from tuner.optimizers.catalogue import defaults, program_key
+from tuner.probe import plan
 from tuner.probe.bench import place_of
-from tuner.probe.choice import DEFAULT_WIDTH, key, stored
+from tuner.probe.choice import Choice, changed_at, cores, key, learn, stored
+from tuner.probe.first_look import first_look
+from tuner.probe.room import room
 from tuner.study.hyperparameter import Scalar
 from tuner.study.program import Program
 from tuner.worker.channel import Json
+from tuner.worker.device.loading import Address, Loaded, not_loaded
 from tuner.worker.device.pinned import check, check_whole
 from tuner.worker.device.warming import Warming
-from tuner.workloads import Task
 
 log = logging.getLogger(__name__)
-
-
-class NotLoaded(TunerError):
-    """A workload does not load on this machine; on another one it may."""
-
 
 Batch = Literal["whole", "parts"] | None
 """What a tick computes of a batch, where the loss depends on it."""
 Kind = tuple[str, int, Batch]
 """(stack key, micro-batch, batch): what trials must have in common to share a stack."""
-Programs = tuple[Kind, int]
-"""(kind, width): what a compiled stack was compiled for."""
+
+PAYS_S = 2.0
+"""Device time of uncompiled ticks, past and expected, from which on compiling pays."""
+LONG_S = 60.0
+"""Expected device time from which on the compiler may take a noticeable share of the machine."""
+PATIENT, EAGER = 15, 5
+"""How nice the compiling process is: beside short work, and beside long work, which gains more than it gives."""
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A workload's task, and what a dry run found out about it."""
+class Given:
+    """What the user has set for the stacks of a device process. `processes` share the device with it, itself included.
 
-    task: Task
-    depends_on_batch: bool
+    `threads` None: the cores are divided among the processes that have work.
+    """
+
+    width: int | None = None
+    threads: int | None = None
+    processes: int = 1
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A stack to build. `trials` are those that this process may get at once; `rules` those compiled for it."""
+
+    path: str
+    width: int
+    threads: int
+    trials: int
+    rules: frozenset[str] | None = None
+    pinned: Program | None = None
 
 
 class StackChoice:
-    """Chooses and builds the stacks of one device; `send` sends the `width` messages."""
+    """Chooses and builds the stacks of one device."""
 
-    def __init__(self, send: Callable[[Json], None], device: str, width: int | None, sources: Sequence[str]) -> None:
-        """`width` None: the probe's choice, or else 32; `sources`: the user's modules, for the compiling process."""
-        self.width = width or DEFAULT_WIDTH
-        self._send = send
-        self._device = device
-        self._width_is_free = width is None
-        self._sources = list(sources)
+    def __init__(self, device: str, given: Given) -> None:
+        self._device = torch.device(device)
+        self._given = given
+        self._most: dict[Kind, int] = {}
+        """Widths that did not run out of memory, where wider ones did."""
+        self._known: dict[str, Choice] = {}
+        self._read_at = 0.0
+        self._spent_s: dict[Kind, float] = {}
+        """Device time of uncompiled ticks."""
+        self._asked: set[tuple[Kind, int, str]] = set()
+        """(kind, width, rule) that the compiling process was asked for."""
+        self._sizes: dict[Address, set[int]] = {}
+        """Micro-batches that were asked for, by workload."""
         self._warming: Warming | None = None
-        self._compiled: dict[Programs, bool] = {}
-        """Programs requested from the second process, and whether they are compiled."""
-        self._asked: Programs | None = None
-        self._loaded: dict[tuple[str, str], Loaded] = {}
 
-    def load(self, head: Json) -> bool:
-        """Load an assignment's workload in place of the one before it; return whether it was not loaded yet.
-
-        Raises:
-            NotLoaded: the workload does not load here.
-            InvalidInput: it never will: its parameters, or what its factory returns, are illegal.
-        """
-        name, params = head["workload"], head["workload_params"]
-        address = (name, repr(sorted(params.items())))
-        if address in self._loaded:
-            return False
-        self._loaded = {}  # its memory is needed
-        task = _loaded(name, params)
-        self._loaded = {address: Loaded(task, depends_on_batch(task, torch.device(self._device)))}
-        return True
-
-    def kind(self, head: Json) -> Kind:
-        """Return the kind of an assignment whose workload is loaded."""
-        (loaded,) = self._loaded.values()
+    def kind(self, head: Json, loaded: Loaded) -> Kind:
+        """Return the kind of an assignment."""
         if not loaded.depends_on_batch:
             return head["stack"], head["micro_batch"], None
         if head["micro_batch_asked"]:
             return head["stack"], head["micro_batch"], "parts"
         return head["stack"], head["params"]["batch_size"], "whole"
 
-    def build(self, head: Json, waiting: int) -> Stack:
-        """Build the stack for an assignment whose workload is loaded; `waiting` are the trials that can share it.
+    def choose(self, head: Json, loaded: Loaded, begun: int) -> Chosen:
+        """Return the stack for an assignment, measuring for a moment what is not known yet.
 
-        The caller has closed the previous stack: its memory is needed.
+        `begun` trials of its stack key train here already: they gain nothing from another program.
 
         Raises:
             OtherProgram: the assignment's study is pinned to a program that this device does not run.
             NotLoaded: the model does not load here.
+            Whatever else the workload's code raises.
         """
-        (loaded,), pinned = self._loaded.values(), head["program"]
-        path = self._path(head) if pinned is None else self._pinned_path(pinned)
-        width, (_, micro_batch, batch) = self.width, self.kind(head)
-        if batch == "whole" and path == "auto" and not head["reproducible"]:
-            width = min(width, waiting)  # of each batch size come fewer trials than there are slots
-        wanted = partial(Stack, loaded.task, width=width, micro_batch=micro_batch, path=path, batch=batch)
+        if head["program"] is not None:
+            return self._pinned(head["program"], self.kind(head, loaded))
+        kind, trials = self.kind(head, loaded), self._trials(head)
+        threads = self._threads(head)
+        torch.set_num_threads(threads)
+        most = self.widest(head, kind)
+        known = self._measured(kind, loaded, most)
+        base = plan.uncompiled(known, min(trials, most))
+        assert base is not None
+        if self._given.width is not None:
+            base = plan.Plan(plan.at_width(known, most), most, most / (known.tick_s("loop", most) or 1.0))
+        better = plan.compiled(known, min(trials, most), base, self._given.width and most)
+        if better is not None and rule_of(head["params"]) in better[1].rules:
+            faster, one = better
+            if self._expected_s(head, kind, base, begun) * (1 - base.rate / faster.rate) > one.build_s:
+                return Chosen("compiled", faster.width, threads, trials, frozenset(one.rules))
+        return Chosen(base.path, base.width, threads, trials)
+
+    def build(self, head: Json, loaded: Loaded, chosen: Chosen, width: int) -> Stack:
+        """Build a chosen stack, of another width where fewer trials can share it.
+
+        Raises:
+            OtherProgram: it is not the program to which the assignment's study is pinned.
+            NotLoaded: the model does not load here.
+        """
+        _, micro_batch, batch = self.kind(head, loaded)
+        torch.set_num_threads(chosen.threads)
         try:
-            stack = wanted(device=self._device)
+            stack = Stack(
+                loaded.task,
+                width=width,
+                micro_batch=micro_batch,
+                path=chosen.path,
+                batch=batch,
+                device=self._device,
+            )
         except OSError as error:  # its model reads a file
-            raise _not_loaded(head["workload"], error) from error
-        if pinned is not None:
-            check_whole(pinned, stack.program)
+            raise not_loaded(head["workload"], error) from error
+        if chosen.pinned is not None:
+            check_whole(chosen.pinned, stack.program)
         return stack
 
-    def newly_compiled(self) -> Programs | None:
-        """Collect the compiling process's result, if available; return the programs compiled since the last call."""
-        result = self._warming.result() if self._warming is not None else None
-        if result is None or self._asked is None:
-            return None
-        self.close()
-        self._compiled[self._asked] = result
-        return self._asked if result else None
+    def spent(self, kind: Kind, seconds: float) -> None:
+        """Count device time of an uncompiled stack."""
+        self._spent_s[kind] = self._spent_s.get(kind, 0.0) + seconds
 
-    def narrow(self) -> None:
-        """Halve the width permanently: the device ran out of memory. The width must be above 1."""
-        self.width, self._width_is_free = self.width // 2, False
-        log.warning("out of memory: the stack is halved", extra={"action": "narrow", "width": self.width})
-        self._send({"width": self.width})
+    def compile_what_pays(self, head: Json, loaded: Loaded, chosen: Chosen, trials: Sequence[Json]) -> None:
+        """Have an uncompiled stack's program compiled in the second process, if that pays and it does nothing else.
+
+        `trials` are parameters of those that may share the stack: their rules are compiled.
+        """
+        if chosen.path == "compiled" or head["reproducible"] or (self._warming is not None and self._warming.running):
+            return
+        kind = self.kind(head, loaded)
+        known = self._of(kind, loaded, chosen.threads)
+        base = None if known is None else plan.uncompiled(known, chosen.trials)
+        if known is None or base is None or known.of_path("eager") is None:  # a model that cannot be stacked
+            return
+        expected_s = self._expected_s(head, kind, base)
+        if expected_s + self._spent_s.get(kind, 0.0) < PAYS_S:
+            return
+        width = self._given.width or plan.worth_compiling(base, chosen.trials)
+        ready = {rule for one in known.compiled if one.width == width for rule in one.rules}
+        rules = {rule_of(params): params for params in trials}
+        wanted = {rule: p for rule, p in rules.items() if rule not in ready and (kind, width, rule) not in self._asked}
+        wanted.pop("", None)
+        if not wanted:
+            return
+        self._asked |= {(kind, width, rule) for rule in wanted}
+        program = {"workload": loaded.workload, "workload_params": loaded.params, "micro_batch": kind[1]}
+        place = {"device": str(self._device), "threads": chosen.threads, "workloads": list(self._given.sources)}
+        share = {"batch": kind[2], "nice": EAGER if expected_s > LONG_S else PATIENT, "parent": os.getpid()}
+        self._warming = Warming({**program, **place, **share, "width": width, "rules": wanted})
+
+    def news(self) -> bool:
+        """Whether something was learned since the last call, by this process or by another one of this machine."""
+        at = changed_at()
+        if at == self._read_at:
+            return False
+        self._read_at = at
+        self._known = {}
+        return True
+
+    def widest(self, head: Json, kind: Kind) -> int:
+        """Return the most slots that a stack for an assignment may have."""
+        asked = self._given.width or plan.rung(self._trials(head))
+        return min(asked, self._most.get(kind, asked))
+
+    def narrow(self, kind: Kind, width: int) -> None:
+        """Halve the width of a kind permanently: the device ran out of memory. The width must be above 1."""
+        self._most[kind] = width // 2
+        log.warning("out of memory: the stack is halved", extra={"action": "narrow", "width": width // 2})
+
+    def bytes(self, head: Json, loaded: Loaded, chosen: Chosen) -> int:
+        """Return roughly how much memory a stack takes, from what was measured of others."""
+        known = self._of(self.kind(head, loaded), loaded, chosen.threads)
+        seen = [cell.bytes / cell.width for cell in known.cells if cell.bytes] if known is not None else []
+        return round(chosen.width * max(seen, default=0.0))
+
+    def room(self) -> int | None:
+        """Return the bytes that one more stack may take; None if unknown."""
+        free = room(self._device)
+        return None if free is None else free // self._given.processes
 
     def close(self) -> None:
         """End the compiling process, if there is one."""
@@ -143,61 +222,79 @@ class StackChoice:
             self._warming.close()
             self._warming = None
 
-    def _pinned_path(self, pinned: Program) -> str:
-        """Adopt the program of a reproducible study: its width, unless the user set one, and its path."""
-        own: Program = {"device": torch.device(self._device).type, "threads": torch.get_num_threads()}
-        check(pinned, own if self._width_is_free else {**own, "width": self.width})
-        if pinned["width"] != self.width:
-            self.width = int(pinned["width"] or 1)
-            self._send({"width": self.width})
-        return str(pinned["path"])
+    def _trials(self, head: Json) -> int:
+        """Return how many trials of an assignment's stack this process may get at once."""
+        return max(1, ceil(int(head["in_flight"]) / self._given.processes))
 
-    def _path(self, head: Json) -> str:
-        """Adopt a probe's choice for this stack: its width, unless the user set one, and its path."""
-        name, params, size = head["workload"], head["workload_params"], self.kind(head)[1]
-        found = stored(key(name, params, size, place_of(torch.device(self._device))))
-        choice = found.with_threads(torch.get_num_threads()) if found is not None else None
-        width = DEFAULT_WIDTH if choice is None else choice.best.width
-        if self._width_is_free and width != self.width:
-            self.width = width
-            self._send({"width": self.width})
-        if choice is None:
-            return "auto"
-        path = choice.path_at(self.width)
-        if path != "compiled":
-            return "auto" if path == "eager" else path
-        if head["reproducible"]:
-            return path  # a reproducible study waits for the compiler here: it cannot switch programs later
-        return self._warmed_path(head)
+    def _threads(self, head: Json) -> int:
+        if self._given.threads is not None:
+            return self._given.threads
+        return max(1, cores() // min(self._given.processes, int(head["in_flight"])))
 
-    def _warmed_path(self, head: Json) -> str:
-        """Return the compiled path if its programs are ready; otherwise start compiling them and begin eagerly."""
-        programs = self.kind(head), self.width
-        if programs in self._compiled:
-            return "compiled" if self._compiled[programs] else "auto"
-        if self._warming is not None and self._asked == programs:
-            return "auto"
-        self.close()
-        self._asked = programs
-        wanted = {"workload": head["workload"], "workload_params": head["workload_params"]}
-        wanted |= {"micro_batch": self.kind(head)[1], "width": self.width}
-        wanted["optimizers"] = list(catalogue())  # any may come next
-        place = {"device": self._device, "threads": torch.get_num_threads(), "workloads": self._sources}
-        self._warming = Warming(wanted | place)
-        return "auto"
+    def _expected_s(self, head: Json, kind: Kind, base: plan.Plan, begun: int = 0) -> float:
+        """Return the device time that a study's further trials would take here without compiling."""
+        trials = max(0, ceil(head["remaining"] / self._given.processes) - begun)
+        return float(trials * head["examples"] / kind[1] / base.rate)
+
+    def _pinned(self, pinned: Program, kind: Kind) -> Chosen:
+        """Adopt the program of a reproducible study: its width and threads, unless the user set them, and its path."""
+        given = {"width": self._given.width, "threads": self._given.threads}
+        own: Program = {name: value for name, value in given.items() if value is not None}
+        check(pinned, {"device": self._device.type, **own})
+        if int(pinned["width"] or 1) > self._most.get(kind, 1 << 20):
+            check(pinned, {"width": self._most[kind]})
+        width, threads = int(pinned["width"] or 1), int(pinned["threads"] or 1)
+        if threads > max(cores(), self._given.threads or 1):
+            check(pinned, {"threads": cores()})
+        return Chosen(str(pinned["path"]), width, threads, width, None, pinned)
+
+    def _measured(self, kind: Kind, loaded: Loaded, most: int) -> Choice:
+        """Return what is known of a kind with the present number of threads, with at least a first look at it."""
+        threads = torch.get_num_threads()
+        known = self._of(kind, loaded, threads)
+        if known is not None and (plan.settled(known) or max(cell.width for cell in known.cells) >= most):
+            return known
+        widths = plan.widths_to_measure(most) if self._given.width is None else [most]
+        try:
+            cells = list(first_look(loaded.task, kind[1], self._device, widths, batch=kind[2], room=self.room()))
+        except OSError as error:  # its model reads a file
+            raise not_loaded(loaded.workload, error) from error
+        name = self._name(kind[1], loaded)
+        self._known[name] = learn(name, *cells)
+        self._read_at = changed_at()
+        own = self._of(kind, loaded, threads)
+        assert own is not None
+        return own
+
+    def _of(self, kind: Kind, loaded: Loaded, threads: int) -> Choice | None:
+        """Return what is known of a kind; where whole batches differ in size only, of the nearest size."""
+        own = self._stored(self._name(kind[1], loaded))
+        if own is None and kind[2] == "whole":
+            sizes = [size for size in self._sizes.get(loaded.address, ()) if size != kind[1]]
+            near = min(sizes, key=lambda size: abs(size - kind[1]), default=None)
+            other = None if near is None else self._stored(self._name(near, loaded))
+            if near is not None and other is not None:
+                scale = kind[1] / near
+                own = Choice(tuple(replace(c, tick_s=c.tick_s * scale) for c in other.cells if c.path != "compiled"))
+        self._sizes.setdefault(loaded.address, set()).add(kind[1])
+        return None if own is None else own.with_threads(threads)
+
+    def _stored(self, name: str) -> Choice | None:
+        if name not in self._known:
+            found = stored(name)
+            if found is None:
+                return None
+            self._known[name] = found
+        return self._known[name]
+
+    def _name(self, micro_batch: int, loaded: Loaded) -> str:
+        return key(loaded.workload, loaded.params, micro_batch, place_of(self._device))
 
 
-def _loaded(name: str, params: Mapping[str, Scalar]) -> Task:
+def rule_of(params: Mapping[str, Scalar]) -> str:
+    """Name what a trial's parameters fix of its rule's program; empty where they name no rule."""
+    name = str(params.get("optimizer"))
     try:
-        return workloads.load(name, params)
-    except InvalidInput:
-        raise
-    except Exception as error:  # the device's boundary: the workload's own code runs here
-        if is_out_of_memory(error):
-            raise  # a narrower stack may help: the caller decides
-        raise _not_loaded(name, error) from error
-
-
-def _not_loaded(name: str, error: Exception) -> NotLoaded:
-    log.error("a workload does not load here", exc_info=error, extra={"action": "load", "workload": name})
-    return NotLoaded(f"workload {name!r} does not load here: {type(error).__name__}: {error}")
+        return str(program_key(name, {key: params[key] for key in defaults(name) if key in params}))
+    except (InvalidInput, ValueError, TypeError):
+        return ""  # the stack says what is wrong with them

@@ -19,13 +19,16 @@ class Warming:
     def __init__(self, wanted: Json) -> None:
         command = [sys.executable, "-P", "-m", "tuner.worker.device.warm", json.dumps(wanted)]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self._said = False
 
-    def result(self) -> bool | None:
-        """Return whether the programs are ready; None while they are being compiled."""
+    @property
+    def running(self) -> bool:
+        """Whether it is at work; one line in the log says when it failed."""
         status = self._process.poll()
-        if status is not None and status != COMPILED:
-            log.warning("compiling failed: the stack is not replaced", extra={"action": "warm", "status": status})
-        return None if status is None else status == COMPILED
+        if status not in (None, COMPILED) and not self._said:
+            self._said = True
+            log.warning("compiling failed: trials go on uncompiled", extra={"action": "warm", "status": status})
+        return status is None
 
     def close(self) -> None:
         """Stop the process."""

@@ -1,0 +1,120 @@
+"""A short measurement before a workload's first stack is built: which uncompiled path, and how wide.
+
+It takes a fraction of a second where ticks are short, and a few ticks where they are long. Invariants: widths are tried
+from the narrow side, and only while wider stacks are clearly faster and their memory is there; an error of the
+workload's code is raised, not hidden. On CPUs with one thread the process's own CPU time counts, so that what else runs
+on the machine does not decide.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+
+from tuner.engine.machine.allocator import give_back
+from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.engine.stack import Stack
+from tuner.probe.choice import Cell
+from tuner.probe.memory import fill
+from tuner.probe.plan import GAIN
+from tuner.workloads import Task
+
+BIG = 2**26
+"""Bytes from which on a stack's memory is given back before the next one is built."""
+CELL_S = 0.03
+"""Seconds for which one stack is timed, if its ticks are short."""
+LONG_S = 0.3
+"""Above this, a single step is timed."""
+
+
+def first_look(
+    task: Task,
+    micro_batch: int,
+    device: torch.device,
+    widths: Sequence[int],
+    *,
+    batch: Literal["whole", "parts"] | None = None,
+    room: int | None = None,
+) -> Iterator[Cell]:
+    """Measure the loop at width 1 and eager stacks at `widths` (ascending) with AdamW; yield each at once.
+
+    `room` is the number of bytes that the stack may take.
+    """
+    ticks = 1 if batch == "whole" else 2
+    build = partial(Stack, task, micro_batch=micro_batch, device=device, batch=batch)
+    best = 0.0
+    narrow: Cell | None = None
+    found: Cell | None
+    path = "loop"
+    for width in (1, *(width for width in widths if width > 1)):
+        if narrow is not None and room is not None and narrow.bytes and narrow.bytes / narrow.width * width > room:
+            return
+        try:
+            found = _measured(partial(build, width=width, path=path), device, ticks)
+        except Exception as error:
+            if narrow is None or not is_out_of_memory(error):
+                raise
+            found = None
+        if found is None or (found.bytes or 0) > BIG:
+            give_back(device)  # a stack's memory is only freed by the garbage collector
+        if found is None:
+            return
+        yield found
+        path = "auto" if narrow is None else found.path  # the first several slots find out whether they can be stacked
+        rate, enough = found.width / found.tick_s, 1.0 if narrow is None or narrow.width == 1 else GAIN
+        if rate < enough * best:
+            return
+        best, narrow = max(best, rate), found
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """Return the clock that measures ticks on a device, in seconds."""
+    if device.type == "cuda":
+
+        def synchronized() -> float:
+            torch.cuda.synchronize(device)
+            return time.perf_counter()
+
+        return synchronized
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+def tick_s(stack: Stack, ticks: int, cell_s: float = CELL_S) -> float:
+    """Return the seconds per tick of a full stack whose slots step every `ticks` ticks, after one step to warm up."""
+    now = clock(stack.device)
+    begin = now()
+    for _ in range(ticks):
+        stack.tick()
+    first = now() - begin
+    if first > LONG_S * ticks:
+        return first / ticks
+    count, begin = 0, now()
+    while count == 0 or now() - begin < cell_s:
+        for _ in range(ticks):
+            stack.tick()
+        count += ticks
+    return (now() - begin) / count
+
+
+def _measured(build: Callable[[], Stack], device: torch.device, ticks: int) -> Cell:
+    before = _taken(device)
+    stack = build()
+    try:
+        fill(stack, ticks_per_step=ticks)
+        seconds = tick_s(stack, ticks)
+        return Cell(stack.path, stack.width, seconds, 1, torch.get_num_threads(), max(0, _taken(device) - before))
+    finally:
+        stack.close()
+
+
+def _taken(device: torch.device) -> int:
+    """Return the most bytes that this process has taken so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

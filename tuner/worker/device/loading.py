@@ -1,0 +1,88 @@
+"""The workloads that a device process has loaded, each with what a dry run found out about it.
+
+An error while a workload is loaded (a file that is not there, a package that is missing) is this machine's, not the
+trial's: `NotLoaded`. What no stack uses is dropped when another workload is loaded: its memory may be needed.
+"""
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from tuner import workloads
+from tuner.engine.batch_dependence import depends_on_batch
+from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.errors import InvalidInput, TunerError
+from tuner.study.hyperparameter import Scalar
+from tuner.worker.channel import Json
+from tuner.workloads import Task
+
+log = logging.getLogger(__name__)
+
+Address = tuple[str, str]
+"""(workload, its parameters in a fixed form)."""
+
+
+class NotLoaded(TunerError):
+    """A workload does not load on this machine; on another one it may."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A workload's task, and what a dry run found out about it."""
+
+    workload: str
+    params: Mapping[str, Scalar]
+    address: Address
+    task: Task
+    depends_on_batch: bool
+
+
+class Loading:
+    """Loads workloads for one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._loaded: dict[Address, Loaded] = {}
+
+    def known(self, head: Json) -> Loaded | None:
+        """Return an assignment's workload if it is loaded."""
+        return self._loaded.get(address_of(head))
+
+    def load(self, head: Json, used: Collection[Address]) -> Loaded:
+        """Return an assignment's workload, loading it if need be; drop those that are not `used`.
+
+        Raises:
+            NotLoaded: the workload does not load here.
+            InvalidInput: it never will: its parameters, or what its factory returns, are illegal.
+        """
+        address = address_of(head)
+        if address not in self._loaded:
+            self._loaded = {key: loaded for key, loaded in self._loaded.items() if key in used}
+            name, params = head["workload"], head["workload_params"]
+            task = _task(name, params)
+            self._loaded[address] = Loaded(name, params, address, task, depends_on_batch(task, self._device))
+        return self._loaded[address]
+
+
+def address_of(head: Json) -> Address:
+    """Return what tells an assignment's workload from others."""
+    return head["workload"], repr(sorted(head["workload_params"].items()))
+
+
+def not_loaded(name: str, error: Exception) -> NotLoaded:
+    """Log an error of loading with its traceback, and return it as `NotLoaded`."""
+    log.error("a workload does not load here", exc_info=error, extra={"action": "load", "workload": name})
+    return NotLoaded(f"workload {name!r} does not load here: {type(error).__name__}: {error}")
+
+
+def _task(name: str, params: Mapping[str, Scalar]) -> Task:
+    try:
+        return workloads.load(name, params)
+    except InvalidInput:
+        raise
+    except Exception as error:  # the device's boundary: the workload's own code runs here
+        if is_out_of_memory(error):
+            raise  # a narrower stack may help: the caller decides
+        raise not_loaded(name, error) from error
