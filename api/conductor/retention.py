@@ -13,6 +13,7 @@ from datetime import timedelta
 from api.plans import Plans
 from storage import checkpoints, studies, trials, workers
 from storage.database import Database
+from tuner.complaints import Complaints
 from tuner.errors import InvalidInput, NotFound
 from tuner.store import Store
 
@@ -31,6 +32,7 @@ class Retention:
         self._database = database
         self._plans = plans
         self._store = store
+        self._complaints = Complaints(log)
         self._next_s = 0.0
         self._next_orphans_s = time.monotonic() + ORPHANS_EVERY_S  # workers may have files to report after an outage
 
@@ -69,7 +71,7 @@ class Retention:
         try:
             files = self._store.files(older_than)
         except OSError as error:  # a network mount that is unavailable
-            log.warning("the checkpoint store cannot be listed: %s", error, extra={"action": "retention"})
+            self._complaints.say("the checkpoint store cannot be listed", error, action="retention")
             return
         if not files:
             return
@@ -84,6 +86,6 @@ class Retention:
             try:
                 self._store.delete(path)
             except (OSError, InvalidInput) as error:
-                log.warning("a checkpoint cannot be deleted: %s", error, extra={"action": "retention", "path": path})
+                self._complaints.say("a checkpoint cannot be deleted", error, action="retention", path=path)
                 done = False
         return done

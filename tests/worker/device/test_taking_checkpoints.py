@@ -146,10 +146,13 @@ def test_no_further_checkpoint_before_the_server_knows_of_the_last(tmp_path: Pat
     assert sorted(word["trial"] for word in watched.of("checkpointed")) == [1, 2]
 
 
-def test_a_store_that_fails_costs_the_checkpoint_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: list[Json]
+def test_a_store_that_fails_costs_the_checkpoint_and_one_line_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: list[Json], caplog: pytest.LogCaptureFixture
 ) -> None:
+    tries = []
+
     def full(store: FolderStore, path: str, content: bytes) -> None:
+        tries.append(path)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(FolderStore, "write", full)
@@ -158,6 +161,8 @@ def test_a_store_that_fails_costs_the_checkpoint_only(
     watched.run()
     assert watched.rows(1, 1) == straight
     assert watched.of("checkpointed") == [] and watched.of("ended")[0]["weights"] is None
+    said = "a checkpoint cannot be written: OSError: [Errno 28] No space left on device"
+    assert len(tries) > 1 and [(r.getMessage(), r.exc_info) for r in caplog.records] == [(said, None)]
 
 
 def test_a_lack_of_memory_costs_the_checkpoint_only(

@@ -8,7 +8,8 @@ Invariants:
 - A checkpoint is reported after all rows of its trial up to its step, and only once it is safely in the store.
 - While the server does not know of a trial's checkpoint, no further one is taken of that trial: if this process died,
   nobody could resume from it, and the store does not grow while the server is unreachable.
-- A store error, or lack of memory for a copy of the state, is logged and costs the checkpoint, never the trial.
+- A store error, or lack of memory for a copy of the state, is logged (once in a while, however often it happens) and
+  costs the checkpoint, never the trial.
 """
 
 import logging
@@ -24,6 +25,7 @@ from typing import Protocol
 import safetensors.torch  # noqa: F401 - loaded now, so that the first checkpoint is not charged for it
 from torch import Tensor
 
+from tuner.complaints import Complaints
 from tuner.engine import Snapshot, Stack, TrialSpec
 from tuner.engine.checkpoint import decode, encode, encode_tensors
 from tuner.engine.machine.out_of_memory import is_out_of_memory
@@ -83,6 +85,7 @@ class Checkpoints:
 
         Raises `OSError` or `InvalidInput` if the store cannot be used.
         """
+        self._complaints = Complaints(log)
         self.store = open_store(str(root))
         self.store.prepare()
         self.scope = self._take_over(self.store) if own_disk else SHARED
@@ -162,7 +165,7 @@ class Checkpoints:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            log.warning("no memory for a checkpoint", extra={"action": "checkpoint", "trial": key[0]})
+            self._complaints.say("no memory for a checkpoint", error, action="checkpoint", trial=key[0])
             trial.last_s = began
             return
         path = path_of(trial.study, trial.number, key[1], snapshot.step, self._token)
@@ -237,7 +240,7 @@ class Checkpoints:
             try:
                 self.store.delete(path)
             except OSError as error:
-                log.warning("a checkpoint cannot be deleted: %s", error, extra={"action": "checkpoint", "path": path})
+                self._complaints.say("a checkpoint cannot be deleted", error, action="checkpoint", path=path)
 
     def _put(self, job: _Job) -> None:
         self._pending += 1
@@ -249,8 +252,11 @@ class Checkpoints:
             stored = None
             try:
                 stored = self.store.write(job.path, job.content())
-            except Exception:  # a full disk, lost permissions: training continues, with an older checkpoint
-                log.exception("a checkpoint could not be written", extra={"action": "checkpoint", "path": job.path})
+            except Exception as error:  # a full disk, lost permissions: training continues, with an older checkpoint
+                odd = not isinstance(error, OSError)
+                self._complaints.say(
+                    "a checkpoint cannot be written", error, traceback=odd, action="checkpoint", path=job.path
+                )
             self._writer_cpu_s = time.thread_time()
             self._done.put(job.message(stored))
 
