@@ -112,10 +112,15 @@ class Holdings:
             return self._attempts.on(device)
 
     def held(self, told: Sequence[Finish]) -> list[Held]:
-        """Name the attempts whose final message is not among those `told` in the same request."""
+        """Name the attempts whose final message is not among those `told` in the same request.
+
+        One that was stopped is named until what it had reported has arrived.
+        """
         with self.lock:
             saying = {(finish.trial, finish.attempt) for finish in told}
-            tokens = self._attempts.tokens() | self.outbox.unsaid()
+            reporting = {key: self._attempts.token(key) for key in self.outbox.reporting()}
+            tokens = {key: token for key, token in reporting.items() if token is not None}
+            tokens |= self._attempts.tokens() | self.outbox.unsaid()
             return [
                 Held(trial=key[0], attempt=key[1], token=token) for key, token in tokens.items() if key not in saying
             ]

@@ -70,6 +70,10 @@ class Outbox:
         """Attempts whose final message is waiting here, with their tokens."""
         return {key: finish.token for key, finish in self._finished.items()}
 
+    def reporting(self) -> set[Key]:
+        """Attempts with rows that wait here."""
+        return {(report.trial, report.attempt) for report in self._reports}
+
     def parcel(self) -> Parcel:
         """Return the content of the next request; nothing is removed."""
         reports = [report for report, _ in zip(self._reports, range(MOST_REPORTS), strict=False)]
