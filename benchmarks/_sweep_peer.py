@@ -147,7 +147,11 @@ def optimise(job: dict[str, Any], number: int) -> None:
 
     share = job["trials"] // job["processes"] + (number < job["trials"] % job["processes"])
     sampler = optuna.samplers.RandomSampler(seed=number)
-    study = optuna.load_study(study_name=job["name"], storage=job["storage"], sampler=sampler)
+    patient = {
+        "connect_args": {"timeout": 60}
+    }  # as Optuna advises: with the default processes fail on a locked database
+    storage = optuna.storages.RDBStorage(job["storage"], engine_kwargs=patient)
+    study = optuna.load_study(study_name=job["name"], storage=storage, sampler=sampler)
     study.optimize(objective, n_trials=share)
 
 
