@@ -45,10 +45,10 @@ def waits_for(session: Session, study: StudyRecord, progress: Progress, *, now: 
         declined = programs.last_decline(session, study_id=study.id)
         offered = f"; {declined[0]}: {declined[1]}" if declined else ""
         return f"a worker that runs program {fingerprint(study.program)} ({pinned}){offered}"
-    before = notices.served_before(session, study_id=study.id)
-    if not before:
+    others = notices.running_beside(session, study_id=study.id)
+    if not others:
         return None
-    return f"a free worker: {' and '.join(before)} {'is' if len(before) == 1 else 'are'} served first"
+    return f"room on a worker: {' and '.join(others)} {'has' if len(others) == 1 else 'have'} it now"
 
 
 def failure_groups(session: Session, study: StudyRecord, progress: Progress) -> list[FailureGroup]:

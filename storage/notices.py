@@ -34,7 +34,7 @@ def failures(session: Session, *, study_id: int, states: Collection[TrialState],
     return [Failure(*row) for row in session.execute(query)]
 
 
-def served_before(session: Session, *, study_id: int, limit: int = 3) -> list[str]:
+def running_beside(session: Session, *, study_id: int, limit: int = 3) -> list[str]:
     """Name other studies whose trials are running now."""
     query = (
         select(t.Study.name)

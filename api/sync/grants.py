@@ -132,12 +132,23 @@ class Grants:
         shares = self._shares()
         for offer in opening:
             place = self._worker.id, offer.device
-            fitting = [queue for queue in self._queues if _fits(offer, queue) and shares.evens(place, queue.study.id)]
+            fitting = [queue for queue in self._queues if _fits(offer, queue) and self._worth(offer, queue, shares)]
             for queue in sorted(fitting, key=lambda q: (shares.of(q.study.id), q.study.id, self._held(q.stack))):
                 if self._take(queue, offer):
                     offer.stack = queue.stack
                     shares.add(place, queue.study.id)
                     break
+
+    def _worth(self, offer: Offer, queue: Queue, shares: Shares) -> bool:
+        """Whether a device should open a stack for a study.
+
+        A busy device opens no further stack of its own studies that another device of the worker holds: their trials
+        would be thinner in both, and a device that runs out of trials opens it anyway.
+        """
+        place = self._worker.id, offer.device
+        if not offer.idle and shares.on(place, queue.study.id):
+            return self._held(queue.stack) == 0
+        return shares.evens(place, queue.study.id)
 
     def _shares(self) -> Shares:
         holders = attempts.holders(self._session)

@@ -61,6 +61,10 @@ class Shares:
         """Return a study's share over its priority; 0 while it has no device."""
         return sum(1 / self._weight(here) for here in self._on.values() if study in here)
 
+    def on(self, place: Place, study: int) -> bool:
+        """Whether a study has trials on a device."""
+        return study in self._on.get(place, set())
+
     def evens(self, place: Place, study: int) -> bool:
         """Whether the largest share on a device, the study's included, falls when the study comes to it."""
         here = self._on.get(place, set())

@@ -85,7 +85,7 @@ def test_a_study_behind_another_names_it(client: TestClient) -> None:
     submit(client, "second")
     wait_queued(client, "second")
     assert notice(client, "first") is None
-    assert notice(client, "second") == "waiting for a free worker: first is served first"
+    assert notice(client, "second") == "waiting for room on a worker: first has it now"
 
 
 def test_failures_are_grouped_by_what_they_said(client: TestClient) -> None:

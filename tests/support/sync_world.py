@@ -29,6 +29,7 @@ from tuner.errors import Conflict, NotFound
 from tuner.search.request import AskRequest
 from tuner.store import open_store
 from tuner.study.hyperparameter import Scalar
+from tuner.study.space import Choices
 from tuner.study.states import TERMINAL, StudyState, TrialState
 from tuner.wire.sync import Capacity, SyncReply, SyncRequest
 from tuner.worker.agent.child import DeviceProcess
@@ -39,8 +40,8 @@ LEASE_S = 10.0
 WIDTH = 2
 MOST_STACKS = 2
 """Of a device that holds several."""
-MICRO_BATCHES = {"one": 4, "two": 8, "three": 2}
-"""Each study has a stack of its own."""
+MICRO_BATCHES = {"one": 4, "two": None, "three": 2}
+"""Each study has a stack of its own, the second has two."""
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Key = tuple[int, int]
 
@@ -77,7 +78,13 @@ class Sampler:
         self._draw = random.Random(seed)
 
     def ask(self, request: AskRequest) -> list[dict[str, Scalar]]:
-        return [{**dict.fromkeys(request.search.domains, 16), "lr": self._draw.random()} for _ in request.indexes]
+        sizes = request.search.domains["batch_size"]
+        assert isinstance(sizes, Choices)
+        draw = self._draw
+        return [
+            {**dict.fromkeys(request.search.domains, 16), "lr": draw.random(), "batch_size": draw.choice(sizes.values)}
+            for _ in request.indexes
+        ]
 
 
 @dataclass
@@ -140,7 +147,10 @@ class World:
 
     def submit(self, name: str, run_cap: int) -> None:
         try:
-            document = study_document(name=name, run_cap=run_cap, parallel=6, micro_batch=MICRO_BATCHES[name])
+            sizes = {"batch_size": {"values": [16, 64]}}
+            document = study_document(
+                name=name, run_cap=run_cap, parallel=6, micro_batch=MICRO_BATCHES[name], parameters=sizes
+            )
             self.commands.submit(document, idempotency_key=None)
         except Conflict:
             pass  # the name is taken

@@ -104,6 +104,22 @@ def test_a_device_learns_how_many_trials_of_a_stack_it_may_ever_have(client: Tes
     assert {one.in_flight for one in again if one.study == "open"} == {39}, "one has ended"
 
 
+def test_the_stacks_of_one_study_are_spread_over_the_devices_and_not_doubled(client: TestClient) -> None:
+    queue(client, "wide", 90, parameters={"batch_size": {"values": [16, 64, 256]}})
+    worker = Devices(client, width=4)
+    reply = worker.sync(capacity=[entry(4, device=name) for name in worker.names])
+    held = {name: [one.stack for one in reply.assign if one.device == name] for name in worker.names}
+    assert {name: len(stacks) for name, stacks in held.items()} == {"cpu:0": 4, "cpu:1": 4}
+    (first,), (second,) = (set(stacks) for stacks in held.values())
+    assert first != second
+    full = [entry(0, first, "cpu:0"), entry(0, second, "cpu:1")]
+    reply = worker.sync(capacity=[*full, *(entry(4, device=name) for name in worker.names)])
+    ((device, third),) = {(one.device, one.stack) for one in reply.assign}
+    assert (device, len(reply.assign)) == ("cpu:0", 4) and third not in (first, second)
+    full.append(entry(0, third, "cpu:0"))
+    assert worker.sync(capacity=[*full, *(entry(4, device=name) for name in worker.names)]).assign == []
+
+
 def test_a_study_that_comes_late_gets_the_next_slots_and_a_stack_of_its_own_at_once(
     client: TestClient, worker: FakeWorker
 ) -> None:
