@@ -54,6 +54,9 @@ class Connection:
         answer = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = int(answer.partition("content-length:")[2].split()[0])
         content = await self._reader.readexactly(length)
+        if " 503 " in answer[:20]:  # the database is busy: a worker tries again
+            await asyncio.sleep(0.2)
+            return await self.post(path, body)
         if " 200 " not in answer[:20] and " 201 " not in answer[:20]:
             raise SystemExit(f"{path}: {answer.splitlines()[0]} {content[:500]!r}")
         found: Json = json.loads(content)

@@ -1,6 +1,6 @@
 """Connections and transactions.
 
-SQLite gets one write engine, whose transactions begin IMMEDIATE under a process-wide lock, and a separate read engine:
+SQLite gets one write engine, whose transactions begin IMMEDIATE and take turns in order, and a separate read engine:
 its default (deferred) transactions let two writers read the same count and both insert. PostgreSQL uses one engine,
 whose reads are repeatable.
 A URL is kept as its parts: a path may contain any character, and a message never contains a password.
@@ -11,7 +11,6 @@ later may help. A SQLite file that was deleted or replaced under a running serve
 """
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from storage.engines import postgresql_engine, sqlite_engine
+from storage.turnstile import Turnstile
 from tuner.errors import TunerError
 
 OURS = (IntegrityError, DataError, ProgrammingError, NotSupportedError)
@@ -51,7 +51,7 @@ class Database:
         self.name = name_of(url)
         """As it may appear in messages."""
         self.is_sqlite = url.get_backend_name() == "sqlite"
-        self._write_lock = threading.Lock()
+        self._write_lock = Turnstile()
         self._patience_s = patience_s
         self._file: Path | None = None
         self._identity: tuple[int, int] | None = None
@@ -131,7 +131,7 @@ class Database:
         if not self.is_sqlite:
             yield
             return
-        if not self._write_lock.acquire(timeout=self._patience_s):
+        if not self._write_lock.acquire(self._patience_s):
             raise DatabaseUnusable(f"the database {self.name} is busy: no turn to write in {self._patience_s:g} s")
         try:
             yield

@@ -61,6 +61,7 @@ def record(row: t.Trial) -> TrialRecord:
 
 COLUMNS = tuple(table_of(t.Trial).columns[field.name] for field in fields(TrialRecord))
 """What a query selects to make records of, without an entity per row."""
+RECORDS = select(*COLUMNS)
 STATE, ORIGIN = (TrialRecord.__match_args__.index(name) for name in ("state", "origin"))
 
 
@@ -252,8 +253,7 @@ def queued(session: Session, *, queue: Queue, limit: int, after: int = -1, lock:
     returned.
     """
     query = (
-        select(*COLUMNS)
-        .where(
+        RECORDS.where(
             t.Trial.study_id == queue[0],
             t.Trial.stack == queue[1],
             t.Trial.state == QUEUED,
