@@ -62,6 +62,8 @@ class Compiled:
     rules: tuple[str, ...]
     build_s: float
     """Seconds that it takes to build the stack from the cache."""
+    import_s: float = 0.0
+    """Seconds that a process takes to import the compiler before the first one."""
 
 
 @dataclass(frozen=True)
@@ -240,8 +242,8 @@ def _cell(path: str, width: int, tick_s: float, processes: int, threads: int, by
     return cell
 
 
-def _compiled(width: int, threads: int, rules: list[str], build_s: float) -> Compiled:
-    return Compiled(int(width), int(threads), tuple(map(str, rules)), float(build_s))
+def _compiled(width: int, threads: int, rules: list[str], build_s: float, import_s: float) -> Compiled:
+    return Compiled(int(width), int(threads), tuple(map(str, rules)), float(build_s), float(import_s))
 
 
 def _holds_for(name: str, place: str) -> bool:

@@ -26,7 +26,7 @@ class Inbox:
     def empty(self) -> bool:
         return not self.messages
 
-    def get(self) -> Json:
+    def get(self, *, timeout: float | None = None) -> Json:
         if not self.messages:
             raise Waiting
         return self.messages.pop(0)
@@ -52,7 +52,7 @@ def test_a_stopped_study_leaves_the_device_to_the_next(monkeypatch: pytest.Monke
     monkeypatch.setattr(runner, "step", step)
     with pytest.raises(Waiting):
         obey(inbox, runner, sent.append)
-    assert sent[-1] == {"stacks": {"digits": 2}, "opens": True}
+    assert [message for message in sent if "stacks" in message][-1] == {"stacks": {"digits": 2}, "opens": True}
 
 
 def test_a_study_stopped_before_its_stack_was_built_leaves_nothing_behind() -> None:

@@ -290,3 +290,23 @@ def test_what_cannot_be_compiled_stays_eager(monkeypatch: pytest.MonkeyPatch) ->
         watched.run()
     watched.runner.close()
     assert [m["program"]["path"] for m in watched.messages if "started" in m] == ["eager"] * 3
+
+
+def test_without_work_the_program_that_was_compiled_is_built_for_the_next_trials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stack_choice, "Stack", Labelled)
+    remember(Cell("loop", 1, 1e-1), Cell("eager", 2, 1e-1))
+    watched = Watched(2)
+    watched.assign(1, examples=16)
+    watched.run()
+    assert watched.runner.patience_s is None, "nothing is being compiled"
+    rule = stack_choice.rule_of({"optimizer": "sgd"})
+    learn(key("digits-mlp", {}, 4, cpu()), Cell("compiled", 2, 1e-6), compiled=Compiled(2, 1, (rule,), 0.0))
+    watched.runner.prepare()
+    (held,) = watched.runner._stacks
+    assert held.stack.path == "compiled" and not held.busy
+    watched.assign(2, examples=16)
+    watched.run()
+    assert [m["program"]["path"] for m in watched.messages if "started" in m] == ["eager", "compiled"]
+    assert [held.stack for held in watched.runner._stacks] == [held.stack]

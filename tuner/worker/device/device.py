@@ -132,10 +132,17 @@ def _serve(source: IO[str], target: IO[str], options: argparse.Namespace, checkp
 
     given = Given(options.width, options.threads, options.processes, tuple(options.workloads))
     runner = Runner(send, options.device, given, checkpoints)
+    warm_up()
     try:
         obey(inbox, runner, send)
     finally:
         runner.close()
+
+
+def warm_up() -> None:
+    """Let torch load what its first stack needs, which takes a second, before there is work."""
+    one = torch.ones(1, 1)
+    torch.func.vmap(torch.func.grad(torch.sum))(one)
 
 
 class Inbox(Protocol):
@@ -144,8 +151,8 @@ class Inbox(Protocol):
     def empty(self) -> bool:
         """Whether `get` would wait."""
 
-    def get(self) -> Json | None:
-        """Wait for the next message."""
+    def get(self, *, timeout: float | None = None) -> Json | None:
+        """Wait for the next message, or `queue.Empty` after so many seconds."""
 
 
 def obey(inbox: Inbox, runner: Runner, send: Callable[[Json], None]) -> None:
@@ -153,7 +160,11 @@ def obey(inbox: Inbox, runner: Runner, send: Callable[[Json], None]) -> None:
     alive_at = time.monotonic()
     while True:
         while not (runner.busy and inbox.empty()):
-            message = inbox.get()
+            try:
+                message = inbox.get(timeout=None if runner.busy else runner.patience_s)
+            except queue.Empty:
+                runner.prepare()
+                continue
             if message is None:
                 runner.drain(DRAIN_S)
                 return

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 PAUSE_S = 0.05
 """How long an idle step waits for the writer of checkpoints."""
+PREPARED = 1000
+"""Trials for which a stack is built without work: enough to be worth it."""
 NEWS_S = 1.0
 """How often to see whether a better program has been compiled."""
 
@@ -75,6 +77,7 @@ class Runner:
         self._changed = False
         """Whether something waiting may find a place now."""
         self._news_at = 0.0
+        self._expects_news = False
 
     @property
     def busy(self) -> bool:
@@ -134,6 +137,26 @@ class Runner:
         """End the compiling process, if there is one."""
         self._choice.close()
 
+    @property
+    def patience_s(self) -> float | None:
+        """How long to wait for messages until `prepare` may find something to do; None: as long as it takes."""
+        return NEWS_S if self._expects_news else None
+
+    def prepare(self) -> None:
+        """Without work: build the stack whose program has just been compiled, so that the next trials find it."""
+        self._expects_news = self._choice.compiling
+        if not self._choice.news():
+            return
+        for held in list(self._stacks):
+            head = held.latest
+            if held.chosen.path == "compiled" or head is None or head["reproducible"]:
+                continue
+            chosen = self._choice.choose({**head, "remaining": PREPARED}, held.loaded, 0)
+            if chosen.path == "compiled":
+                self._stacks.drop(held)
+                self._hold(head, held.loaded, held.kind, chosen, chosen.width)
+        self._announce()
+
     def _tick(self, held: Held) -> None:
         events, seconds = self._stacks.tick(held)
         if held.chosen.path != "compiled":
@@ -173,6 +196,7 @@ class Runner:
                 continue
             params = [item["params"] for item in (*held.trials.values(), *waiting)]
             self._choice.compile_what_pays(latest, held.loaded, held.chosen, params)
+        self._expects_news = self._choice.compiling
 
     def _refill(self) -> None:
         """Find a place for what waits, in the order of arrival within each kind."""
@@ -236,6 +260,10 @@ class Runner:
             same = [item for item in self._backlog if item["stack"] == kind[0]]
             waiting = sum(self._choice.kind(item, loaded) == kind for item in same)
             width = min(width - self._stacks.slots(kind[0]), waiting)  # of each batch size come fewer trials
+        self._announce()  # more of its trials come while it is built
+        return self._hold(head, loaded, kind, chosen, width)
+
+    def _hold(self, head: Json, loaded: Loaded, kind: Kind, chosen: Chosen, width: int) -> Held:
         stack = self._choice.build(head, loaded, chosen, width)
         stack.keep_weights = self._checkpoints is not None and self._checkpoints.scope == SHARED
         rules = chosen.rules if stack.path == "compiled" else None

@@ -14,6 +14,7 @@ per machine and workload (`probe/choice.py`), for every process of this machine.
 
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -43,6 +44,8 @@ Batch = Literal["whole", "parts"] | None
 Kind = tuple[str, int, Batch]
 """(stack key, micro-batch, batch): what trials must have in common to share a stack."""
 
+COMPILER = "torch._inductor.compile_fx"
+"""The module whose import takes the longest before anything compiled can be built."""
 PAYS_S = 2.0
 """Device time of uncompiled ticks, past and expected, from which on compiling pays."""
 LONG_S = 60.0
@@ -126,7 +129,8 @@ class StackChoice:
         better = plan.compiled(known, min(trials, most), base, self._given.width and most)
         if better is not None and rule_of(head["params"]) in better[1].rules:
             faster, one = better
-            if self._expected_s(head, kind, base, begun) * (1 - base.rate / faster.rate) > one.build_s:
+            cost_s = one.build_s + (0.0 if COMPILER in sys.modules else one.import_s)
+            if self._expected_s(head, kind, base, begun) * (1 - base.rate / faster.rate) > cost_s:
                 return Chosen("compiled", faster.width, threads, trials, frozenset(one.rules))
         return Chosen(base.path, base.width, threads, trials)
 
@@ -163,7 +167,7 @@ class StackChoice:
 
         `trials` are parameters of those that may share the stack: their rules are compiled.
         """
-        if chosen.path == "compiled" or head["reproducible"] or (self._warming is not None and self._warming.running):
+        if chosen.path == "compiled" or head["reproducible"] or self.compiling:
             return
         kind = self.kind(head, loaded)
         known = self._of(kind, loaded, chosen.threads)
@@ -185,6 +189,11 @@ class StackChoice:
         place = {"device": str(self._device), "threads": chosen.threads, "workloads": list(self._given.sources)}
         share = {"batch": kind[2], "nice": EAGER if expected_s > LONG_S else PATIENT, "parent": os.getpid()}
         self._warming = Warming({**program, **place, **share, "width": width, "rules": wanted})
+
+    @property
+    def compiling(self) -> bool:
+        """Whether the second process is at work."""
+        return self._warming is not None and self._warming.running
 
     def news(self) -> bool:
         """Whether something was learned since the last call, by this process or by another one of this machine."""

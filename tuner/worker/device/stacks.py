@@ -38,6 +38,8 @@ class Held:
     """Device time used, divided by the share that it had meanwhile."""
     trials: dict[object, Json] = field(default_factory=dict)
     """The assignments in it, by (trial, attempt)."""
+    latest: Json | None = None
+    """The last one that came."""
 
     @property
     def key(self) -> str:
@@ -111,7 +113,7 @@ class Stacks:
         if not held.trials:
             waiting = [other.used_s for other in self._held if other is not held and other.trials]
             held.used_s = max(held.used_s, min(waiting, default=0.0))
-        held.trials[assignment["trial"], assignment["attempt"]] = assignment
+        held.trials[assignment["trial"], assignment["attempt"]] = held.latest = assignment
         self._shares = None
 
     def next(self) -> Held | None:

@@ -11,6 +11,7 @@ Inductor's (TORCHINDUCTOR_CACHE_DIR): building the same stack elsewhere then tak
 of a machine works at a time; it stops when its parent has gone; a rule that fails is left out, the others not.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -71,6 +72,7 @@ def _compile(wanted: Json) -> int:
     from tuner.probe.first_look import tick_s
     from tuner.probe.memory import fill
     from tuner.worker.device.device import import_workloads
+    from tuner.worker.device.stack_choice import COMPILER
 
     torch.set_num_threads(wanted["threads"])
     import_workloads(wanted["workloads"])
@@ -84,6 +86,10 @@ def _compile(wanted: Json) -> int:
     if not missing:
         return COMPILED  # another process was here before
     ticks = 1 if wanted["batch"] == "whole" else 2
+
+    begin = time.process_time()
+    importlib.import_module(COMPILER)
+    imported = time.process_time() - begin
 
     def build() -> Stack:
         return Stack(task, width=width, micro_batch=size, device=device, path="compiled", batch=wanted["batch"])
@@ -111,7 +117,7 @@ def _compile(wanted: Json) -> int:
     build().close()
     built = time.process_time() - begin
     cell = Cell("compiled", width, seconds, 1, wanted["threads"])
-    learn(name, cell, compiled=Compiled(width, wanted["threads"], tuple(compiled), built))
+    learn(name, cell, compiled=Compiled(width, wanted["threads"], tuple(compiled), built, imported))
     return COMPILED
 
 
