@@ -19,8 +19,8 @@ from api.plans import Plan, Plans
 from api.pools import Pool, Pools
 from api.replies import Reply, reply, respond, wants_exact
 from api.results.boards import Boards
+from api.results.detail import study_detail
 from api.results.reading import Reading, Readings
-from api.views import study_detail
 from storage import studies
 from storage.database import Database
 from storage.studies import Place, StudyRecord
@@ -64,16 +64,16 @@ class Answers:
     async def heavy(self, request: Request, study: str, what: str, make: Heavy, *, grows: bool = False) -> Response:
         """Answer with what takes all trials of a study."""
         place = await self.place(study)
-        return await self._respond(request, place, what, lambda: self._read(place, make), self._pools.results, grows)
+        read = lambda: self._read(place, make, growing=grows)  # noqa: E731
+        return await self._respond(request, place, what, read, self._pools.results, grows)
 
     async def detail(self, place: Place, *, exact: bool) -> Shown[Detail]:
         """Return a study as its rows show it."""
 
         def work() -> tuple[Detail, Version]:
             growth = self._grown(place)
-            view, revision = self._queried(place, study_detail)
-            assert isinstance(view, StudyDetail)
-            return Detail(view), Version(revision, growth)
+            with self._readings.of(place.id, growing=True) as reading:
+                return Detail(study_detail(reading)), Version(reading.study.revision, growth)
 
         version = Version(place.revision, self._grown(place))
         return await self._details.get(
@@ -115,8 +115,8 @@ class Answers:
             study = studies.get(session, place.id)
             return make(session, study, self._plans.of(study)), study.revision
 
-    def _read(self, place: Place, make: Heavy) -> tuple[Content, int]:
-        with self._readings.of(place.id) as reading:
+    def _read(self, place: Place, make: Heavy, *, growing: bool) -> tuple[Content, int]:
+        with self._readings.of(place.id, growing=growing) as reading:
             return make(reading), reading.study.revision
 
     def _place(self, study: str) -> Place:

@@ -5,17 +5,15 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from api.notices import failure_groups
 from api.plans import Plan
-from storage import attempts, studies, trials, workers
+from storage import attempts, trials, workers
 from storage.attempts import AttemptRecord
-from storage.studies import Progress, StudyRecord
+from storage.studies import StudyRecord
 from storage.trials import TrialRecord
 from storage.workers import WorkerRecord
-from tuner.study.program import fingerprint, in_words
-from tuner.study.states import TrialState
+from tuner.study.program import fingerprint
 from tuner.wire.sync import DeviceInfo
-from tuner.wire.views import RunningProgram, StudyDetail, StudyView, TrialView, WorkerView
+from tuner.wire.views import StudyView, TrialView, WorkerView
 
 
 def trial_views(session: Session, study: StudyRecord, records: Sequence[TrialRecord]) -> list[TrialView]:
@@ -58,36 +56,14 @@ def _trial_view(
     )
 
 
-def study_detail(session: Session, study: StudyRecord, plan: Plan) -> StudyDetail:
-    """Show a study with its document and its failures, as its rows say; `api/present.py` adds what the moment knows."""
-    progress = studies.progress(session, study_ids=[study.id]).get(study.id) or Progress({}, 0)
-    best = trials.best(session, study_id=study.id, minimize=plan.minimize)
-    running = attempts.running(session, study_id=study.id)
-    return StudyDetail.model_validate(
-        {
-            **_fields(study, plan),
-            "counts": {TrialState(k): n for k, n in progress.counts.items()},
-            "examples_done": progress.examples,
-            "slot_utilisation": progress.slot_utilisation,
-            "running_programs": [
-                RunningProgram(fingerprint=r.fingerprint, words=in_words(r.program), trials=r.trials, devices=r.devices)
-                for r in running
-            ],
-            "best": trial_view(session, study, best) if best else None,
-            "failures": failure_groups(session, study, progress),
-            "document": study.document,
-        }
-    )
-
-
 def figure_view(session: Session, study: StudyRecord, plan: Plan) -> StudyView:
     """Show of a study what figures need: its document's words and its best trial."""
     best = trials.best(session, study_id=study.id, minimize=plan.minimize)
     shown = trial_view(session, study, best) if best else None
-    return StudyView.model_validate({**_fields(study, plan), "counts": {}, "examples_done": 0, "best": shown})
+    return StudyView.model_validate({**study_fields(study, plan), "counts": {}, "examples_done": 0, "best": shown})
 
 
-def _fields(study: StudyRecord, plan: Plan) -> dict[str, object]:
+def study_fields(study: StudyRecord, plan: Plan) -> dict[str, object]:
     """Return the fields of a view that the study's own row gives."""
     spec = plan.spec
     return {

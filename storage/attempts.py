@@ -14,6 +14,9 @@ from storage.bulk import insert_all, table_of, update_all
 from storage.trials import TrialRecord
 from tuner.study.states import TrialState
 
+PART = 500
+"""Ids per condition: databases limit how long one may be."""
+
 
 @dataclass(frozen=True)
 class AttemptRecord:
@@ -107,6 +110,18 @@ def programs(session: Session, *, trial_ids: Sequence[int]) -> dict[int, dict[st
         .where(t.Trial.id.in_(trial_ids), t.Attempt.program.is_not(None))
     )
     return {trial_id: program for trial_id, program in session.execute(query)}
+
+
+def slot_ticks(session: Session, *, trial_ids: Sequence[int]) -> tuple[int, float]:
+    """Return the slot-ticks of all attempts of some trials: those with the trial in a slot, and those computed."""
+    used, computed = 0, 0.0
+    for first in range(0, len(trial_ids), PART):
+        query = select(func.sum(t.Attempt.ticks), func.sum(t.Attempt.computed)).where(
+            t.Attempt.trial_id.in_(trial_ids[first : first + PART]), t.Attempt.computed > 0
+        )
+        ticks, slots = session.execute(query).one()
+        used, computed = used + int(ticks or 0), computed + float(slots or 0.0)
+    return used, computed
 
 
 class Running(NamedTuple):

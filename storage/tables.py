@@ -92,6 +92,7 @@ class Trial(Base):
         ForeignKeyConstraint(
             ["study_id", "parent"], ["trials.study_id", "trials.number"], name="fk_trials_parent", ondelete="CASCADE"
         ),
+        Index("ix_trials_study_finished", "study_id", "finished_at"),
         Index("ix_trials_study_value", "study_id", "state", "value", "number"),
         Index("ix_trials_state", "state"),
         Index("ix_trials_family_value", "study_id", "family", "state", "value", "number"),

@@ -5,18 +5,20 @@ Replicates are left out: the best of several seeds of one configuration is luck,
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from operator import attrgetter
+
+import numpy as np
 
 from api.figures.drawn import Drawn
 from api.figures.encode import floats, integers
 from api.figures.marks import EDGE_AXIS, about, at_edge, dots
-from api.figures.sample import finite, shown
+from api.figures.sample import costs_of, shown
 from api.figures.theme import INK, Figure, Trace, axis, empty, figure, value_axis, words
 from tuner.study.states import TrialState
 from tuner.wire.views import StudyView
 
 NAME = "progress"
-COUNTED = (TrialState.COMPLETED, TrialState.INFEASIBLE, TrialState.PRUNED)
+COUNTED = frozenset({TrialState.COMPLETED, TrialState.INFEASIBLE, TrialState.PRUNED})
 
 
 def progress(study: StudyView, trials: Sequence[Drawn]) -> Figure:
@@ -51,24 +53,19 @@ def progress(study: StudyView, trials: Sequence[Drawn]) -> Figure:
 
 
 def _order(trials: Sequence[Drawn]) -> list[Drawn]:
-    first = datetime.min.replace(tzinfo=UTC)
     counted = [trial for trial in trials if trial.replicate == 0 and trial.state in COUNTED]
-    return sorted(counted, key=lambda trial: (_utc(trial.finished_at) or first, trial.number))
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+    counted.sort(key=attrgetter("number"))
+    timed = [trial for trial in counted if trial.finished_at is not None]
+    timed.sort(key=attrgetter("finished_at"))
+    return [trial for trial in counted if trial.finished_at is None] + timed
 
 
 def _best_line(study: StudyView, order: Sequence[Drawn]) -> Trace:
     """Return the best value as a step curve: one point per improvement, plus the end."""
-    steps: list[tuple[int, float, int]] = []
-    for index, trial in enumerate(order, start=1):
-        value = trial.value
-        if trial.state != TrialState.COMPLETED or value is None or not finite(value):
-            continue
-        if not steps or (value < steps[-1][1] if study.goal == "minimize" else value > steps[-1][1]):
-            steps.append((index, value, trial.number))
+    costs = costs_of(study, order)
+    before = np.minimum.accumulate(np.concatenate([[np.inf], costs[:-1]]))
+    better = np.flatnonzero(costs < before).tolist()
+    steps = [(place + 1, order[place].value or 0.0, order[place].number) for place in better]
     steps.append((len(order), steps[-1][1], steps[-1][2]))
     return {
         "type": "scatter",

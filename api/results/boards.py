@@ -12,8 +12,9 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy.orm import Session
 
-from storage import points
+from storage import attempts, points
 from storage.points import TrialPoint
+from storage.studies import StudyRecord
 from tuner.study.states import TrialState
 
 T = TypeVar("T")
@@ -24,25 +25,55 @@ MOST_TRIALS = 200_000
 
 
 class Board:
-    """What is kept of one study. Callers hold its lock, and take it before they open their transaction."""
+    """What is kept of one study. Safe to use from any thread; a list of trials, once handed out, does not change."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.trials: list[TrialPoint] = []
+        self._lock = threading.Lock()
+        self._trials: list[TrialPoint] = []
         self._open: set[int] = set()
+        self._revision = -1
+        self._counted: set[int] = set()
+        self._slots = 0, 0.0
         self._derived: dict[str, tuple[Hashable, Any]] = {}
         self._settled: dict[str, dict[int, Any]] = {}
 
-    def read(self, session: Session, study_id: int) -> list[TrialPoint]:
-        """Return all trials by number, as the database has them now."""
+    @property
+    def size(self) -> int:
+        """How many trials are kept."""
+        return len(self._trials)
+
+    def trials(self, session: Session, study: StudyRecord, *, growing: bool = False) -> list[TrialPoint] | None:
+        """Return all trials by number, as of the study's revision; `growing`: with the examples seen by now.
+
+        None if the board is ahead of the transaction: what others have settled since, this one may not see whole.
+        """
+        with self._lock:
+            if study.revision < self._revision:
+                return None
+            if study.revision > self._revision or growing:
+                self._read(session, study.id)
+                self._revision = study.revision
+            return self._trials
+
+    def slots(self, session: Session, trials: Sequence[TrialPoint]) -> tuple[int, float]:
+        """Return the slot-ticks of all attempts of these trials: used, and computed for them."""
+        with self._lock:
+            new = [trial.id for trial in trials if trial.state in SETTLED and trial.id not in self._counted]
+            used, computed = attempts.slot_ticks(session, trial_ids=new)
+            self._slots = self._slots[0] + used, self._slots[1] + computed
+            self._counted.update(new)
+            rest = [trial.id for trial in trials if trial.id not in self._counted]
+            more = attempts.slot_ticks(session, trial_ids=rest)
+            return self._slots[0] + more[0], self._slots[1] + more[1]
+
+    def _read(self, session: Session, study_id: int) -> None:
         news = points.read(session, study_id=study_id, numbers=self._open)
-        trials = list(self.trials)
+        trials = list(self._trials)
         for trial in news:
             trials[trial.number] = trial
         new = points.read(session, study_id=study_id, after=len(trials) - 1)  # numbers have no gaps
         self._open = {trial.number for trial in (*news, *new) if trial.state not in SETTLED}
-        self.trials = trials + new
-        return self.trials
+        self._trials = trials + new
 
     def derived(self, name: str, key: Hashable, work: Callable[[], T]) -> T:
         """Return what was worked out last under a name if it was for the same key, else work it out."""
@@ -75,7 +106,7 @@ class Boards:
         with self._lock:
             board = self._boards.setdefault(study_id, Board())
             self._boards.move_to_end(study_id)
-            while len(self._boards) > 1 and sum(len(kept.trials) for kept in self._boards.values()) > self._most:
+            while len(self._boards) > 1 and sum(kept.size for kept in self._boards.values()) > self._most:
                 self._boards.popitem(last=False)
             return board
 

@@ -1,6 +1,7 @@
 """Curves: a metric of a trial over the examples seen, thinned to a number of points."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 from sqlalchemy.orm import Session
 
@@ -19,9 +20,9 @@ SHOWN, POINTS = 100, 100
 
 def of_study(reading: Reading) -> list[Curve]:
     """Return the curves of the best trials, then of others that have reported, by number."""
-    seen = [trial for trial in reading.trials(growing=True) if trial.examples > 0]
+    seen = [trial for trial in reading.trials if trial.examples > 0]
     done = [trial for trial in seen if trial.state is TrialState.COMPLETED]
-    done.sort(key=lambda trial: trial.value or 0.0, reverse=not reading.plan.minimize)
+    done.sort(key=attrgetter("value"), reverse=not reading.plan.minimize)
     shown = done[:SHOWN]
     if len(shown) < SHOWN:
         shown += [trial for trial in seen if trial.state is not TrialState.COMPLETED][: SHOWN - len(shown)]

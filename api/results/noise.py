@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
+from operator import attrgetter
 from typing import Any, TypedDict, get_args
 
 from sqlalchemy.orm import Session
@@ -67,7 +68,7 @@ class _Learnt(TypedDict):
 def _chosen(reading: Reading) -> list[TrialPoint]:
     """Return the best completed trials, and the diverged ones: they bound the learning rates that work."""
     diverged: dict[str, list[TrialPoint]] = {}
-    for trial in reading.trials():
+    for trial in reading.trials:
         if trial.state is TrialState.INFEASIBLE and trial.reason == "diverged" and trial.lr > 0:
             diverged.setdefault(trial.optimizer, []).append(trial)
     chosen: list[TrialPoint] = []
@@ -79,12 +80,16 @@ def _chosen(reading: Reading) -> list[TrialPoint]:
 
 def _completed(reading: Reading) -> dict[str, list[TrialPoint]]:
     """Return the completed trials of each optimizer of the study, best first; the lower number wins a tie."""
+    return reading.board.derived("completed", reading.study.revision, lambda: _ranked(reading))
+
+
+def _ranked(reading: Reading) -> dict[str, list[TrialPoint]]:
     found: dict[str, list[TrialPoint]] = {family.optimizer: [] for family in reading.plan.families}
-    for trial in reading.trials():
+    for trial in reading.trials:
         if trial.state is TrialState.COMPLETED and trial.optimizer in found:
             found[trial.optimizer].append(trial)
     for completed in found.values():
-        completed.sort(key=lambda trial: trial.value or 0.0, reverse=not reading.plan.minimize)
+        completed.sort(key=attrgetter("value"), reverse=not reading.plan.minimize)
     return found
 
 

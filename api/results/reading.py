@@ -1,7 +1,6 @@
 """One reading of a study: its row, its plan and its trials, as one transaction sees them.
 
-Figures and results are functions of a reading. Readings of a study are made one after the other, so that what one has
-kept on the study's board is never newer than the transaction of the next.
+Figures and results are functions of a reading.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,18 +19,13 @@ from storage.studies import StudyRecord
 
 @dataclass(frozen=True)
 class Reading:
-    """What figures and results of a study are made from."""
+    """What figures and results of a study are made from; `trials` are all of them, by number."""
 
     session: Session
     study: StudyRecord
     plan: Plan
     board: Board
-
-    def trials(self, *, growing: bool = False) -> Sequence[TrialPoint]:
-        """Return all trials by number; `growing`: with the examples seen by now, else those of the latest change."""
-        if growing:
-            return self.board.read(self.session, self.study.id)
-        return self.board.derived("trials", self.study.revision, lambda: self.board.read(self.session, self.study.id))
+    trials: Sequence[TrialPoint]
 
 
 class Readings:
@@ -43,13 +37,17 @@ class Readings:
         self._boards = boards
 
     @contextmanager
-    def of(self, study_id: int) -> Iterator[Reading]:
-        """Read a study; others who want to read it wait.
+    def of(self, study_id: int, *, growing: bool = False) -> Iterator[Reading]:
+        """Read a study; `growing`: with the examples that running trials have seen by now.
 
         Raises:
             NotFound: it was deleted.
         """
         board = self._boards.of(study_id)
-        with board.lock, self._database.read() as session:
-            study = studies.get(session, study_id)
-            yield Reading(session, study, self._plans.of(study), board)
+        trials = None
+        while trials is None:  # another reading has seen more than this transaction does: begin a newer one
+            with self._database.read() as session:
+                study = studies.get(session, study_id)
+                trials = board.trials(session, study, growing=growing)
+                if trials is not None:
+                    yield Reading(session, study, self._plans.of(study), board, trials)

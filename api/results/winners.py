@@ -1,17 +1,19 @@
 """The winner and the leaderboard, with their evidence."""
 
+from operator import attrgetter
+
 from sqlalchemy.orm import Session
 
 from api.plans import Plan
 from api.results import batch_regime
 from api.results.reading import Reading
 from api.results.snippets import snippet
-from api.views import trial_view
+from api.views import trial_view, trial_views
 from storage import outcomes, trials
 from storage.points import TrialPoint
 from storage.studies import StudyRecord
 from tuner.errors import NotFound
-from tuner.search.ranking import better, median
+from tuner.search.ranking import median
 from tuner.study.states import TrialState
 from tuner.wire.views import Best, Leaderboard, LeaderboardRow, TrialView
 
@@ -50,9 +52,10 @@ def leaderboard(reading: Reading) -> Leaderboard:
     """Rank the study's optimizers by their best completed trial; those without one come last."""
     study, plan = reading.study, reading.plan
     by_family: dict[str, list[TrialPoint]] = {family.optimizer: [] for family in plan.families}
-    for trial in reading.trials():
+    for trial in reading.trials:
         by_family.setdefault(trial.optimizer, []).append(trial)
-    rows = [_row(reading, family, members) for family, members in by_family.items()]
+    shown = _winners(reading, by_family)
+    rows = [_row(family, members, shown.get(family)) for family, members in by_family.items()]
     sign = 1.0 if plan.minimize else -1.0
     rows.sort(key=lambda row: (row.best is None, sign * (row.best.value or 0.0) if row.best else 0.0))
     return Leaderboard(
@@ -65,24 +68,26 @@ def leaderboard(reading: Reading) -> Leaderboard:
     )
 
 
-def _view(reading: Reading, trial: TrialPoint) -> TrialView:
-    found = trials.get(reading.session, study_id=reading.study.id, number=trial.number)
-    return trial_view(reading.session, reading.study, found)
+def _winners(reading: Reading, by_family: dict[str, list[TrialPoint]]) -> dict[str, TrialView]:
+    """Return the best completed trial of each optimizer that has one; of equal ones, that with the lower number."""
+    best_of = min if reading.plan.minimize else max
+    found = [best_of(_completed(members), key=attrgetter("value"), default=None) for members in by_family.values()]
+    records = trials.by_ids(reading.session, ids=[trial.id for trial in found if trial is not None])
+    return {view.optimizer: view for view in trial_views(reading.session, reading.study, list(records.values()))}
 
 
-def _row(reading: Reading, family: str, members: list[TrialPoint]) -> LeaderboardRow:
-    minimize = reading.plan.minimize
-    completed = [trial for trial in members if trial.state == TrialState.COMPLETED and trial.value is not None]
-    winner: TrialPoint | None = None
-    for trial in completed:
-        if winner is None or better(trial.value or 0.0, winner.value or 0.0, minimize=minimize):
-            winner = trial
+def _completed(members: list[TrialPoint]) -> list[TrialPoint]:
+    return [trial for trial in members if trial.state is TrialState.COMPLETED]
+
+
+def _row(family: str, members: list[TrialPoint], best: TrialView | None) -> LeaderboardRow:
+    completed = _completed(members)
     return LeaderboardRow(
         rank=0,
         optimizer=family,
-        best=_view(reading, winner) if winner else None,
+        best=best,
         completed=len(completed),
-        infeasible=sum(trial.state == TrialState.INFEASIBLE for trial in members),
+        infeasible=sum(trial.state is TrialState.INFEASIBLE for trial in members),
         trials=len(members),
         median=median([trial.value for trial in completed if trial.value is not None]),
     )

@@ -78,10 +78,10 @@ async def trial_noise(server: Srv, request: Request, study: str, number: Number)
 GROWING = frozenset({"curves"})
 """Figures that change when trials report; the others when one ends."""
 BUILDERS: dict[str, Callable[[Reading, StudyView], Figure]] = {
-    "curves": lambda reading, view: figures.curves(view, reading.trials(growing=True), curves.of_study(reading)),
-    "loss_vs_lr": lambda reading, view: figures.loss_vs_lr(view, reading.trials()),
-    "lr_batch": lambda reading, view: figures.lr_batch(view, reading.trials()),
-    "progress": lambda reading, view: figures.progress(view, reading.trials()),
+    "curves": lambda reading, view: figures.curves(view, reading.trials, curves.of_study(reading)),
+    "loss_vs_lr": lambda reading, view: figures.loss_vs_lr(view, reading.trials),
+    "lr_batch": lambda reading, view: figures.lr_batch(view, reading.trials),
+    "progress": lambda reading, view: figures.progress(view, reading.trials),
     "noise": lambda reading, view: figures.noise(view, noise.noise_trace(reading)),
     "batch_advice": lambda reading, view: figures.batch_advice(view, noise.batch_advice(reading)),
 }
