@@ -205,13 +205,15 @@ def stacked(race: Race, device: str, steps: int) -> dict[str, float]:
 
 
 def floor_ms(device: str) -> float:
-    """Return the time to read 4 and write 3 numbers for each of 25.2 M parameters at the rate of a copy."""
-    source = torch.rand(25_219_072, device=device)
-    target = torch.empty_like(source)
+    """Return the time to read 4 and write 3 numbers for each of 25.2 M parameters, at the rate of a scaling in place.
+
+    A copy would be the wrong measure: most CPUs read what is about to be overwritten, so a copy moves three numbers.
+    """
+    numbers = torch.rand(25_219_072, device=device)
     times = []
-    for _ in range(10):
+    for _ in range(40):
         begin = time.perf_counter()
-        target.copy_(source)
+        numbers.mul_(0.999)
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)
@@ -233,7 +235,7 @@ def main() -> None:
     for part in (elementwise, factored, matrix, stacked):
         found |= part(race, options.device, steps)
     floor = floor_ms(options.device)
-    print(f"\nfloor of an AdamW step on 25 M parameters (0.71 GB moved at the rate of a copy): {floor:.1f} ms")
+    print(f"\nfloor of an AdamW step on 25 M parameters (0.71 GB at the rate of scaling in place): {floor:.1f} ms")
     machine = {"torch": torch.__version__, "python": platform.python_version(), "cores": os.cpu_count(),
                "threads": options.threads, "load": os.getloadavg(),
                "device": torch.cuda.get_device_name() if options.device == "cuda" else platform.machine()}  # fmt: skip
@@ -242,7 +244,7 @@ def main() -> None:
     )
     record = {"machine": machine, "floor_ms": floor, "ratios": found, "seconds": race.rows}
     path.write_text(json.dumps(record, indent=1) + "\n")
-    bounds = {"adamw 25 M": 1.05, "adafactor 25 M": 1.0, "64 slots, adamw": 1.3}
+    bounds = {"adamw 25 M": 1.05, "momentum 25 M": 1.05, "adafactor 25 M": 1.0, "64 slots, adamw": 1.3}
     bounds |= {name: 1.0 for name in ("muon", "shampoo, refresh 10", "soap, refresh 10")}
     for name, bound in bounds.items():
         value, label = found[name], name.replace(", ", "-").replace(" ", "-")

@@ -87,7 +87,7 @@ def test_a_deep_copy_continues_alone():
 def test_it_is_the_stacked_rule(name):
     network = model()
     params = {key: value.detach().clone()[None] for key, value in network.named_parameters()}
-    optimizer = build(name, network, lr=0.02)
+    optimizer = build(name, network, lr=0.02, compiled=False)
     stack = Stacked(name, params, {"lr": 0.02}, roles={"4.weight": "head"})
     for _ in range(3):
         train(network, optimizer, 1)

@@ -15,7 +15,7 @@ from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rule, rule_class, vector_names
 from tuner.optimizers.closure import ClosureLoss, CurvedClosureLoss
 from tuner.optimizers.group import NOT_HYPERPARAMETERS, Group, check_parameters
-from tuner.optimizers.one_pass import WORTHWHILE, has_compiler, step_all
+from tuner.optimizers.one_pass import WORTHWHILE, has_compiler, kernel_of, step_all
 from tuner.optimizers.part import Part, kept, parts_of
 from tuner.optimizers.roles import check_roles, infer_roles, roles_of_shapes
 from tuner.optimizers.rule import ElementwiseRule, Evaluate, Role, Rule
@@ -48,9 +48,9 @@ def build(
             their own hyperparameters. float32 or float64.
         roles: name -> role for some or all named parameters; the others' follow from the module, or else from their
             shapes.
-        compiled: whether rules that update every element alone do it in one compiled pass over memory, as fast as
-            torch's fused kernels; compiling takes seconds, once. None: from 4 million elements on, where a C++ compiler
-            is at hand. Rounding differs in the last bit.
+        compiled: whether rules that update every element alone do it in one pass over memory: by torch's fused kernel,
+            or where it has none by a program as fast, which takes seconds to compile, once. None: by the kernel, or
+            from 4 million elements on where a C++ compiler is at hand. Rounding differs in the last bits.
         hp: hyperparameters, also as scalars of NumPy or torch; those left out take their defaults. clip_norm bounds the
             norm over all groups.
 
@@ -154,7 +154,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             for part in parts_of(self.name, group, self.state, self._has_begun):
                 rule, hp = self._rule(group, part)
                 state = part.state(rule, self.state)
-                for key, result in rule.evaluation_params(part.params(), state, hp).items():
+                for key, result in rule.evaluation_params(part.params(), state, self._vectors(hp, part)).items():
                     param = part.members[int(key)]
                     self.state[param][_TRAINED] = param.detach().clone()
                     param.copy_(result[0])
@@ -167,7 +167,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 param.copy_(remembered.pop(_TRAINED))
 
     def _in_eval(self) -> bool:
-        return any(_TRAINED in remembered for remembered in self.state.values())
+        return rule_class(self.name).averages and any(_TRAINED in remembered for remembered in self.state.values())
 
     def _has_begun(self, param: Tensor) -> bool:
         return any(name in self.state.get(param, {}) for name in rule_class(self.name).starts_at_parameter)
@@ -213,28 +213,32 @@ class RuleOptimizer(torch.optim.Optimizer):
         rule, hp = self._rule(group, part)
         if isinstance(rule, ElementwiseRule) and self._in_one_pass(rule, part):
             own = part.members
-            buffers = [[kept(self.state, param, name, rule) for param in own] for name in rule.buffers("vector")]
-            grads = [param.grad.detach() for param in own]  # type: ignore[union-attr]
-            step = _vector(part.done + 1, part.device)
-            step_all(rule, grads, [param.detach() for param in own], buffers, step, rule.own(hp))
+            buffers = [[kept(self.state, param, name, rule) for param in own] for name in rule.own_buffers("vector")]
+            grads = [param.grad for param in own]
+            step_all(rule, grads, own, buffers, part.done + 1, rule.own(hp))  # type: ignore[arg-type]
         else:
             norm = None if norm is None else norm.to(part.device)
-            rule.step(part.grads(), part.params(), part.state(rule, self.state), hp, evaluate, norm)
+            vectors = self._vectors(hp, part)
+            rule.step(part.grads(), part.params(), part.state(rule, self.state), vectors, evaluate, norm)
         part.count(self.state)
 
-    def _rule(self, group: Mapping[str, Any], part: Part) -> tuple[Rule, dict[str, Tensor]]:
-        """Return a group's rule for a part of it, and its hyperparameters as vectors [1]."""
+    def _rule(self, group: Mapping[str, Any], part: Part) -> tuple[Rule, dict[str, float]]:
+        """Return a group's rule for a part of it, and its hyperparameters that do not fix the program."""
         values = {key: plain(group[key]) for key in self._declared()}
         rule = make_rule(self.name, part.named_roles(), values)
-        return rule, {key: _vector(float(values[key]), part.device) for key in vector_names(self.name)}
+        return rule, {key: float(values[key]) for key in vector_names(self.name)}
+
+    def _vectors(self, hp: Mapping[str, float], part: Part) -> dict[str, Tensor]:
+        return {key: _vector(value, part.device) for key, value in hp.items()}
 
     def _in_one_pass(self, rule: ElementwiseRule, part: Part) -> bool:
-        """Whether these parameters are stepped by the compiled program; decided by what does not change."""
+        """Whether these parameters are stepped in one pass over memory; decided by what does not change."""
         if rule.treatment is not None or self.compiled is False:
             return False
-        size = sum(param.numel() for param in part.members)
-        if self.compiled is None and not (has_compiler() and size >= WORTHWHILE):
-            return False
+        if self.compiled is None and kernel_of(rule, part.device) is None:
+            size = sum(param.numel() for param in part.members)
+            if size < WORTHWHILE or not has_compiler():
+                return False
         return all(param.is_contiguous() and param.grad.is_contiguous() for param in part.members)  # type: ignore[union-attr]
 
 

@@ -1,20 +1,22 @@
-"""An elementwise rule's step as one compiled pass over memory: each number is read once and written once.
+"""An elementwise rule's step as one pass over memory: each number is read once and written once.
 
-Run eagerly, AdamW passes over memory some fifteen times, and memory traffic is what a step costs. One program per rule,
-type and device serves tensors of every size. Small tensors are joined first, so that a model's many vectors cost one
-call. Rounding differs from eager's (square roots, fused kernels), so one optimizer never mixes the two for a tensor.
+Run eagerly, AdamW passes over memory some fifteen times, and memory traffic is what a step costs. Where torch has a
+fused kernel for the rule, that does it; else a compiled program, one per rule, type and device for tensors of every
+size. Small tensors are joined first, so that a model's many vectors cost one call. Rounding differs from eager's
+(square roots, fused kernels), so one optimizer never mixes the two for a tensor.
 """
 
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from tuner.optimizers.rule import ElementwiseRule
+from tuner.optimizers.torch_kernels import DEVICES, Kernel
 
 WORTHWHILE = 2**22
 """Number of elements from which compiling (seconds, once) soon pays off."""
@@ -29,25 +31,37 @@ def has_compiler() -> bool:
     return shutil.which(os.environ.get("CXX") or "g++") is not None
 
 
+def kernel_of(rule: ElementwiseRule, device: torch.device) -> Kernel | None:
+    """Return torch's kernel for the rule's tensors on a device, or None."""
+    return rule.kernel() if device.type in DEVICES else None
+
+
 def step_all(
     rule: ElementwiseRule,
     grads: Sequence[Tensor],
     params: Sequence[Tensor],
     buffers: Sequence[Sequence[Tensor]],
-    step: Tensor,
-    hp: dict[str, Tensor],
+    step: float,
+    hp: Mapping[str, float],
 ) -> None:
     """Step one trial's contiguous tensors in place; `grads` are not modified.
 
     Args:
         rule: without treatment.
         grads: one per parameter, of its shape.
-        params: of any shape.
-        buffers: for each name in `rule.buffers("vector")`, one tensor per parameter.
-        step: number of this update, float64 [1], 1 for the first.
-        hp: the rule's own hyperparameters, float64 [1].
+        params: of any shape, all of one type and on one device.
+        buffers: for each name in `rule.own_buffers("vector")`, one tensor per parameter.
+        step: number of this update, 1 for the first.
+        hp: the rule's own hyperparameters.
     """
-    found = rule.scalars(step, hp)
+    device = params[0].device
+    kernel = kernel_of(rule, device)
+    if kernel is not None:
+        count = torch.full((), step, dtype=torch.float32, device=device)
+        kernel(list(params), list(grads), [list(group) for group in buffers], [count] * len(params), hp)
+        return
+    one = {name: torch.full((1,), value, dtype=torch.float64, device=device) for name, value in hp.items()}
+    found = rule.scalars(torch.full((1,), step, dtype=torch.float64, device=device), one)
     scalars = torch.stack(list(found.values()), 1).to(params[0].dtype)
     run = _program(type(rule), tuple(rule.structure.items()), tuple(found))
     small = [index for index, param in enumerate(params) if param.numel() <= SMALL]
@@ -59,7 +73,7 @@ def step_all(
 
 
 def _step_joined(run: Program, scalars: Tensor, members: list[int], tensors: Sequence[Sequence[Tensor]]) -> None:
-    own = [[group[index].view(-1) for index in members] for group in tensors]
+    own = [[group[index].detach().view(-1) for index in members] for group in tensors]
     grad, *changing = [torch.cat(group).view(1, -1) for group in own]
     run(grad, changing[0], scalars, *changing[1:])
     sizes = [part.numel() for part in own[0]]
@@ -68,7 +82,7 @@ def _step_joined(run: Program, scalars: Tensor, members: list[int], tensors: Seq
 
 
 def _row(tensor: Tensor) -> Tensor:
-    return tensor.view(1, -1)
+    return tensor.detach().view(1, -1)
 
 
 @cache
@@ -76,7 +90,7 @@ def _program(
     kind: type[ElementwiseRule], structure: tuple[tuple[str, object], ...], scalar_names: tuple[str, ...]
 ) -> Program:
     rule = kind({"": "vector"}, dict(structure))  # type: ignore[arg-type]
-    names = rule.buffers("vector")
+    names = rule.own_buffers("vector")
 
     def update(grad: Tensor, param: Tensor, scalars: Tensor, *buffers: Tensor) -> None:
         columns = dict(zip(scalar_names, scalars.unbind(1), strict=True))

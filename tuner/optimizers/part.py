@@ -101,8 +101,12 @@ def parts_of(name: str, group: Mapping[str, Any], memory: Memory, wanted: Callab
         done = max(_steps(memory, param) for param, _ in pairs)
         return [Part([p for p, _ in chosen], [role for _, role in chosen], done, group["params"][0])]
     found: dict[tuple[float, torch.device, torch.dtype], list[tuple[Tensor, Role]]] = {}
+    last, done = None, 0.0  # parameters share the tensor that counts their steps
     for param, role in chosen:
-        found.setdefault((_steps(memory, param), param.device, param.dtype), []).append((param, role))
+        step = memory[param].get("step") if param in memory else None
+        if step is None or step is not last:
+            last, done = step, 0.0 if step is None else float(step)
+        found.setdefault((done, param.device, param.dtype), []).append((param, role))
     return [
         Part([p for p, _ in members], [role for _, role in members], done, members[0][0])
         for (done, _, _), members in found.items()
@@ -143,4 +147,6 @@ def kept(memory: Memory, param: Tensor, name: str, rule: Rule, shape: Sequence[i
     if found.shape != wanted:
         message = f"the shape of {name} is {tuple(found.shape)}; {rule.name} needs {tuple(wanted)}"
         raise InvalidInput([Fault("state", message)])
+    if shape is None and param.is_contiguous() and not found.is_contiguous():  # loaded from one that was not
+        found = remembered[name] = found.contiguous()
     return found
