@@ -36,7 +36,7 @@ from _sweep_service import Service, Timing
 
 PROCESSES = {"cpu": (1, 2, 4), "cuda": (1, 2, 4, 8, 16, 32)}
 STUDIES = ("first", "second", "third")
-NEAR_BEST = 1.15
+NEAR_BEST = 1.05
 """A number of processes whose time is within this factor of the best one's is measured again."""
 COMPARED = 8
 """Configurations whose final losses are compared."""
