@@ -45,6 +45,17 @@ class Plan:
         """
         return self._key(self._micro_batches[batch_size])
 
+    def in_flight(self, stack: str, count: int) -> int:
+        """Return how many of `count` trials of the study to expect in a stack.
+
+        A method that learns may want them all there; others deal their batch sizes out alike.
+        """
+        if self.spec.learns:
+            return count
+        own = sum(len(group.batch_sizes) for group in self.groups if self._key(group.micro_batch) == stack)
+        total = sum(len(group.batch_sizes) for group in self.groups)
+        return max(1, -(-count * own // total)) if own else count
+
     @cached_property
     def _micro_batches(self) -> Mapping[int, int]:
         return {size: group.micro_batch for group in self.groups for size in group.batch_sizes}

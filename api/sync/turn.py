@@ -259,7 +259,7 @@ def assignment(lease: Lease, resume: Resume | None, in_flight: int) -> Assignmen
         reproducible=spec.reproducible,
         program=study.program,
         resume=resume,
-        in_flight=left if study.parallel is None else min(left, study.parallel),
+        in_flight=lease.plan.in_flight(trial.stack, left if study.parallel is None else min(left, study.parallel)),
         remaining=left,
         priority=study.priority,
     )
