@@ -6,7 +6,8 @@ per machine and workload (`probe/choice.py`), for every process of this machine.
 
 - A width set by the user is final; so is one forced by running out of memory.
 - A stack is never wider than the trials that can be in flight on this process.
-- A reproducible study gets its pinned program exactly, or `OtherProgram` is raised.
+- A reproducible study gets its pinned program exactly, or `OtherProgram` is raised. What pins it, its first trial's
+  program, depends on the document and the machine, not on what was measured.
 - A model whose loss depends on the batch sees whole batches, as in the user's own script, unless the study's document
   asks for a micro-batch. Its trials share a stack only with those of the same batch size.
 - No program is compiled for less work than compiling costs, and only the rules that the studies use are.
@@ -27,7 +28,7 @@ from tuner.errors import InvalidInput
 from tuner.optimizers.catalogue import defaults, program_key
 from tuner.probe import plan
 from tuner.probe.bench import place_of
-from tuner.probe.choice import Choice, changed_at, cores, key, learn, stored
+from tuner.probe.choice import DEFAULT_WIDTH, Choice, changed_at, cores, key, learn, stored
 from tuner.probe.first_look import first_look
 from tuner.probe.room import room
 from tuner.study.hyperparameter import Scalar
@@ -121,6 +122,8 @@ class StackChoice:
         threads = self._threads(head)
         torch.set_num_threads(threads)
         most = self.widest(head, kind)
+        if head["reproducible"]:  # what is measured differs from run to run
+            return Chosen("auto", self._given.width or min(most, DEFAULT_WIDTH), threads, trials)
         known = self._measured(kind, loaded, most)
         base = plan.uncompiled(known, min(trials, most))
         assert base is not None
