@@ -29,6 +29,8 @@ BUSY_STATUS = frozenset({502, 503, 504})
 """A proxy without its server, or a server that is starting or stopping: worth a retry."""
 
 REFUSED = "connection refused"
+EXACT = {"Cache-Control": "no-cache"}
+"""Code acts on what it reads: it takes no result that is a few seconds behind its study, as an open page does."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -55,7 +57,7 @@ class Connection:
             raise InvalidInput([Fault("token", "contains characters that no token has; copy it again")])
         self._http = httpx2.Client(
             base_url=url,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            headers={**EXACT, **({"Authorization": f"Bearer {token}"} if token else {})},
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
             # uvicorn closes an idle connection after five seconds; close it earlier, so that no request hits a closing
             # one.

@@ -176,3 +176,15 @@ def test_a_token_with_a_line_break_is_refused_without_showing_it() -> None:
     with pytest.raises(InvalidInput) as caught:
         Client("http://server", "secret\nother")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", [None, "secret-secret-secret"])
+def test_code_asks_for_exact_results(token: str | None) -> None:
+    asked = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append((request.headers["Cache-Control"], request.headers.get("Authorization")))
+        return httpx2.Response(200, json=HEALTH)
+
+    client(answer, token).health()
+    assert asked == [("no-cache", f"Bearer {token}" if token else None)]
