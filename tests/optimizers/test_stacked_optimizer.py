@@ -73,6 +73,16 @@ def test_a_state_dict_is_a_copy():
         ("grads.b: missing", lambda: Stacked("sgd", params(), {}).step({"w": torch.ones(3, 2, 2)})),
         ("grads.c: no such", lambda: Stacked("sgd", params(), {}).step({**params(), "c": torch.ones(3)})),
         ("grads.b: its shape is \\(3,\\)", lambda: Stacked("sgd", params(), {}).step({**params(), "b": torch.ones(3)})),
+        ("grads.b: missing", lambda: Stacked("sgd", params(), {}).step({**params(), "b": None})),
+        ("grads.b: is float", lambda: Stacked("sgd", params(), {}).step({**params(), "b": 1.0})),
+        (
+            "grads.w: is torch.sparse_coo",
+            lambda: Stacked("sgd", params(), {}).step({k: g.to_sparse() for k, g in params().items()}),
+        ),
+        (
+            "grads.w: its type is torch.float64",
+            lambda: Stacked("soap", params(), {}).step({k: g.double() for k, g in params().items()}),
+        ),
         (
             "the state belongs to 'sgd', this is 'adamw'",
             lambda: Stacked("adamw", params(), {}).load_state_dict(Stacked("sgd", params(), {}).state_dict()),

@@ -64,7 +64,7 @@ class Stacked:
             evaluate: loss [T] and gradients at other parameters, for rules that need the loss again.
 
         Raises:
-            InvalidInput: a gradient is missing, unknown, or of another shape.
+            InvalidInput: a gradient is missing, unknown, of another shape or type, or not a dense tensor.
         """
         _check_tensors("grads", grads, self.params)
         with torch.no_grad():
@@ -158,8 +158,13 @@ def _one_or_many(value: Any) -> Any:
 def _check_tensors(what: str, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
     faults = [Fault(f"{what}.{name}", "no such parameter") for name in tensors.keys() - like.keys()]
     for name, expected in like.items():
-        if name not in tensors:
+        if tensors.get(name) is None:
             faults.append(Fault(f"{what}.{name}", "missing"))
+        elif not isinstance(tensors[name], Tensor) or tensors[name].layout != expected.layout:
+            seen_kind = getattr(tensors[name], "layout", type(tensors[name]).__name__)
+            faults.append(Fault(f"{what}.{name}", f"is {seen_kind}; allowed is a dense tensor"))
+        elif tensors[name].dtype != expected.dtype:
+            faults.append(Fault(f"{what}.{name}", f"its type is {tensors[name].dtype}; allowed is {expected.dtype}"))
         elif tensors[name].shape != expected.shape:
             seen, allowed = tuple(tensors[name].shape), tuple(expected.shape)
             faults.append(Fault(f"{what}.{name}", f"its shape is {seen}; allowed is {allowed}"))
