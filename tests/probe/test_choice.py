@@ -83,6 +83,8 @@ def test_a_worker_starts_as_many_processes_as_the_last_probe_chose(
     monkeypatch.setattr(free, "free_memory", lambda: None)
     assert split("cpu", None, None, None) == (6, None)
     choice.store(choice.key("w", {}, 8, choice.cpu()), Choice((Cell("eager", 4, 0.5, 3, 5),)))
-    choice.learn(choice.key("w", {}, 16, choice.cpu()), Cell("eager", 4, 0.5, 1, 1))  # what a worker saw on the way
+    choice.learn(
+        choice.key("w", {}, 16, choice.cpu()), Cell("eager", 4, 0.5, 1, 1), model="m"
+    )  # what a worker saw on the way
     assert split("cpu", None, None, None) == (3, 5)
     assert split("cpu", None, 1, None) == (1, None) and split("cpu", None, 2, 7) == (2, 7)

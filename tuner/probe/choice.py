@@ -68,10 +68,11 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Choice:
-    """All that is known of one key."""
+    """All that is known of one key. `model` tells the model that it was learned with from one with other shapes."""
 
     cells: tuple[Cell, ...]
     compiled: tuple[Compiled, ...] = ()
+    model: str | None = None
 
     @property
     def best(self) -> Cell:
@@ -82,7 +83,12 @@ class Choice:
     def with_threads(self, threads: int) -> "Choice | None":
         """Return the measurements with this number of threads per process."""
         cells = tuple(cell for cell in self.cells if cell.threads == threads)
-        return Choice(cells, tuple(c for c in self.compiled if c.threads == threads)) if cells else None
+        compiled = tuple(c for c in self.compiled if c.threads == threads)
+        return replace(self, cells=cells, compiled=compiled) if cells else None
+
+    def of_model(self, model: str) -> "Choice | None":
+        """Return the choice unless it was learned with another model."""
+        return self if self.model in (None, model) else None
 
     def of_path(self, *paths: str) -> "Choice | None":
         """Return the measurements of these paths."""
@@ -174,12 +180,16 @@ def store(name: str, choice: Choice) -> Path:
     return _change(name, lambda known: choice, probed=True)
 
 
-def learn(name: str, *cells: Cell, compiled: Compiled | None = None) -> Choice:
-    """Add what was measured beside the training to what is known of a key; return the whole."""
+def learn(name: str, *cells: Cell, model: str, compiled: Compiled | None = None) -> Choice:
+    """Add what was measured beside the training to what is known of a key; return the whole.
+
+    What was learned with another model is forgotten.
+    """
     found: list[Choice] = []
 
     def add(known: Choice | None) -> Choice:
-        choice = (known or Choice(())).including(*cells)
+        same = known.of_model(model) if known is not None else None
+        choice = replace(same or Choice(()), model=model).including(*cells)
         found.append(choice if compiled is None else choice.with_compiled(compiled))
         return found[-1]
 
@@ -197,6 +207,7 @@ def _change(name: str, change: Callable[[Choice | None], Choice], *, probed: boo
         entry = {"at": time.time(), "probed": time.time() if probed else (before or {}).get("probed")}
         entry["cells"] = [asdict(cell) for cell in choice.cells]
         entry["compiled"] = [asdict(one) for one in choice.compiled]
+        entry["model"] = choice.model
         draft = path.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps(content | {name: entry}, indent=1) + "\n", "utf-8")
         os.replace(draft, path)
@@ -231,7 +242,7 @@ def _choice(entry: Any) -> Choice | None:
         float(entry["at"])
     except (KeyError, TypeError, ValueError):
         return None
-    return Choice(cells, compiled) if cells else None
+    return Choice(cells, compiled, entry.get("model")) if cells else None
 
 
 def _cell(path: str, width: int, tick_s: float, processes: int, threads: int, bytes: int | None) -> Cell:

@@ -16,6 +16,7 @@ import torch
 from tuner.engine.machine.allocator import give_back
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.stack import Stack
+from tuner.errors import TunerError
 from tuner.probe.choice import Cell
 from tuner.probe.memory import fill
 from tuner.probe.plan import GAIN
@@ -25,8 +26,16 @@ BIG = 2**26
 """Bytes from which on a stack's memory is given back before the next one is built."""
 CELL_S = 0.03
 """Seconds for which one stack is timed, if its ticks are short."""
+TRIED_TICKS = 20
+"""Ticks of one trial that the first look at several slots costs, its dry run included."""
+CHEAP_S, SHARE = 0.5, 0.02
+"""What it may cost: so many seconds, or this share of the work to come."""
 LONG_S = 0.3
 """Above this, a single step is timed."""
+
+
+class Unfit(TunerError):
+    """Trials ended in the middle of a measurement: the workload's code raises. A trial will show the error."""
 
 
 def first_look(
@@ -37,10 +46,12 @@ def first_look(
     *,
     batch: Literal["whole", "parts"] | None = None,
     room: int | None = None,
+    expected: float = float("inf"),
 ) -> Iterator[Cell]:
     """Measure the loop at width 1 and eager stacks at `widths` (ascending) with AdamW; yield each at once.
 
-    `room` is the number of bytes that the stack may take.
+    `room` is the number of bytes that the stack may take; `expected` the ticks of single trials that are to come: where
+    they are few and long, a look at several slots would cost more than it can gain.
     """
     ticks = 1 if batch == "whole" else 2
     build = partial(Stack, task, micro_batch=micro_batch, device=device, batch=batch)
@@ -53,6 +64,8 @@ def first_look(
             return
         try:
             found = _measured(partial(build, width=width, path=path), device, ticks)
+        except Unfit:
+            return
         except Exception as error:
             if narrow is None or not is_out_of_memory(error):
                 raise
@@ -62,6 +75,8 @@ def first_look(
         if found is None:
             return
         yield found
+        if narrow is None and TRIED_TICKS * found.tick_s > max(CHEAP_S, SHARE * expected * found.tick_s):
+            return
         path = "auto" if narrow is None else found.path  # the first several slots find out whether they can be stacked
         rate, enough = found.width / found.tick_s, 1.0 if narrow is None or narrow.width == 1 else GAIN
         if rate < enough * best:
@@ -104,6 +119,8 @@ def _measured(build: Callable[[], Stack], device: torch.device, ticks: int) -> C
     try:
         fill(stack, ticks_per_step=ticks)
         seconds = tick_s(stack, ticks)
+        if stack.free:
+            raise Unfit
         return Cell(stack.path, stack.width, seconds, 1, torch.get_num_threads(), max(0, _taken(device) - before))
     finally:
         stack.close()

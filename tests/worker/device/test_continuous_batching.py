@@ -14,14 +14,17 @@ import torch
 from engine_worker import TickedDevice
 from worker_doubles import assignment
 
+from tuner import workloads
 from tuner.engine import Stack
 from tuner.probe.choice import Cell, cpu, key, learn
 from tuner.wire.sync import Assignment, SyncReply, SyncRequest
 from tuner.worker.agent.ahead import Ahead
 from tuner.worker.agent.holdings import Holdings
 from tuner.worker.agent.outbox import Parcel
+from tuner.worker.device.loading import shapes_of
 
 WIDTH = 8
+SHAPES = shapes_of(workloads.load("digits-mlp", {}))
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +32,9 @@ def one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    learn(key("digits-mlp", {}, 32, cpu()), Cell("loop", 1, 1.0), Cell("eager", WIDTH, 1e-3))  # no look before
+    learn(
+        key("digits-mlp", {}, 32, cpu()), Cell("loop", 1, 1.0), Cell("eager", WIDTH, 1e-3), model=SHAPES
+    )  # no look before
     yield
     torch.set_num_threads(before)
 

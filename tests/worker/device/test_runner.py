@@ -8,14 +8,18 @@ import pytest
 import torch
 from worker_doubles import assignment
 
+from tuner import workloads
 from tuner.engine import Stack
 from tuner.probe.choice import Cell, Choice, Compiled, cpu, key, learn, store, stored
 from tuner.worker.channel import Json
 from tuner.worker.device import runner as runner_module
 from tuner.worker.device import stack_choice
+from tuner.worker.device.loading import shapes_of
 from tuner.worker.device.runner import Runner
 from tuner.worker.device.stack_choice import Given
 from tuner.worker.device.warming import NOT_COMPILED, Warming
+
+SHAPES = shapes_of(workloads.load("digits-mlp", {}))
 
 
 class Watched:
@@ -219,7 +223,7 @@ def test_the_switch_to_the_compiled_program_never_happens_inside_a_trial(monkeyp
             if len(watched.of("started")) < 4:
                 return True
             rules = tuple(asked[0]["rules"])
-            learn(name, Cell("compiled", 2, 1e-6), compiled=Compiled(2, 1, rules, 0.0))
+            learn(name, Cell("compiled", 2, 1e-6), model=SHAPES, compiled=Compiled(2, 1, rules, 0.0))
             return False
 
         def close(self) -> None:
@@ -256,7 +260,7 @@ def test_the_switch_to_the_compiled_program_never_happens_inside_a_trial(monkeyp
 def test_a_second_process_compiles_what_it_can_and_tells_all_others() -> None:
     wanted = {"workload": "digits-mlp", "workload_params": {}, "micro_batch": 4, "batch": None, "width": 5, "nice": 0}
     rules = {"a": {"optimizer": "adamw"}, "no": {"optimizer": "no such rule"}, "m": {"optimizer": "muon"}}
-    place = {"device": "cpu", "threads": 1, "workloads": [], "parent": os.getpid()}
+    place = {"device": "cpu", "threads": 1, "workloads": [], "parent": os.getpid(), "model": SHAPES}
     warming = Warming({**wanted, **place, "rules": rules})
     assert warming.running
     warming._process.wait()
@@ -270,7 +274,14 @@ def test_a_second_process_compiles_what_it_can_and_tells_all_others() -> None:
 def test_compiling_ends_with_the_process_that_asked_for_it() -> None:
     """Also with one that was killed and could not stop it."""
     wanted = {"workload": "digits-mlp", "workload_params": {}, "micro_batch": 4, "batch": None, "width": 5, "nice": 0}
-    place = {"device": "cpu", "threads": 1, "workloads": [], "parent": 1, "rules": {"a": {"optimizer": "adamw"}}}
+    place = {
+        "device": "cpu",
+        "threads": 1,
+        "workloads": [],
+        "parent": 1,
+        "model": SHAPES,
+        "rules": {"a": {"optimizer": "adamw"}},
+    }
     warming = Warming({**wanted, **place})
     assert warming._process.wait() == NOT_COMPILED and stored(key("digits-mlp", {}, 4, cpu())) is None
 
@@ -302,7 +313,9 @@ def test_without_work_the_program_that_was_compiled_is_built_for_the_next_trials
     watched.run()
     assert watched.runner.patience_s is None, "nothing is being compiled"
     rule = stack_choice.rule_of({"optimizer": "sgd"})
-    learn(key("digits-mlp", {}, 4, cpu()), Cell("compiled", 2, 1e-6), compiled=Compiled(2, 1, (rule,), 0.0))
+    learn(
+        key("digits-mlp", {}, 4, cpu()), Cell("compiled", 2, 1e-6), model=SHAPES, compiled=Compiled(2, 1, (rule,), 0.0)
+    )
     watched.runner.prepare()
     (held,) = watched.runner._stacks
     assert held.stack.path == "compiled" and not held.busy
@@ -310,3 +323,15 @@ def test_without_work_the_program_that_was_compiled_is_built_for_the_next_trials
     watched.run()
     assert [m["program"]["path"] for m in watched.messages if "started" in m] == ["eager", "compiled"]
     assert [held.stack for held in watched.runner._stacks] == [held.stack]
+
+
+def test_what_was_learned_with_another_model_is_forgotten() -> None:
+    """The user has changed the workload: its name is the same, its speed is not."""
+    name = key("digits-mlp", {}, 4, cpu())
+    learn(name, Cell("loop", 1, 1e-9), Cell("eager", 4, 1.0), model="another")
+    watched = Watched(None)
+    watched.assign(1, examples=16, in_flight=4)
+    watched.run()
+    assert next(m["program"]["path"] for m in watched.messages if "started" in m) == "eager"
+    known = stored(name)
+    assert known is not None and known.model == SHAPES and min(cell.tick_s for cell in known.cells) > 1e-9

@@ -4,11 +4,13 @@ An error while a workload is loaded (a file that is not there, a package that is
 trial's: `NotLoaded`. What no stack uses is dropped when another workload is loaded: its memory may be needed.
 """
 
+import hashlib
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from tuner import workloads
 from tuner.engine.batch_dependence import depends_on_batch
@@ -37,6 +39,8 @@ class Loaded:
     address: Address
     task: Task
     depends_on_batch: bool
+    model: str
+    """A name for the shapes of its model and data: with others, what was measured is of no use."""
 
 
 class Loading:
@@ -62,13 +66,25 @@ class Loading:
             self._loaded = {key: loaded for key, loaded in self._loaded.items() if key in used}
             name, params = head["workload"], head["workload_params"]
             task = _task(name, params)
-            self._loaded[address] = Loaded(name, params, address, task, depends_on_batch(task, self._device))
+            self._loaded[address] = Loaded(
+                name, params, address, task, depends_on_batch(task, self._device), shapes_of(task)
+            )
         return self._loaded[address]
 
 
 def address_of(head: Json) -> Address:
     """Return what tells an assignment's workload from others."""
     return head["workload"], repr(sorted(head["workload_params"].items()))
+
+
+def shapes_of(task: Task) -> str:
+    """Name the shapes of a task's model and data in 12 hex digits; empty where its model cannot be built."""
+    try:
+        parameters = [(name, tuple(p.shape)) for name, p in task.build_model(0).named_parameters()]
+    except Exception:  # the device's boundary: the workload's own code runs here, and a trial will show the error
+        return ""
+    data = [tuple(item.shape[1:]) if isinstance(item, Tensor) else () for item in task.train]
+    return hashlib.sha256(repr((parameters, data)).encode()).hexdigest()[:12]
 
 
 def not_loaded(name: str, error: Exception) -> NotLoaded:

@@ -124,7 +124,10 @@ class StackChoice:
         most = self.widest(head, kind)
         if head["reproducible"]:  # what is measured differs from run to run
             return Chosen("auto", self._given.width or min(most, DEFAULT_WIDTH), threads, trials)
-        known = self._measured(kind, loaded, most)
+        ticks = ceil(head["remaining"] / self._given.processes) * head["examples"] / kind[1]
+        known = self._measured(kind, loaded, most, ticks)
+        if known is None:
+            return Chosen("auto", min(most, DEFAULT_WIDTH), threads, trials)
         base = plan.uncompiled(known, min(trials, most))
         assert base is not None
         if self._given.width is not None:
@@ -189,6 +192,7 @@ class StackChoice:
             return
         self._asked |= {(kind, width, rule) for rule in wanted}
         program = {"workload": loaded.workload, "workload_params": loaded.params, "micro_batch": kind[1]}
+        program |= {"model": loaded.model}
         place = {"device": str(self._device), "threads": chosen.threads, "workloads": list(self._given.sources)}
         share = {"batch": kind[2], "nice": EAGER if expected_s > LONG_S else PATIENT, "parent": os.getpid()}
         self._warming = Warming({**program, **place, **share, "width": width, "rules": wanted})
@@ -260,44 +264,50 @@ class StackChoice:
             check(pinned, {"threads": cores()})
         return Chosen(str(pinned["path"]), width, threads, width, None, pinned)
 
-    def _measured(self, kind: Kind, loaded: Loaded, most: int) -> Choice:
-        """Return what is known of a kind with the present number of threads, with at least a first look at it."""
+    def _measured(self, kind: Kind, loaded: Loaded, most: int, ticks: float) -> Choice | None:
+        """Return what is known of a kind with the present number of threads, with at least a first look at it.
+
+        `ticks` of single trials are expected. None where its trials end in the middle of a look.
+        """
         threads = torch.get_num_threads()
         known = self._of(kind, loaded, threads)
         if known is not None and (plan.settled(known) or max(cell.width for cell in known.cells) >= most):
             return known
         widths = plan.widths_to_measure(most) if self._given.width is None else [most]
         try:
-            cells = list(first_look(loaded.task, kind[1], self._device, widths, batch=kind[2], room=self.room()))
+            look = first_look(
+                loaded.task, kind[1], self._device, widths, batch=kind[2], room=self.room(), expected=ticks
+            )
+            cells = list(look)
         except OSError as error:  # its model reads a file
             raise not_loaded(loaded.workload, error) from error
         name = self._name(kind[1], loaded)
-        self._known[name] = learn(name, *cells)
-        self._read_at = changed_at()
-        own = self._of(kind, loaded, threads)
-        assert own is not None
-        return own
+        if cells:
+            self._known[name] = learn(name, *cells, model=loaded.model)
+            self._read_at = changed_at()
+        return self._of(kind, loaded, threads)
 
     def _of(self, kind: Kind, loaded: Loaded, threads: int) -> Choice | None:
         """Return what is known of a kind; where whole batches differ in size only, of the nearest size."""
-        own = self._stored(self._name(kind[1], loaded))
+        own = self._stored(kind[1], loaded)
         if own is None and kind[2] == "whole":
             sizes = [size for size in self._sizes.get(loaded.address, ()) if size != kind[1]]
             near = min(sizes, key=lambda size: abs(size - kind[1]), default=None)
-            other = None if near is None else self._stored(self._name(near, loaded))
+            other = None if near is None else self._stored(near, loaded)
             if near is not None and other is not None:
                 scale = kind[1] / near
                 own = Choice(tuple(replace(c, tick_s=c.tick_s * scale) for c in other.cells if c.path != "compiled"))
         self._sizes.setdefault(loaded.address, set()).add(kind[1])
         return None if own is None else own.with_threads(threads)
 
-    def _stored(self, name: str) -> Choice | None:
+    def _stored(self, micro_batch: int, loaded: Loaded) -> Choice | None:
+        name = self._name(micro_batch, loaded)
         if name not in self._known:
             found = stored(name)
             if found is None:
                 return None
             self._known[name] = found
-        return self._known[name]
+        return self._known[name].of_model(loaded.model)
 
     def _name(self, micro_batch: int, loaded: Loaded) -> str:
         return key(loaded.workload, loaded.params, micro_batch, place_of(self._device))

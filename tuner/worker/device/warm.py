@@ -1,8 +1,8 @@
 """Compile a stack's programs into the shared cache and time them, in a separate process, beside the training.
 
     python -P -m tuner.worker.device.warm '{"workload": "digits-mlp", "workload_params": {}, "micro_batch": 8,
-                                            "rules": {"x": {"optimizer": "adamw"}}, "batch": null, "width": 64,
-                                            "nice": 15, "device": "cpu", "threads": 1, "workloads": [], "parent": 17}'
+                                            "model": "0123456789ab", "rules": {"x": {"optimizer": "adamw"}},
+                                            "batch": null, "width": 64, "nice": 15, "device": "cpu", "threads": 1, "workloads": [], "parent": 17}'
 
 `rules` are parameters of a trial by the name of the rule's program.
 
@@ -79,7 +79,8 @@ def _compile(wanted: Json) -> int:
     task = workloads.load(wanted["workload"], wanted["workload_params"])
     size, width, device = wanted["micro_batch"], wanted["width"], torch.device(wanted["device"])
     name = key(wanted["workload"], wanted["workload_params"], size, place_of(device))
-    known = stored(name)
+    found = stored(name)
+    known = found.of_model(wanted["model"]) if found is not None else None
     same = [one for one in known.compiled if (one.width, one.threads) == (width, wanted["threads"])] if known else []
     ready = {rule for one in same for rule in one.rules}
     missing = {rule: params for rule, params in wanted["rules"].items() if rule not in ready}
@@ -117,7 +118,9 @@ def _compile(wanted: Json) -> int:
     build().close()
     built = time.process_time() - begin
     cell = Cell("compiled", width, seconds, 1, wanted["threads"])
-    learn(name, cell, compiled=Compiled(width, wanted["threads"], tuple(compiled), built, imported))
+    learn(
+        name, cell, model=wanted["model"], compiled=Compiled(width, wanted["threads"], tuple(compiled), built, imported)
+    )
     return COMPILED
 
 
