@@ -96,7 +96,7 @@ class Lost:
         self.watchdog._hang_s = patience_s
         words = [f for f in self.server.finishes if (f.trial, f.attempt) in ended]
         assert [(f.outcome, f.error) for f in words] == 2 * [("crashed", f"the device process of cpu {why}")]
-        assert all(0 < f.step < STEPS and f.program["path"] == "eager" for f in words)
+        assert all(0 < f.step < STEPS and f.program["path"] in ("eager", "loop") for f in words)
         self.attempt += 1
         places = told_checkpoints(self.server)
         for n, resumed in self.resumed_from.items():

@@ -2,7 +2,8 @@
 
     python -P -m tuner.worker.device.warm '{"workload": "digits-mlp", "workload_params": {}, "micro_batch": 8,
                                             "model": "0123456789ab", "rules": {"x": {"optimizer": "adamw"}},
-                                            "batch": null, "width": 64, "nice": 15, "device": "cpu", "threads": 1, "workloads": [], "parent": 17}'
+                                            "batch": null, "width": 64, "nice": 15,
+                                            "device": "cpu", "threads": 1, "workloads": [], "parent": 17}'
 
 `rules` are parameters of a trial by the name of the rule's program.
 
