@@ -52,13 +52,19 @@ class Server:
         self.process = subprocess.Popen(
             [*command, "--data-dir", str(data_dir)], env=environment, stdout=self.log, stderr=self.log
         )
-        deadline = time.monotonic() + 60
+        try:
+            self._await_answer(time.monotonic() + 60)
+        except OSError:
+            self.stop()
+            raise
+
+    def _await_answer(self, deadline: float) -> None:
         while True:
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=5)
-                break
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=60)
+                return
             except OSError:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or self.process.poll() is not None:
                     raise
                 time.sleep(0.1)
 
