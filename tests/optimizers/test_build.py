@@ -240,3 +240,16 @@ def test_a_state_of_another_optimizer_is_refused():
     p = one(2)
     with pytest.raises(InvalidInput, match="they lack beta1, beta2, eps, moment_warmup: not a state of adamw"):
         build("adamw", [p]).load_state_dict(build("sgd", [p]).state_dict())
+
+
+def test_muon_alone_multiplies_large_matrices_together():
+    """Their bits may then depend on each other's number, their numbers may not."""
+    generator = torch.Generator().manual_seed(0)
+    start, grads = (torch.randn(3, 144, 136, generator=generator, dtype=torch.float64) for _ in range(2))
+    params = [value.clone().requires_grad_() for value in start]
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad.clone()
+    build("muon", list(zip("abc", params, strict=True)), roles=dict.fromkeys("abc", "matrix"), lr=0.1).step()
+    stack = Stacked("muon", {"a": start.clone()}, {"lr": 0.1}, roles={"a": "matrix"})
+    stack.step({"a": grads})
+    torch.testing.assert_close(torch.stack([p.detach() for p in params]), stack.params["a"], rtol=1e-12, atol=1e-12)

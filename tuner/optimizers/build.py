@@ -226,6 +226,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Return a group's rule for a part of it, and its hyperparameters that do not fix the program."""
         values = {key: plain(group[key]) for key in self._declared()}
         rule = make_rule(self.name, part.named_roles(), values)
+        rule.lone = True
         return rule, {key: float(values[key]) for key in vector_names(self.name)}
 
     def _vectors(self, hp: Mapping[str, float], part: Part) -> dict[str, Tensor]:

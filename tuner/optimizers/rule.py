@@ -72,6 +72,8 @@ class Rule(ABC):
     """True if it needs an `evaluate` that is a `Curvature`: the engine always provides one."""
     averages: ClassVar[bool] = False
     """True when other parameters than the trained ones are the result: see `evaluation_params`."""
+    lone: bool = False
+    """Whether the trial will never have neighbours, so that its bits may depend on how its own tensors are grouped."""
     starts_at_parameter: ClassVar[tuple[str, ...]] = ()
     """Buffers and pools that the first update sets to the parameter, for those that join a trial after it."""
 

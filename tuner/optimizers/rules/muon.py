@@ -140,7 +140,8 @@ class Muon(Rule):
             buffer.mul_(per_trial(momentum, buffer)).add_(fresh)
             ahead.append(fresh.add_(buffer * per_trial(momentum, buffer)).flatten(2))
         dtype = torch.bfloat16 if self.structure["precision"] == "bfloat16" else None
-        directions = newton_schulz(joined(ahead), self._coefficients(), int(self.structure["ns_steps"]), dtype)
+        steps = int(self.structure["ns_steps"])
+        directions = newton_schulz(joined(ahead), self._coefficients(), steps, dtype, together=self.lone)
         scale = SCALES[str(self.structure["scale"])](*matrix_shape(params[names[0]].shape[1:]))
         for name, direction in zip(names, torch.split(directions, len(momentum)), strict=True):
             param = params[name]
