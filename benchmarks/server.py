@@ -121,15 +121,20 @@ def served(database: str | None, postgresql: int | None = None) -> Iterator[Serv
 
 
 @contextmanager
-def postgresql() -> Iterator[tuple[str, int]]:
-    """Run a PostgreSQL server of our own; yields the URL of an empty database, and the first process' id."""
+def postgresql() -> Iterator[tuple[str, str, int]]:
+    """Run a PostgreSQL server of our own; yields the URLs of two empty databases, and the first process' id."""
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
     import pgserver
 
     with tempfile.TemporaryDirectory(prefix="pg") as place:
         os.chmod(place, 0o755)  # its own user must reach its socket
         with pgserver.get_server(Path(place) / "data") as server:
-            yield server.get_uri(), server.get_pid()
+            for name in ("tuner", "optuna"):
+                server.psql(f"create database {name};")
+            urls = [
+                server.get_uri(name).replace("postgresql://", "postgresql+psycopg://") for name in ("tuner", "optuna")
+            ]
+            yield urls[0], urls[1], server.get_pid()
 
 
 def optuna_rate(url: str, seconds: float) -> float:
@@ -161,10 +166,9 @@ def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
             peer = optuna_rate(f"sqlite:///{place}/optuna.sqlite", 2 if quick else 20)
             with served(None) as server:
                 return {"optuna": peer, **loads(server, trials, quick)}
-    with postgresql() as (url, pid):
-        driver = url.replace("postgresql://", "postgresql+psycopg://")
-        peer = optuna_rate(driver, 2 if quick else 20)
-        with served(driver, pid) as server:
+    with postgresql() as (url, other, pid):
+        peer = optuna_rate(other, 2 if quick else 20)
+        with served(url, pid) as server:
             return {"optuna": peer, **loads(server, trials, quick)}
 
 
