@@ -71,7 +71,9 @@ def build_server(settings: Settings, database: Database, metrics: Metrics, waits
         asker=asker,
         syncs=syncs,
         commands=Commands(database, plans, hub, retention),
-        conductor=Conductor(database, plans, hub, proposing, expiry, retention, waits, [presence]),
+        conductor=Conductor(
+            database, plans, hub, proposing, expiry, retention, waits, [presence], lease_s=settings.lease_s
+        ),
         metrics=metrics,
         growth=growth,
         pools=pools,

@@ -8,7 +8,7 @@ from sqlalchemy import BindParameter, CompoundSelect, bindparam, func, select, u
 from sqlalchemy.orm import Session
 
 from storage import tables as t
-from tuner.study.failure import FAILURES
+from tuner.study.failure import FAILURES, NOT_LOADED
 from tuner.study.states import TrialState
 
 TOLD = (TrialState.COMPLETED, TrialState.INFEASIBLE, TrialState.FAILED)
@@ -101,6 +101,17 @@ def last_failures(session: Session, *, trial_ids: Collection[int]) -> dict[int, 
         latest, (latest.c.trial_id == t.Attempt.trial_id) & (latest.c.attempt == t.Attempt.attempt)
     )
     return {trial_id: (str(outcome), error) for trial_id, outcome, error in session.execute(query)}
+
+
+def not_loaded(session: Session, *, study_id: int) -> dict[tuple[int, str], str]:
+    """Return what the devices said on which a study's workload did not load, by worker and device."""
+    query = (
+        select(t.Attempt.worker_id, t.Attempt.device, t.Attempt.error)
+        .join(t.Trial, t.Trial.id == t.Attempt.trial_id)
+        .where(t.Trial.study_id == study_id, t.Attempt.outcome == "displaced", t.Attempt.error.contains(NOT_LOADED))
+        .order_by(t.Attempt.ended_at)
+    )
+    return {(worker_id, device): error or "" for worker_id, device, error in session.execute(query)}
 
 
 ERROR_END = 1000

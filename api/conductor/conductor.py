@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Protocol
 
 from sqlalchemy.orm import Session
@@ -28,6 +29,8 @@ from storage.studies import StudyRecord
 from tuner.study.states import StudyState
 
 log = logging.getLogger(__name__)
+PATIENCE_S = 30.0
+"""An idle worker's sync may wait so long, and is noted as seen only now and then."""
 
 
 class Expires(Protocol):
@@ -53,8 +56,11 @@ class Conductor:
         retention: Retention,
         waits: Waits,
         others: Sequence[Task] = (),
+        *,
+        lease_s: float,
     ) -> None:
-        """`others` run beside the conductor's own tasks."""
+        """`others` run beside the conductor's own tasks; a worker not seen for `lease_s` and half a minute is gone."""
+        self._patience = timedelta(seconds=max(lease_s, PATIENCE_S))
         self._database = database
         self._plans = plans
         self._hub = hub
@@ -106,7 +112,8 @@ class Conductor:
             plan = self._plans.of(study)
             reached = self._target_reached(session, study_id, plan)
             in_flight = trials.count_in_flight(session, study_id=study_id)
-            hopeless = failures.verdict(session, study=study, plan=plan, in_flight=in_flight)
+            seen_since = self._database.now(session) - self._patience
+            hopeless = failures.verdict(session, study=study, plan=plan, in_flight=in_flight, seen_since=seen_since)
         if study.state != StudyState.RUNNING:
             return
         if hopeless is not None:

@@ -123,7 +123,9 @@ class World:
         self.syncs = Syncs(self.database, plans, LEASE_S)
         self.commands = Commands(self.database, plans, hub, retention)
         self.proposing = proposing = Proposing(self.database, plans, hub, Sampler(self._count))  # type: ignore[arg-type]
-        self.conductor = Conductor(self.database, plans, hub, proposing, self.expiry, retention, Waits())
+        self.conductor = Conductor(
+            self.database, plans, hub, proposing, self.expiry, retention, Waits(), lease_s=LEASE_S
+        )
 
     def conduct(self) -> None:
         """One round of every task of the conductor but the store's."""

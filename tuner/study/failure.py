@@ -5,6 +5,7 @@ tried a third time. A worker that was lost, a process that crashed, or exception
 of it.
 """
 
+import builtins
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,9 @@ ADDRESS = r"\b0x[0-9a-fA-F]+"
 TEMPORARY = r"(?:/private)?/(?:tmp|var/tmp|var/folders)/[^\s\"']*"
 DIRECTORIES = r"(?:[A-Za-z]:)?[/\\](?:[^\s/\\\"']+[/\\])*"
 """What differs between two attempts, or two machines, that fail in the same way."""
+
+NOT_LOADED = "does not load here: "
+"""What a worker says of a workload whose function raises, before the exception."""
 
 Attempts = Sequence[tuple[str, str | None]]
 """A failed trial's attempts that count: outcome, and traceback if there is one."""
@@ -57,6 +61,19 @@ def own_failure(attempts: Attempts) -> str | None:
     kinds = {re.sub(r"\d+", "0", exception) for exception in raised}
     same = len(raised) == len(attempts) and len(kinds) == 1 and kinds != {""}
     return raised[-1] if same else None
+
+
+def mistake_of_loading(said: Sequence[str]) -> str | None:
+    """Return why no device loads a workload, if all of them said the same and it is a mistake in the workload's code.
+
+    What is missing on a machine (a file, a connection, a package) may be there on the next one.
+    """
+    raised = [text.partition(NOT_LOADED)[2] for text in said]
+    if not raised or not all(same_way(text, raised[0]) for text in raised):
+        return None
+    kind = getattr(builtins, raised[0].partition(":")[0], Exception)
+    missing = isinstance(kind, type) and issubclass(kind, OSError | ImportError)
+    return None if missing else f"the workload loads on no worker: {raised[0]}"
 
 
 def gives_up(counts: Mapping[TrialState, int], max_failed: int, *, over: bool, reasons: Sequence[str]) -> str | None:

@@ -137,7 +137,7 @@ def cost_of_rounds(path: Path, ended: int) -> tuple[int, Even]:
     retention = Retention(database, plans, open_store(str(path.parent / "store")))
     proposing = Proposing(database, plans, hub, sampler)  # type: ignore[arg-type]
     expiry = Expiry(database, plans, hub, 60.0)
-    conductor = Conductor(database, plans, hub, proposing, expiry, retention, Waits())
+    conductor = Conductor(database, plans, hub, proposing, expiry, retention, Waits(), lease_s=15.0)
     target = {"name": "valid_loss", "goal": "minimize", "target": -1.0, "stop_on_target": True}
     document = study_document(**DOCUMENT, run_cap=10_000, metric=target)
     study = Commands(database, plans, hub, retention).submit(document, idempotency_key=None)

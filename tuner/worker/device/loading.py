@@ -16,6 +16,7 @@ from tuner import workloads
 from tuner.engine.batch_dependence import depends_on_batch
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.errors import InvalidInput, TunerError
+from tuner.study.failure import NOT_LOADED
 from tuner.study.hyperparameter import Scalar
 from tuner.worker.channel import Json
 from tuner.workloads import Task
@@ -90,7 +91,7 @@ def shapes_of(task: Task) -> str:
 def not_loaded(name: str, error: Exception) -> NotLoaded:
     """Log an error of loading with its traceback, and return it as `NotLoaded`."""
     log.error("a workload does not load here", exc_info=error, extra={"action": "load", "workload": name})
-    return NotLoaded(f"workload {name!r} does not load here: {type(error).__name__}: {error}")
+    return NotLoaded(f"workload {name!r} {NOT_LOADED}{type(error).__name__}: {error}")
 
 
 def _task(name: str, params: Mapping[str, Scalar]) -> Task:
