@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from heapq import heapify, heapreplace
+from math import ceil
 from typing import Any
 
 from storage.studies import StudyRecord
@@ -45,16 +46,17 @@ class Plan:
         """
         return self._key(self._micro_batches[batch_size])
 
-    def in_flight(self, stack: str, count: int) -> int:
-        """Return how many of `count` trials of the study to expect in a stack.
+    def here(self, stack: str, count: int, devices: int) -> int:
+        """Return how many of `count` trials of the study to expect in a stack on one of a worker's devices.
 
-        A method that learns may want them all there; others deal their batch sizes out alike.
+        A method that learns may want all of them in one stack; others deal their batch sizes out alike. Where a study
+        has fewer stacks than the worker has devices, several devices share one.
         """
-        if self.spec.learns:
-            return count
-        own = sum(len(group.batch_sizes) for group in self.groups if self._key(group.micro_batch) == stack)
-        total = sum(len(group.batch_sizes) for group in self.groups)
-        return max(1, -(-count * own // total)) if own else count
+        sizes = {key: 0 for key in self.stacks}
+        for group in self.groups:
+            sizes[self._key(group.micro_batch)] += len(group.batch_sizes)
+        share = 1.0 if self.spec.learns else sizes.get(stack, 1) / sum(sizes.values())
+        return max(1, ceil(count * share / max(1, devices // len(sizes))))
 
     @cached_property
     def _micro_batches(self) -> Mapping[int, int]:

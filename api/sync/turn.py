@@ -115,7 +115,11 @@ class Turn:
         wanted = [lease for lease in wanted if lease.trial.stop_why is None]
         resumes = resuming.resumes(self._session, wanted)
         in_flight = trials.counts_in_flight(self._session, study_ids={lease.study.id for lease in wanted})
-        assign = [assignment(lease, resumes.get(lease.trial.id), in_flight.get(lease.study.id, 0)) for lease in wanted]
+        devices = len(self._worker.devices)
+        assign = [
+            assignment(lease, resumes.get(lease.trial.id), in_flight=in_flight.get(lease.study.id, 0), devices=devices)
+            for lease in wanted
+        ]
         return SyncReply(assign=assign, stop=self._stops(), lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S)
 
     def _lease(self, trial: int, attempt: int) -> Lease | None:
@@ -231,11 +235,15 @@ def _note_program(lease: Lease, program: Mapping[str, Scalar | None]) -> None:
         lease.attempt = replace(lease.attempt, program=dict(program), fingerprint=fingerprint(program))
 
 
-def assignment(lease: Lease, resume: Resume | None, in_flight: int) -> Assignment:
-    """Return everything that the engine needs to run a trial; `in_flight` of its study have not ended."""
+def assignment(lease: Lease, resume: Resume | None, *, in_flight: int, devices: int) -> Assignment:
+    """Return everything that the engine needs to run a trial.
+
+    `in_flight` trials of its study have not ended; its worker has so many `devices`.
+    """
     study, spec, trial = lease.study, lease.plan.spec, lease.trial
     examples = spec.budget.examples_per_trial
     left = max(1, in_flight + study.run_cap - study.runs)
+    at_once = left if study.parallel is None else min(left, study.parallel)
     return Assignment(
         trial=trial.id,
         attempt=lease.attempt.attempt,
@@ -259,7 +267,8 @@ def assignment(lease: Lease, resume: Resume | None, in_flight: int) -> Assignmen
         reproducible=spec.reproducible,
         program=study.program,
         resume=resume,
-        in_flight=lease.plan.in_flight(trial.stack, left if study.parallel is None else min(left, study.parallel)),
-        remaining=left,
+        in_flight=at_once,
+        slots=lease.plan.here(trial.stack, at_once, devices),
+        remaining=lease.plan.here(trial.stack, left, devices),
         priority=study.priority,
     )

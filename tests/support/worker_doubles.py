@@ -40,6 +40,7 @@ def assignment(trial: int, attempt: int = 1, **changes: Any) -> Assignment:
         "report_every": 80,
         "divergence_factor": 10.0,
         "in_flight": 8,
+        "slots": 8,
         "remaining": 1,
         "priority": 1.0,
     }

@@ -218,8 +218,9 @@ class Assignment(Message):
         description="the document asks for it; otherwise a model that depends on its batch gets whole ones",
     )
     metric: str | None = Field(default=None, description="what the study compares: the workload must report it")
-    in_flight: int = Field(ge=1, description="trials of its stack that its study is expected to have at once")
-    remaining: int = Field(ge=1, description="trials of its study that have not ended, or are to come")
+    in_flight: int = Field(ge=1, description="the most trials that its study can have in flight at once")
+    slots: int = Field(ge=1, description="trials expected at once in its stack on this device")
+    remaining: int = Field(ge=1, description="trials expected in its stack on this device until its study ends")
     priority: float = Field(
         gt=0, description="weight of its study's share of device time; its stacks on a device divide it among them"
     )

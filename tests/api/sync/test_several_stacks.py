@@ -26,6 +26,9 @@ def granted(reply: SyncReply) -> dict[tuple[str, str], int]:
     return dict(Counter((one.device, one.study) for one in reply.assign))
 
 
+EXAMPLES = {"examples_per_trial": 20_000}
+
+
 class Devices(FakeWorker):
     """A worker with two devices, `cpu:0` and `cpu:1`."""
 
@@ -102,6 +105,21 @@ def test_a_device_learns_how_many_trials_of_a_stack_it_may_ever_have(client: Tes
     worker.finish(last)
     again = worker.sync(capacity=[entry(30, last["stack"])]).assign
     assert {one.in_flight for one in again if one.study == "open"} == {39}, "one has ended"
+
+
+def test_devices_that_share_a_stack_divide_the_trials_to_expect(client: TestClient) -> None:
+    queue(client, "alone", 40)
+    worker = Devices(client, width=8)
+    reply = worker.sync(capacity=[entry(2, device=name) for name in worker.names])
+    assert {(one.in_flight, one.slots, one.remaining) for one in reply.assign} == {(40, 20, 20)}
+
+
+def test_a_stack_is_expected_to_fill_with_its_share_of_the_batch_sizes(client: TestClient) -> None:
+    queue(client, "wide", 90, parameters={"batch_size": {"values": [16, 64, 256, 1024, 2048]}}, budget=EXAMPLES)
+    worker = Devices(client, width=8)
+    reply = worker.sync(capacity=[entry(90, device=name) for name in worker.names])
+    found = {one.micro_batch: (one.in_flight, one.slots, one.remaining) for one in reply.assign}
+    assert found and set(found.values()) <= {(90, 18, 18), (90, 36, 36)}, "two of the five sizes share a stack"
 
 
 def test_the_stacks_of_one_study_are_spread_over_the_devices_and_not_doubled(client: TestClient) -> None:

@@ -107,12 +107,12 @@ def test_whatever_differs_declines(pinned: Json, change: Json, why: str) -> None
 def test_what_was_measured_and_compiled_does_not_decide_a_reproducible_studys_program() -> None:
     """Otherwise the same document on the same machine gave other bits on another day."""
     unknown = Watched(None)
-    unknown.run(1, in_flight=6)
+    unknown.run(1, slots=6)
     rules = (rule_of({"optimizer": "sgd"}),)
     cells = Cell("loop", 1, 1e-9), Cell("eager", 4, 1e-1), Cell("compiled", 6, 1e-9)
     store(key("digits-mlp", {}, 4, cpu()), Choice(cells, (Compiled(6, 1, rules, 0.0),)))
     known = Watched(None)
-    known.run(1, in_flight=6)
+    known.run(1, slots=6)
     assert known.programs() == unknown.programs()
     assert (known.programs()[0]["path"], known.programs()[0]["width"]) == ("eager", 6)
 

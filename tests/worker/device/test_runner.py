@@ -181,9 +181,9 @@ def test_what_was_measured_decides_width_and_path() -> None:
     eager = [Cell("eager", width, tick_s) for width, tick_s in ((1, 2e-3), (4, 1e-3), (16, 1e-1))]
     remember(Cell("loop", 1, 1e-3), Cell("loop", 4, 9e-3), *eager)
     remembered = [(None, 8, 4, "eager"), (None, 3, 3, "eager"), (1, 8, 1, "loop"), (4, 9, 4, "eager")]
-    for given, in_flight, width, path in remembered:
+    for given, slots, width, path in remembered:
         watched = Watched(given)
-        watched.assign(1, examples=16, in_flight=in_flight)
+        watched.assign(1, examples=16, slots=slots)
         watched.run()
         program = next(m["program"] for m in watched.messages if "started" in m)
         assert (program["width"], program["path"]) == (width, path)
@@ -192,7 +192,7 @@ def test_what_was_measured_decides_width_and_path() -> None:
 
 def test_an_unknown_workload_is_measured_for_a_moment_and_remembered() -> None:
     watched = Watched(None)
-    watched.assign(1, examples=16, in_flight=6)
+    watched.assign(1, examples=16, slots=6)
     watched.run()
     known = stored(key("digits-mlp", {}, 4, cpu()))
     assert known is not None and [cell.width for cell in known.cells][:2] == [1, 4]
@@ -330,7 +330,7 @@ def test_what_was_learned_with_another_model_is_forgotten() -> None:
     name = key("digits-mlp", {}, 4, cpu())
     learn(name, Cell("loop", 1, 1e-9), Cell("eager", 4, 1.0), model="another")
     watched = Watched(None)
-    watched.assign(1, examples=16, in_flight=4)
+    watched.assign(1, examples=16, slots=4)
     watched.run()
     assert next(m["program"]["path"] for m in watched.messages if "started" in m) == "eager"
     known = stored(name)

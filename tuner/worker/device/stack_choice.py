@@ -18,7 +18,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import Literal
 
 import torch
@@ -124,7 +123,7 @@ class StackChoice:
         most = self.widest(head, kind)
         if head["reproducible"]:  # what is measured differs from run to run
             return Chosen("auto", self._given.width or min(most, DEFAULT_WIDTH), threads, trials)
-        ticks = ceil(head["remaining"] / self._given.processes) * head["examples"] / kind[1]
+        ticks = int(head["remaining"]) * head["examples"] / kind[1]
         known = self._measured(kind, loaded, most, ticks)
         if known is None:
             return Chosen("auto", min(most, DEFAULT_WIDTH), threads, trials)
@@ -240,7 +239,7 @@ class StackChoice:
 
     def _trials(self, head: Json) -> int:
         """Return how many trials of an assignment's stack this process may get at once."""
-        return max(1, ceil(int(head["in_flight"]) / self._given.processes))
+        return int(head["slots"])
 
     def _threads(self, head: Json) -> int:
         if self._given.threads is not None:
@@ -249,7 +248,7 @@ class StackChoice:
 
     def _expected_s(self, head: Json, kind: Kind, base: plan.Plan, begun: int = 0) -> float:
         """Return the device time that a study's further trials would take here without compiling."""
-        trials = max(0, ceil(head["remaining"] / self._given.processes) - begun)
+        trials = max(0, int(head["remaining"]) - begun)
         return float(trials * head["examples"] / kind[1] / base.rate)
 
     def _pinned(self, pinned: Program, kind: Kind) -> Chosen:
