@@ -58,6 +58,11 @@ def names() -> list[str]:
     return sorted({*_BUILT_IN, *_factories})
 
 
+def is_built_in(name: str) -> bool:
+    """Whether a workload is one of Tuner's own."""
+    return name in _BUILT_IN
+
+
 def describe(name: str) -> str:
     """Return the first line of the factory's docstring; empty when there is none."""
     return (inspect.getdoc(_factory(name)) or "").partition("\n")[0]

@@ -111,3 +111,23 @@ def test_the_agent_states_it_until_the_process_starts_again() -> None:
     assert holdings.capacity()[0].cannot_load == ["no_data/4"]
     device.die(1)
     assert holdings.capacity()[0].cannot_load == []
+
+
+@pytest.mark.usefixtures("registered")
+def test_the_first_trial_of_an_own_workload_runs_alone_until_it_was_evaluated() -> None:
+    """It makes the mistakes that all would make."""
+    sent: list[Json] = []
+    runner = Runner(sent.append, "cpu", Given(2, 1))
+    for trial in (1, 2, 3):
+        runner.assign(job(trial, small_task, metric="valid_Accuracy" if trial == 1 else None, rungs=[160]))
+    while runner.busy:
+        runner.step()
+    told = [m for m in sent if m.keys() & {"started", "ended", "row", "stacks"}]
+    course = [next(iter(m)) + str(m.get("started", [""])[0]) for m in told]
+    first_row = course.index("row")
+    assert [c for c in course[:first_row] if c.startswith("started")] == ["started1", "started2"], (
+        "the first one failed"
+    )
+    assert "started3" in course[first_row:]
+    widths = [m["stacks"]["small_task/4"] for m in told if m.get("stacks")]
+    assert widths == [1, 2]

@@ -28,7 +28,8 @@ from collections.abc import Callable
 
 import torch
 
-from tuner.engine import Ended, Stack, TrialSpec
+from tuner import workloads
+from tuner.engine import Ended, Event, Stack, TrialSpec
 from tuner.engine.machine.allocator import give_back, return_freed_memory
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.errors import InvalidInput
@@ -37,7 +38,7 @@ from tuner.study.program import fingerprint
 from tuner.worker.channel import Json
 from tuner.worker.device.announcer import Announcer, Key
 from tuner.worker.device.checkpoints import Checkpoints
-from tuner.worker.device.loading import Loaded, Loading, NotLoaded
+from tuner.worker.device.loading import Address, Loaded, Loading, NotLoaded
 from tuner.worker.device.pinned import OtherProgram
 from tuner.worker.device.stack_choice import Chosen, Given, Kind, StackChoice
 from tuner.worker.device.stacks import MOST, Held, Stacks
@@ -70,6 +71,8 @@ class Runner:
         self._stacks = Stacks(self._device)
         self._announcer = Announcer(send, checkpoints)
         self._backlog: list[Json] = []
+        self._proven: set[Address] = set()
+        """Workloads of which a trial was evaluated: more than one may train at once."""
         self._widths: dict[str, int] = {}
         """Stack key -> how many of its trials may train here at once."""
         self._alone: set[Kind] = set()
@@ -164,6 +167,10 @@ class Runner:
         for event in events:
             if isinstance(event, Ended):
                 self._forget(event.key)
+        if held.loaded.address not in self._proven and any(map(_proves, events)):
+            self._proven.add(held.loaded.address)
+            self._widths |= {one.key: one.chosen.width for one in self._stacks if one.loaded is held.loaded}
+            self._changed = True
         self._announcer.tell(events)
         if held.closing and not held.busy:
             self._stacks.drop(held)
@@ -239,6 +246,8 @@ class Runner:
     def _place(self, head: Json, loaded: Loaded) -> bool:
         """Put a trial into a stack; False if there is no place now."""
         kind = self._choice.kind(head, loaded)
+        if not self._is_proven(loaded) and self._stacks.trials_of(loaded.address):
+            return False  # its first trial finds the mistakes that all of them would make
         places = [held for held in self._stacks if held.kind == kind and held.takes(head["params"])]
         held = max(places, key=lambda held: held.rules is not None, default=None) or self._open(head, loaded, kind)
         if held is None:
@@ -246,10 +255,14 @@ class Runner:
         self._admit(head, held)
         return True
 
+    def _is_proven(self, loaded: Loaded) -> bool:
+        """Whether a trial of a workload has been evaluated here, or it is one of ours."""
+        return loaded.address in self._proven or workloads.is_built_in(loaded.workload)
+
     def _open(self, head: Json, loaded: Loaded, kind: Kind) -> Held | None:
         """Open a stack for a trial; None if that has to wait."""
         chosen = self._choice.choose(head, loaded, self._stacks.slots(kind[0]))
-        self._widths[kind[0]] = chosen.width
+        self._widths[kind[0]] = chosen.width if self._is_proven(loaded) else 1
         while self._stacks.slots(kind[0]) >= chosen.width:
             if not self._stacks.drop_spare(kind[0]):
                 return None
@@ -381,6 +394,13 @@ class Runner:
         keys = {held.key for held in self._stacks} | {item["stack"] for item in self._backlog}
         self._widths = {key: width for key, width in self._widths.items() if key in keys}
         self._announcer.stacks(self._widths, self._stacks.may_open)
+
+
+def _proves(event: Event) -> bool:
+    """Whether an event shows that a workload can be trained and evaluated."""
+    if isinstance(event, Ended):
+        return event.outcome == "finished"
+    return any(name != "train_loss" for name in event.metrics)
 
 
 def _key(assignment: Json) -> Key:

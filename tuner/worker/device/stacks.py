@@ -16,7 +16,7 @@ from tuner.engine import Event, Stack
 from tuner.engine.machine.allocator import give_back
 from tuner.worker.channel import Json
 from tuner.worker.device.announcer import Key
-from tuner.worker.device.loading import Loaded
+from tuner.worker.device.loading import Address, Loaded
 from tuner.worker.device.stack_choice import Chosen, Kind, rule_of
 
 MOST = 8
@@ -96,6 +96,10 @@ class Stacks:
             if slot is not None:
                 return held, slot
         return None
+
+    def trials_of(self, address: Address) -> int:
+        """Count the trials of a workload in all stacks."""
+        return sum(len(held.trials) for held in self._held if held.loaded.address == address)
 
     def slots(self, stack_key: str) -> int:
         """Count the slots of all stacks of a key; of those that admit no more, the taken ones."""
