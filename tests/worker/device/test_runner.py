@@ -260,14 +260,21 @@ def test_the_switch_to_the_compiled_program_never_happens_inside_a_trial(monkeyp
 def test_a_second_process_compiles_what_it_can_and_tells_all_others() -> None:
     wanted = {"workload": "digits-mlp", "workload_params": {}, "micro_batch": 4, "batch": None, "width": 5, "nice": 0}
     rules = {"a": {"optimizer": "adamw"}, "no": {"optimizer": "no such rule"}, "m": {"optimizer": "muon"}}
-    place = {"device": "cpu", "threads": 1, "workloads": [], "parent": os.getpid(), "model": SHAPES}
+    place = {
+        "device": "cpu",
+        "threads": 1,
+        "workloads": [],
+        "parent": os.getpid(),
+        "model": SHAPES,
+        "base": ["loop", 1],
+    }
     warming = Warming({**wanted, **place, "rules": rules})
     assert warming.running
     warming._process.wait()
     assert not warming.running
     known = stored(key("digits-mlp", {}, 4, cpu()))
     assert known is not None and [(c.width, c.threads, c.rules) for c in known.compiled] == [(5, 1, ("a", "m"))]
-    assert [(cell.path, cell.width) for cell in known.cells] == [("compiled", 5)]
+    assert [(cell.path, cell.width) for cell in known.cells] == [("compiled", 5), ("loop", 1)], "measured side by side"
     warming.close()
 
 

@@ -40,7 +40,7 @@ from tuner.worker.device.announcer import Announcer, Key
 from tuner.worker.device.checkpoints import Checkpoints
 from tuner.worker.device.loading import Address, Loaded, Loading, NotLoaded
 from tuner.worker.device.pinned import OtherProgram
-from tuner.worker.device.stack_choice import Chosen, Given, Kind, StackChoice
+from tuner.worker.device.stack_choice import Chosen, Given, Kind, StackChoice, rule_of
 from tuner.worker.device.stacks import MOST, Held, Stacks
 
 log = logging.getLogger(__name__)
@@ -147,17 +147,18 @@ class Runner:
 
     def prepare(self) -> None:
         """Without work: build the stack whose program has just been compiled, so that the next trials find it."""
-        self._expects_news = self._choice.compiling
-        if not self._choice.news():
-            return
-        for held in list(self._stacks):
+        news = self._choice.news()
+        for held in sorted(self._stacks, key=lambda held: -self._choice.spent_s(held.kind)):
             head = held.latest
             if held.chosen.path == "compiled" or head is None or head["reproducible"]:
                 continue
-            chosen = self._choice.choose({**head, "remaining": PREPARED}, held.loaded, 0)
+            chosen = self._choice.choose({**head, "remaining": PREPARED}, held.loaded, 0) if news else held.chosen
             if chosen.path == "compiled":
                 self._stacks.drop(held)
-                self._hold(head, held.loaded, held.kind, chosen, chosen.width)
+                self._hold(head, held.loaded, held.kind, chosen, chosen.width).seen = held.seen
+            else:
+                self._choice.compile_what_pays(head, held.loaded, held.chosen, held.seen)
+        self._expects_news = self._choice.compiling
         self._announce()
 
     def _tick(self, held: Held) -> None:
@@ -201,8 +202,8 @@ class Runner:
             if news and self._choice.choose(latest, held.loaded, len(held.trials)).path == "compiled":
                 held.closing = self._changed = True
                 continue
-            params = [item["params"] for item in (*held.trials.values(), *waiting)]
-            self._choice.compile_what_pays(latest, held.loaded, held.chosen, params)
+            rules = held.seen | {rule_of(item["params"]): item["params"] for item in waiting}
+            self._choice.compile_what_pays(latest, held.loaded, held.chosen, rules)
         self._expects_news = self._choice.compiling
 
     def _refill(self) -> None:

@@ -16,7 +16,7 @@ per machine and workload (`probe/choice.py`), for every process of this machine.
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -167,10 +167,14 @@ class StackChoice:
         """Count device time of an uncompiled stack."""
         self._spent_s[kind] = self._spent_s.get(kind, 0.0) + seconds
 
-    def compile_what_pays(self, head: Json, loaded: Loaded, chosen: Chosen, trials: Sequence[Json]) -> None:
+    def spent_s(self, kind: Kind) -> float:
+        """Return the device time of a kind's uncompiled ticks."""
+        return self._spent_s.get(kind, 0.0)
+
+    def compile_what_pays(self, head: Json, loaded: Loaded, chosen: Chosen, rules: Mapping[str, Json]) -> None:
         """Have an uncompiled stack's program compiled in the second process, if that pays and it does nothing else.
 
-        `trials` are parameters of those that may share the stack: their rules are compiled.
+        `rules` (see `rule_of`) are compiled for it, each with the parameters of some trial.
         """
         if chosen.path == "compiled" or head["reproducible"] or self.compiling:
             return
@@ -180,11 +184,10 @@ class StackChoice:
         if known is None or base is None or known.of_path("eager") is None:  # a model that cannot be stacked
             return
         expected_s = self._expected_s(head, kind, base)
-        if expected_s + self._spent_s.get(kind, 0.0) < PAYS_S:
+        if expected_s + self.spent_s(kind) < PAYS_S:
             return
         width = self._given.width or plan.worth_compiling(base, chosen.trials)
         ready = {rule for one in known.compiled if one.width == width for rule in one.rules}
-        rules = {rule_of(params): params for params in trials}
         wanted = {rule: p for rule, p in rules.items() if rule not in ready and (kind, width, rule) not in self._asked}
         wanted.pop("", None)
         if not wanted:
@@ -193,6 +196,7 @@ class StackChoice:
         program = {"workload": loaded.workload, "workload_params": loaded.params, "micro_batch": kind[1]}
         program |= {"model": loaded.model}
         place = {"device": str(self._device), "threads": chosen.threads, "workloads": list(self._given.sources)}
+        program |= {"base": [base.path, base.width]}
         share = {"batch": kind[2], "nice": EAGER if expected_s > LONG_S else PATIENT, "parent": os.getpid()}
         self._warming = Warming({**program, **place, **share, "width": width, "rules": wanted})
 

@@ -40,6 +40,8 @@ class Held:
     """The assignments in it, by (trial, attempt)."""
     latest: Json | None = None
     """The last one that came."""
+    seen: dict[str, Json] = field(default_factory=dict)
+    """Parameters of a trial for each rule that has been in it."""
 
     @property
     def key(self) -> str:
@@ -118,6 +120,7 @@ class Stacks:
             waiting = [other.used_s for other in self._held if other is not held and other.trials]
             held.used_s = max(held.used_s, min(waiting, default=0.0))
         held.trials[assignment["trial"], assignment["attempt"]] = held.latest = assignment
+        held.seen[rule_of(assignment["params"])] = assignment["params"]
         self._shares = None
 
     def next(self) -> Held | None:

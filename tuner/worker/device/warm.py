@@ -2,7 +2,7 @@
 
     python -P -m tuner.worker.device.warm '{"workload": "digits-mlp", "workload_params": {}, "micro_batch": 8,
                                             "model": "0123456789ab", "rules": {"x": {"optimizer": "adamw"}},
-                                            "batch": null, "width": 64, "nice": 15,
+                                            "batch": null, "width": 64, "base": ["eager", 64], "nice": 15,
                                             "device": "cpu", "threads": 1, "workloads": [], "parent": 17}'
 
 `rules` are parameters of a trial by the name of the rule's program.
@@ -29,6 +29,9 @@ from tuner.worker.device.warming import COMPILED, NOT_COMPILED
 log = logging.getLogger(__name__)
 
 PARENT_CHECK_S = 0.5
+TURNS = 2
+"""Times that the compiled stack and the one that it may replace are measured, in turns: what else runs on the machine
+would decide if one had been measured alone."""
 
 
 def main() -> int:
@@ -112,16 +115,22 @@ def _compile(wanted: Json) -> int:
         compiled.append(rule)
     if not compiled:
         return NOT_COMPILED
-    fill(stack, str(missing[compiled[0]]["optimizer"]), ticks_per_step=ticks)
-    seconds = tick_s(stack, ticks)
+    path, base_width = wanted["base"]
+    base = Stack(task, width=base_width, micro_batch=size, device=device, path=path, batch=wanted["batch"])
+    rivals = (stack, base)
+    for rival in rivals:
+        fill(rival, str(missing[compiled[0]]["optimizer"]), ticks_per_step=ticks)
+    turns = [[tick_s(rival, ticks) for rival in rivals] for _ in range(TURNS)]
+    cells = [
+        Cell(rival.path, rival.width, min(times), 1, wanted["threads"])
+        for rival, times in zip(rivals, zip(*turns, strict=True), strict=True)
+    ]
     begin = time.process_time()
     torch.compiler.reset()
     build().close()
     built = time.process_time() - begin
-    cell = Cell("compiled", width, seconds, 1, wanted["threads"])
-    learn(
-        name, cell, model=wanted["model"], compiled=Compiled(width, wanted["threads"], tuple(compiled), built, imported)
-    )
+    one = Compiled(width, wanted["threads"], tuple(compiled), built, imported)
+    learn(name, *cells, model=wanted["model"], compiled=one)
     return COMPILED
 
 
