@@ -21,8 +21,11 @@ from rich.text import Text
 from tuner.client import Client
 from tuner.connection import REFUSED
 from tuner.errors import Conflict, NameTaken, NotFound, Unreachable
+from tuner.study.micro_batch import grouped
+from tuner.study.spec import StudySpec
 from tuner.study.states import StudyState
 from tuner.terminal.console import console, messages, print_snippet
+from tuner.terminal.programs_report import programs_table
 from tuner.terminal.progress import Progress
 from tuner.terminal.reports import advice_report, best_report
 from tuner.terminal.server_process import ServerProcess, serve_command
@@ -134,6 +137,7 @@ def _show(
         return 130
     ended = view is not None and view.state == StudyState.COMPLETED
     show_results(client, study.name, out)
+    _show_programs(out)
     out.print(Text.assemble("\ndashboard  ", (page, "bold cyan")), soft_wrap=True)
     if server is not None and not exits:
         notes.print(Text("serving until Ctrl-C", "dim"))
@@ -141,6 +145,16 @@ def _show(
             while not threading.Event().wait(1.0):
                 server.check()
     return 0 if ended else 1
+
+
+def _show_programs(out: Console) -> None:
+    """Print how fast this machine runs the demo's programs: why the workers took those that they took."""
+    spec = StudySpec.model_validate(DEMO_DOCUMENT)
+    table = programs_table(spec, grouped(DEMO_DOCUMENT["parameters"]["batch_size"]["values"]))
+    if table is not None:
+        out.print(Text("\nPrograms", "bold underline"))
+        out.print(table)
+        out.print(Text("trial-ticks per second of a process, in brackets the slots; trials enter the fastest", "dim"))
 
 
 def show_results(client: Client, study: str, out: Console) -> None:
