@@ -47,6 +47,7 @@ class LiveServer:
     def start(self) -> None:
         """Start and wait until it answers."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNER_")}
+        environment["CXX"] = "none"  # compiling beside these short studies would only take the machine from others
         command = [sys.executable, "-P", "-m", "tuner", "serve", "--port", str(self.port)]
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with open(self.data_dir / "serve.log", "ab") as log:

@@ -56,6 +56,7 @@ def serving(data_dir: Path, *flags: str, port: int | None = None, **variables: s
     """Run `tuner serve`, with variables such as TUNER_TOKEN; give its URL once it answers, and stop it afterwards."""
     port = port or free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNER_")} | variables
+    environment["CXX"] = "none"  # compiling beside these short studies would only take the machine from others
     command = [sys.executable, "-P", "-m", "tuner", "serve", "--port", str(port), "--data-dir", str(data_dir), *flags]
     with open(data_dir / "serve.log", "a") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=environment)

@@ -293,21 +293,39 @@ def test_compiling_ends_with_the_process_that_asked_for_it() -> None:
     assert warming._process.wait() == NOT_COMPILED and stored(key("digits-mlp", {}, 4, cpu())) is None
 
 
-def test_what_cannot_be_compiled_stays_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_nothing_is_asked_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(stack_choice, "PAYS_S", 0.0)
+    monkeypatch.setattr(runner_module, "NEWS_S", 0.0)
+    watched = Watched(2)
+    watched.assign(1, examples=160)
+    watched.run()
+    watched.runner.prepare()
+    assert watched.runner._choice._warming is None and watched.ends() == {1: ("finished", None)}
+
+
+def test_what_fails_to_compile_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Json] = []
+
+    class Failing:
+        running = False
+
+        def __init__(self, wanted: Json) -> None:
+            asked.append(wanted)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(stack_choice, "Warming", Failing)
     monkeypatch.setattr(stack_choice, "PAYS_S", 0.0)
     monkeypatch.setattr(runner_module, "NEWS_S", 0.0)
     remember(Cell("loop", 1, 1e-3), Cell("eager", 2, 1e-3))
     watched = Watched(2)
-    watched.assign(1, examples=16)
+    for trial in (1, 2, 3):
+        watched.assign(trial, examples=160)
     watched.run()
-    assert watched.runner._choice._warming is not None
-    watched.runner._choice._warming._process.wait()
-    for trial in (2, 3):
-        watched.assign(trial, examples=16, stack=f"digits {trial}" if trial == 3 else "digits")
-        watched.run()
-    watched.runner.close()
-    assert [m["program"]["path"] for m in watched.messages if "started" in m] == ["eager"] * 3
+    watched.runner.prepare()
+    assert len(asked) == 1 and {m["program"]["path"] for m in watched.messages if "started" in m} == {"eager"}
 
 
 def test_without_work_the_program_that_was_compiled_is_built_for_the_next_trials(

@@ -25,6 +25,7 @@ import torch
 from tuner.engine import Stack
 from tuner.errors import InvalidInput
 from tuner.optimizers.catalogue import defaults, program_key
+from tuner.optimizers.one_pass import has_compiler
 from tuner.probe import plan
 from tuner.probe.bench import place_of
 from tuner.probe.choice import DEFAULT_WIDTH, Choice, changed_at, cores, key, learn, stored
@@ -176,7 +177,7 @@ class StackChoice:
 
         `rules` (see `rule_of`) are compiled for it, each with the parameters of some trial.
         """
-        if chosen.path == "compiled" or head["reproducible"] or self.compiling:
+        if chosen.path == "compiled" or head["reproducible"] or self.compiling or not has_compiler():
             return
         kind = self.kind(head, loaded)
         known = self._of(kind, loaded, chosen.threads)
