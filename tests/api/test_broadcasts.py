@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loops import run_async
 from starlette.types import Message
 from study_documents import study_document
 
@@ -74,7 +75,7 @@ def run(scene: Scene, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
             await test()
         assert not scene.broadcasts._running, "nothing runs once nobody follows"
 
-    asyncio.run(go())
+    run_async(go())
 
 
 async def read(follower: AsyncGenerator[str], until: str) -> str:
@@ -222,4 +223,4 @@ def test_a_client_that_accepts_nothing_is_given_up(monkeypatch: pytest.MonkeyPat
             await EventStream(texts())({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
         assert left == ["follower"]
 
-    asyncio.run(go())
+    run_async(go())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from loops import run_async
 
 from api import kept
 from api.kept import LONGEST_PAUSE_S, Kept, Made, Version
@@ -56,7 +57,7 @@ def pool() -> Iterator[Pool]:
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 20))
+    run_async(asyncio.wait_for(test, 20))
 
 
 def test_many_readers_of_one_version_cost_one_computation(study: Study, pool: Pool) -> None:

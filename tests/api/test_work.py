@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
+from loops import run_async
 
 from api.work import Ticket, WorkBell
 
@@ -17,7 +18,7 @@ def on_loop(test: Callable[[WorkBell], None]) -> None:
         bell.bind(asyncio.get_running_loop())
         test(bell)
 
-    asyncio.run(run())
+    run_async(run())
 
 
 def waiting(bell: WorkBell, *rooms: int) -> list[Ticket]:

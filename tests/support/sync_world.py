@@ -78,11 +78,11 @@ class Sampler:
         self._draw = random.Random(seed)
 
     def ask(self, request: AskRequest) -> list[dict[str, Scalar]]:
-        sizes = request.search.domains["batch_size"]
-        assert isinstance(sizes, Choices)
-        draw = self._draw
+        sizes, draw = request.search.domains.get("batch_size"), self._draw
         return [
-            {**dict.fromkeys(request.search.domains, 16), "lr": draw.random(), "batch_size": draw.choice(sizes.values)}
+            dict.fromkeys(request.search.domains, 16)
+            | {"lr": draw.random()}
+            | ({"batch_size": draw.choice(sizes.values)} if isinstance(sizes, Choices) else {})
             for _ in request.indexes
         ]
 
@@ -176,6 +176,8 @@ class World:
     def capacity(self, worker: Worker) -> list[Capacity]:
         """State what a device can take: for each of its stacks, and for one more if it can open one."""
         if not worker.device.several or worker.device.killed:
+            stacks = {assigned["stack"]: WIDTH for assigned in worker.device.running.values()}
+            worker.holdings.listen(worker.device, {"stacks": stacks, "opens": not stacks})
             return worker.holdings.capacity()
         held = Counter(assigned["stack"] for assigned in worker.device.running.values())
         entries = [Capacity(device="cpu", stack=stack, free=WIDTH - count) for stack, count in held.items()]

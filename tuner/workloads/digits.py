@@ -38,7 +38,7 @@ def _read() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     for place in (spec.submodule_search_locations or []) if spec else []:
         path = Path(place) / "datasets" / "data" / "digits.csv.gz"
         if path.exists():
-            with gzip.open(path) as file:
+            with gzip.open(path, "rb") as file:
                 rows = np.loadtxt(file, delimiter=",")
             return rows[:, :-1], rows[:, -1]
     from sklearn.datasets import load_digits  # a version that keeps the file elsewhere

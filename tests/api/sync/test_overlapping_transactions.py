@@ -66,13 +66,16 @@ def world(emptied_postgresql: str, tmp_path: Path) -> Iterator[World]:
     found = World(Database(emptied_postgresql), str(tmp_path))
     found.submit("one", 8)
     found.conduct()
-    found.sync(found.workers[0])
+    for _ in range(2):  # the first opens a stack, the second fills it
+        found.sync(found.workers[0])
     ending("finished")(found)
     with found.database.read() as session:
         counts = studies.progress(session, study_ids=[1])[1].counts
-    assert counts == {"completed": 1, "running": 3, "queued": 2}
-    yield found
-    found.database.close()
+    try:
+        assert counts == {"completed": 1, "running": 3, "queued": 2}
+        yield found
+    finally:
+        found.database.close()
 
 
 def hold_first(monkeypatch: pytest.MonkeyPatch, url: str, over: threading.Event) -> threading.Event:

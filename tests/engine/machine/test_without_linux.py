@@ -11,7 +11,7 @@ from engine_cases import run_until_idle, spec
 from tuner.engine import Stack
 from tuner.engine.machine import allocator, hardware
 from tuner.probe import choice, free, room
-from tuner.worker.run import default_threads
+from tuner.worker.run import split
 from tuner.workloads import load
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def test_without_proc_and_control_groups_the_room_is_unknown(tmp_path: Path, mon
 def test_without_affinity_every_core_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert choice.cores() == os.cpu_count()
-    assert default_threads() >= 1
+    assert split("cpu", None, None, None)[0] >= 1
 
 
 @pytest.mark.parametrize("loads", [True, False])

@@ -57,7 +57,7 @@ def test_signum_is_lion_with_equal_betas_bit_for_bit(start, noise):
 
 
 def test_signum_without_momentum_is_the_gradients_sign(start, noise):
-    iterates = run("signum", noise, start.double(), lr=0.01, momentum=0.0)
+    iterates = run("signum", noise.double(), start.double(), lr=0.01, momentum=0.0)
     expected = start.double() - 0.01 * noise.double().sign().sum(0)
     torch.testing.assert_close(iterates[-1], expected, rtol=0, atol=1e-14)
 
