@@ -115,9 +115,9 @@ def test_a_running_study_keeps_the_focus_shows_its_target_and_its_latest_trials(
     expect(page.locator(".target")).to_have_text("Target 0.25: reached.")
 
 
-def test_tabs_share_one_event_stream_and_all_follow(context: BrowserContext, idle: str) -> None:
+def test_seven_tabs_share_one_event_stream_and_all_follow(context: BrowserContext, idle: str) -> None:
     post(idle, "/studies", study("tabs", run_cap=2))
-    pages = [without_figures(context.new_page()) for _ in range(3)]  # each is visible: nothing hides a page here
+    pages = [without_figures(context.new_page()) for _ in range(7)]  # all visible; six connections would be taken
     for page in pages:
         page.goto(f"{idle}/studies/tabs")
         expect(page.locator("h1 .badge")).to_have_text("running")
