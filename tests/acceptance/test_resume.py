@@ -18,6 +18,7 @@ DOCUMENT: dict[str, Any] = {
     "method": "random",
     "micro_batch": 8,
     "run_cap": 2,
+    "reproducible": True,  # otherwise another process may have found another program
     "parallel": 2,
     "budget": {"examples_per_trial": EXAMPLES},
 }
