@@ -22,13 +22,16 @@ import psutil
 from _sweep_cases import CLOCK
 
 from tuner import Client
-from tuner.errors import Unreachable
+from tuner.errors import InvalidInput, Unreachable
 
 DEVICE_PROCESS = "tuner.worker.device.device"
 START_S, QUIET_S, QUIET_SHARE = 60.0, 180.0, 0.1
 PROGRAM = ("path", "width", "threads", "micro_batch")
 Clocks = dict[str, tuple[float, int]]
 """Seconds and ticks of each device process."""
+
+KNOWN_S = 60.0
+"""How long a worker may take to say what it can run."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,24 @@ class Service:
             self._process.kill()
             self._process.wait()
 
+    def _submitted(self, document: dict[str, Any]) -> Any:
+        """Submit a study as soon as the server has heard of its workload from a worker."""
+        deadline = time.monotonic() + KNOWN_S
+        while True:
+            try:
+                return self._client.submit(document)
+            except InvalidInput as error:
+                if "unknown workload" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
     def run(self, document: dict[str, Any]) -> Timing:
         """Run a study; the first one's time includes the start of the server."""
         is_first, self._is_new = self._is_new, False
         server, workers = self._cpu() if not is_first else (0.0, 0.0)
         clocks, (rows, syncs) = self._clocks(), self._counters()
         begin = self._began if is_first else time.perf_counter()
-        study = self._client.submit(document)
+        study = self._submitted(document)
         first: float | None = None
         for view in self._client.watch(study.id):
             if first is None and view.best is not None:

@@ -52,7 +52,10 @@ def test_a_stopped_study_leaves_the_device_to_the_next(monkeypatch: pytest.Monke
     monkeypatch.setattr(runner, "step", step)
     with pytest.raises(Waiting):
         obey(inbox, runner, sent.append)
-    assert [message for message in sent if "stacks" in message][-1] == {"stacks": {"digits": 2}, "opens": True}
+    assert [message for message in sent if "stacks" in message][-2:] == [
+        {"stacks": {"digits": 2}, "opens": True},
+        {"stacks": {}, "opens": True},
+    ]
 
 
 def test_a_study_stopped_before_its_stack_was_built_leaves_nothing_behind() -> None:

@@ -88,7 +88,7 @@ def test_those_of_one_size_train_together_in_a_stack_as_wide_as_they_are_many() 
     programs, _, sent = run(*jobs, job(9, 16, "plain", study_id=2), job(5, 16))
     assert [programs[trial]["width"] for trial in (0, 2, 5, 1, 3, 4)] == [3, 3, 3, 3, 3, 3]
     assert programs[9]["width"] == 8
-    assert [message["stacks"] for message in sent if "stacks" in message][-1] == {"normed": 8, "plain": 8}
+    assert {"normed": 8, "plain": 8} in [message["stacks"] for message in sent if "stacks" in message]
     first_end = next(index for index, message in enumerate(sent) if "ended" in message)
     assert {message["started"][0] for message in sent[:first_end] if "started" in message} == {0, 1, 2, 3, 4, 5, 9}
 

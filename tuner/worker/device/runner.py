@@ -253,6 +253,7 @@ class Runner:
         held = max(places, key=lambda held: held.rules is not None, default=None) or self._open(head, loaded, kind)
         if held is None:
             return False
+        self._widths.setdefault(held.key, held.chosen.width if self._is_proven(loaded) else 1)  # it was a spare one
         self._admit(head, held)
         return True
 
@@ -391,8 +392,11 @@ class Runner:
         return False
 
     def _announce(self) -> None:
-        """Say which stacks are held or wanted, and whether one of another key may come."""
-        keys = {held.key for held in self._stacks} | {item["stack"] for item in self._backlog}
+        """Say which stacks train or are wanted, and whether one of another key may come.
+
+        Spare stacks are not named: a study's stacks would be dealt to every device that had them once, each half empty.
+        """
+        keys = {held.key for held in self._stacks if held.busy} | {item["stack"] for item in self._backlog}
         self._widths = {key: width for key, width in self._widths.items() if key in keys}
         self._announcer.stacks(self._widths, self._stacks.may_open)
 
