@@ -34,15 +34,6 @@ class Plan:
         """Return how many first proposals of one of `count` families look at no result."""
         return min(10, max(3, self.spec.run_cap // count // 3))
 
-    def at_once(self, parallel: int) -> int:
-        """Return how many trials may be in flight: `parallel`, or without one in the document all that are proposed
-        before the sampler looks at results, which gains nothing by waiting for them.
-        """
-        if self.spec.parallel is not None:
-            return parallel
-        count = len(self.families)
-        return max(parallel, count * self.startup(count))
-
     @cached_property
     def stacks(self) -> list[str]:
         """The keys of all stacks that the study's trials can be in."""

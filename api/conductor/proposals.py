@@ -55,7 +55,7 @@ def wanted(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int, 
     adaptive = plan.spec.learns
     room = min(study.run_cap - study.runs, MOST_ADAPTIVE if adaptive else MOST)
     if study.state == StudyState.RUNNING and room > 0:
-        room = min(room, _missing(session, study, plan, in_flight))
+        room = min(room, _missing(session, study, in_flight))
     if study.state != StudyState.RUNNING or room < 1:
         return None
     names = [family.optimizer for family in plan.families]
@@ -76,16 +76,14 @@ def wanted(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int, 
     return Wanted(turns, requests, study.trials_created, ended)
 
 
-def _missing(session: Session, study: StudyRecord, plan: Plan, in_flight: int) -> int:
+def _missing(session: Session, study: StudyRecord, in_flight: int) -> int:
     """Return how many more trials should be in flight.
 
-    Where `parallel` is our own choice, what is proposed before the sampler looks at results need not wait for any.
     Without a `parallel` as many wait as run, and `MOST` at least: workers with any room find their slots' next trials,
     however wide they become. The queue is filled when half of that is left.
     """
     if study.parallel is not None:
-        ended = study.trials_created - in_flight
-        return max(study.parallel, plan.at_once(study.parallel) - ended) - in_flight
+        return study.parallel - in_flight
     queued = trials.count_queued(session, study_id=study.id)
     wanted = max(MOST, in_flight - queued)
     return wanted - queued if 2 * queued <= wanted else 0

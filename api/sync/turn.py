@@ -243,7 +243,7 @@ def assignment(lease: Lease, resume: Resume | None, *, in_flight: int, devices: 
     study, spec, trial = lease.study, lease.plan.spec, lease.trial
     examples = spec.budget.examples_per_trial
     left = max(1, in_flight + study.run_cap - study.runs)
-    at_once = left if study.parallel is None else min(left, lease.plan.at_once(study.parallel))
+    at_once = left if study.parallel is None else min(left, study.parallel)
     return Assignment(
         trial=trial.id,
         attempt=lease.attempt.attempt,

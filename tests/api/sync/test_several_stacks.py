@@ -97,7 +97,7 @@ def test_a_device_learns_how_many_trials_of_a_stack_it_may_ever_have(client: Tes
         submit(client, name=name, run_cap=40, parallel=parallel, method=method, priority=2)
         wait_for(lambda name=name: client.get(f"/api/v1/studies/{name}").json()["counts"].get("queued", 0) >= 3)
     found = {one.study: one.in_flight for one in worker.sync(capacity=[entry(9)]).assign}
-    assert found == {"given": 3, "open": 40, "learns": 12}, "as many as it proposes without looking at results"
+    assert found == {"given": 3, "open": 40, "learns": 5}
     views = client.get("/api/v1/studies").json()["items"]
     assert {view["name"]: view["parallel"] for view in views} == {"given": 3, "open": "automatic", "learns": 5}
     assert {view["priority"] for view in views} == {2.0}
