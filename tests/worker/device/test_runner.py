@@ -12,8 +12,7 @@ from tuner import workloads
 from tuner.engine import Stack
 from tuner.probe.choice import Cell, Choice, Compiled, cpu, key, learn, store, stored
 from tuner.worker.channel import Json
-from tuner.worker.device import runner as runner_module
-from tuner.worker.device import stack_choice
+from tuner.worker.device import placing, stack_choice
 from tuner.worker.device.loading import shapes_of
 from tuner.worker.device.runner import Runner
 from tuner.worker.device.stack_choice import Given
@@ -234,7 +233,7 @@ def test_the_switch_to_the_compiled_program_never_happens_inside_a_trial(monkeyp
     monkeypatch.setattr(stack_choice, "Warming", Slow)
     monkeypatch.setattr(stack_choice, "Stack", Labelled)
     monkeypatch.setattr(stack_choice, "PAYS_S", 0.0)
-    monkeypatch.setattr(runner_module, "NEWS_S", 0.0)
+    monkeypatch.setattr(placing, "NEWS_S", 0.0)
     remember(Cell("loop", 1, 1e-1), Cell("eager", 2, 1e-1))
     watched = Watched(2)
     for trial in range(10):
@@ -297,12 +296,12 @@ def test_compiling_ends_with_the_process_that_asked_for_it() -> None:
 def test_without_a_compiler_nothing_is_asked_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(stack_choice, "PAYS_S", 0.0)
-    monkeypatch.setattr(runner_module, "NEWS_S", 0.0)
+    monkeypatch.setattr(placing, "NEWS_S", 0.0)
     watched = Watched(2)
     watched.assign(1, examples=160)
     watched.run()
     watched.runner.prepare()
-    assert watched.runner._choice._warming is None and watched.ends() == {1: ("finished", None)}
+    assert watched.runner._placing.choice._warming is None and watched.ends() == {1: ("finished", None)}
 
 
 def test_what_fails_to_compile_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +318,7 @@ def test_what_fails_to_compile_is_asked_for_once(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(stack_choice, "Warming", Failing)
     monkeypatch.setattr(stack_choice, "PAYS_S", 0.0)
-    monkeypatch.setattr(runner_module, "NEWS_S", 0.0)
+    monkeypatch.setattr(placing, "NEWS_S", 0.0)
     remember(Cell("loop", 1, 1e-3), Cell("eager", 2, 1e-3))
     watched = Watched(2)
     for trial in (1, 2, 3):
@@ -361,3 +360,55 @@ def test_what_was_learned_with_another_model_is_forgotten() -> None:
     assert next(m["program"]["path"] for m in watched.messages if "started" in m) == "eager"
     known = stored(name)
     assert known is not None and known.model == SHAPES and min(cell.tick_s for cell in known.cells) > 1e-9
+
+
+def test_a_rule_that_is_not_compiled_trains_beside_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its trials do not wait until nothing else comes."""
+    monkeypatch.setattr(stack_choice, "Stack", Labelled)
+    remember(Cell("loop", 1, 1e-1), Cell("eager", 2, 1e-1))
+    one = Compiled(2, 1, (stack_choice.rule_of({"optimizer": "sgd"}),), 0.0)
+    learn(key("digits-mlp", {}, 4, cpu()), Cell("compiled", 2, 1e-6), model=SHAPES, compiled=one)
+    watched = Watched(2)
+    for trial in range(6):
+        watched.assign(trial, remaining=1000)
+    watched.assign(9, params={"optimizer": "muon", "lr": 0.01, "batch_size": 16}, examples=160)
+    watched.run()
+    paths = {m["started"][0]: m["program"]["path"] for m in watched.messages if "started" in m}
+    assert (paths[0], paths[1], paths[9]) == ("compiled", "compiled", "eager")
+    assert next(end["trial"] for end in watched.of("ended")) == 9
+
+
+def test_a_compiled_stack_that_cannot_be_built_ahead_costs_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    remember(Cell("loop", 1, 1e-1), Cell("eager", 2, 1e-1))
+    watched = Watched(2)
+    watched.assign(1, examples=16)
+    watched.run()
+    one = Compiled(2, 1, (stack_choice.rule_of({"optimizer": "sgd"}),), 0.0)
+    learn(key("digits-mlp", {}, 4, cpu()), Cell("compiled", 2, 1e-6), model=SHAPES, compiled=one)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the model's file has gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stack_choice, "Stack", broken)
+        watched.runner.prepare()
+    watched.assign(2, examples=16)
+    watched.run()
+    assert set(watched.ends().values()) == {("finished", None)}
+
+
+def test_a_trial_that_ended_in_between_takes_nobody_along_when_it_is_stopped() -> None:
+    """Its slot may be another's by the time the order comes."""
+    watched = Watched(2)
+    watched.assign(1, params={"optimizer": "sgd", "lr": 1e30, "batch_size": 16}, examples=640)
+    watched.assign(2, examples=640)
+    for _ in range(14):
+        watched.runner.step()
+    (held,) = watched.runner._stacks
+    watched.assign(3, examples=160)
+    held.stack._read_ledger()  # as checkpoints and other stops do: the first has diverged, which nobody was told yet
+    watched.runner._refill()
+    assert held.stack.slot_of((1, 1)) is None and held.stack.slot_of((3, 1)) is not None
+    watched.runner.stop((1, 1))
+    watched.run()
+    assert watched.ends()[3] == watched.ends()[2] == ("finished", None)

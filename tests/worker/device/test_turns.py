@@ -40,7 +40,7 @@ def held(stacks: Stacks, stack: Ticking, *trials: tuple[int, int, float]) -> Hel
     one = Held((f"key {id(stack)}", 4, None), cast(Any, None), cast(Any, None), cast(Any, stack))
     stacks.add(one)
     for trial, study, priority in trials:
-        stacks.admitted(one, assignment(trial, study_id=study, priority=priority).model_dump())
+        stacks.admitted(one, assignment(trial, study_id=study, priority=priority).model_dump(), 0)
     return one
 
 
@@ -90,6 +90,6 @@ def test_a_study_that_comes_later_has_no_claim_on_the_time_before() -> None:
     run(stacks, clock, 50.0)
     later.busy = True
     stacks.left((2, 1))
-    stacks.admitted(next(h for h in stacks if h.stack is cast(Any, later)), assignment(3, study_id=2).model_dump())
+    stacks.admitted(next(h for h in stacks if h.stack is cast(Any, later)), assignment(3, study_id=2).model_dump(), 0)
     run(stacks, clock, 1.0)
     assert later.used_s == pytest.approx(1.0, abs=0.04)

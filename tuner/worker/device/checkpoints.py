@@ -223,7 +223,8 @@ class Checkpoints:
             while self._pending >= AHEAD and time.monotonic() < until_s:
                 _send_all(self.collect(0.02), send)
             found = where(key)
-            if found is not None and time.monotonic() < until_s:
+            there = found is not None and found[0].stack.slot_of(key) == found[1]
+            if found is not None and there and time.monotonic() < until_s:
                 self.take(found[0].stack, key, found[1])
         while self._pending and time.monotonic() < until_s:
             _send_all(self.collect(0.02), send)

@@ -1,12 +1,10 @@
 """What a device process does: keep a backlog of assignments, train them in stacks, report what happens.
 
 Trials share a stack when their assignments are of one kind: the same stack key and micro-batch. Stacks of several kinds
-are held at once and take turns (`stacks.py`), so no study waits for another's end. A trial enters the first stack of
-its kind that takes it; where there is none, one is opened, unless as many trials of its key train already as were found
-to be fastest, or the memory is not there: then it waits. Where a better program was compiled meanwhile, later trials
-enter a stack that runs it, and the old one goes when it is empty: no trial ever changes its program. What a workload's
-code raises ends its own trial with outcome `error`, never the process. Whatever the call after which nothing is left to
-do, it has announced which stacks are held: the server gives this device work by that.
+are held at once and take turns (`stacks.py`), so no study waits for another's end; which one a trial enters is decided
+in `placing.py`, and no trial ever changes its program. What a workload's code raises ends its own trial with outcome
+`error`, never the process. Whatever the call after which nothing is left to do, it has announced which stacks train:
+the server gives this device work by that.
 
 Messages out (each a JSON object with one of these keys):
 
@@ -24,11 +22,10 @@ Messages out (each a JSON object with one of these keys):
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
-from tuner import workloads
 from tuner.engine import Ended, Event, Stack, TrialSpec
 from tuner.engine.machine.allocator import give_back, return_freed_memory
 from tuner.engine.machine.out_of_memory import is_out_of_memory
@@ -38,19 +35,16 @@ from tuner.study.program import fingerprint
 from tuner.worker.channel import Json
 from tuner.worker.device.announcer import Announcer, Key
 from tuner.worker.device.checkpoints import Checkpoints
-from tuner.worker.device.loading import Address, Loaded, Loading, NotLoaded
+from tuner.worker.device.loading import Loading, NotLoaded
 from tuner.worker.device.pinned import OtherProgram
-from tuner.worker.device.stack_choice import Chosen, Given, Kind, StackChoice, rule_of
-from tuner.worker.device.stacks import MOST, Held, Stacks
+from tuner.worker.device.placing import NEWS_S, Placing
+from tuner.worker.device.stack_choice import Given, rule_of
+from tuner.worker.device.stacks import Held, Stacks
 
 log = logging.getLogger(__name__)
 
 PAUSE_S = 0.05
 """How long an idle step waits for the writer of checkpoints."""
-PREPARED = 1000
-"""Trials for which a stack is built without work: enough to be worth it."""
-NEWS_S = 1.0
-"""How often to see whether a better program has been compiled."""
 
 
 class Runner:
@@ -67,20 +61,13 @@ class Runner:
         self._checkpoints = checkpoints
         self._device = torch.device(device)
         self._loading = Loading(self._device)
-        self._choice = StackChoice(device, given or Given())
         self._stacks = Stacks(self._device)
+        keep_weights = checkpoints is not None and checkpoints.scope == SHARED
+        self._placing = Placing(device, given or Given(), self._stacks, keep_weights=keep_weights)
         self._announcer = Announcer(send, checkpoints)
         self._backlog: list[Json] = []
-        self._proven: set[Address] = set()
-        """Workloads of which a trial was evaluated: more than one may train at once."""
-        self._widths: dict[str, int] = {}
-        """Stack key -> how many of its trials may train here at once."""
-        self._alone: set[Kind] = set()
-        """Kinds that ran out of memory beside others."""
         self._changed = False
         """Whether something waiting may find a place now."""
-        self._news_at = 0.0
-        self._expects_news = False
 
     @property
     def busy(self) -> bool:
@@ -96,9 +83,8 @@ class Runner:
         """Drop a trial from backlog or stack, without a final message."""
         self._backlog = [item for item in self._backlog if _key(item) != key]
         found = self._stacks.with_trial(key)
-        if found is not None:
-            held, slot = found
-            held.stack.evict(slot)
+        if found is not None and found[0].stack.slot_of(key) == found[1]:  # unless it has just ended
+            found[0].stack.evict(found[1])
         self._forget(key)
         self._announcer.forget(key)
         self._announce()
@@ -112,12 +98,12 @@ class Runner:
         """Checkpoint what is in the stacks, within this time."""
         if self._checkpoints is not None:
             for held in self._stacks:
-                self._announcer.tell(held.stack.say())
+                self._tell(held, held.stack.say())
             self._checkpoints.drain(self._stacks.with_trial, self._send, time.monotonic() + patience_s)
 
     def step(self) -> None:
         """Fill free slots, run one tick of the stack whose turn it is, and take a checkpoint if one is due."""
-        self._look_for_news()
+        self._changed |= self._placing.look_for_news(self._backlog)
         if self._changed:
             self._refill()
         held, fits = self._stacks.next(), True
@@ -138,80 +124,45 @@ class Runner:
 
     def close(self) -> None:
         """End the compiling process, if there is one."""
-        self._choice.close()
+        self._placing.choice.close()
 
     @property
     def patience_s(self) -> float | None:
         """How long to wait for messages until `prepare` may find something to do; None: as long as it takes."""
-        return NEWS_S if self._expects_news else None
+        return NEWS_S if self._placing.expects_news else None
 
     def prepare(self) -> None:
         """Without work: build the stack whose program has just been compiled, so that the next trials find it."""
-        news = self._choice.news()
-        for held in sorted(self._stacks, key=lambda held: -self._choice.spent_s(held.kind)):
-            head = held.latest
-            if held.chosen.path == "compiled" or head is None or head["reproducible"]:
-                continue
-            chosen = self._choice.choose({**head, "remaining": PREPARED}, held.loaded, 0) if news else held.chosen
-            if chosen.path == "compiled":
-                self._stacks.drop(held)
-                self._hold(head, held.loaded, held.kind, chosen, chosen.width).seen = held.seen
-            else:
-                self._choice.compile_what_pays(head, held.loaded, held.chosen, held.seen)
-        self._expects_news = self._choice.compiling
+        self._placing.prepare()
         self._announce()
 
     def _tick(self, held: Held) -> None:
         events, seconds = self._stacks.tick(held)
         if held.chosen.path != "compiled":
-            self._choice.spent(held.kind, seconds)
+            self._placing.choice.spent(held.kind, seconds)
+        self._tell(held, events)
+        if held.closing and not held.busy:
+            self._stacks.drop(held)
+
+    def _tell(self, held: Held, events: Sequence[Event]) -> None:
+        """Pass on what a stack says of its trials, and note which have left it."""
         for event in events:
             if isinstance(event, Ended):
                 self._forget(event.key)
-        if held.loaded.address not in self._proven and any(map(_proves, events)):
-            self._proven.add(held.loaded.address)
-            self._widths |= {one.key: one.chosen.width for one in self._stacks if one.loaded is held.loaded}
-            self._changed = True
+        self._changed |= self._placing.saw(held, events)
         self._announcer.tell(events)
-        if held.closing and not held.busy:
-            self._stacks.drop(held)
 
     def _forget(self, key: object) -> None:
         """Note that a trial is in no stack any more: others may enter."""
         self._stacks.left(key)
         self._changed = True
 
-    def _look_for_news(self) -> None:
-        """Have compiled what pays; close the stacks for which something better has been compiled."""
-        now = time.monotonic()
-        if now < self._news_at:
-            return
-        self._news_at = now + NEWS_S
-        news = self._choice.news()
-        for held in list(self._stacks):
-            if held.chosen.path == "compiled" or held.closing:
-                continue
-            if not held.trials:
-                if news:
-                    self._stacks.drop(held)  # it is as easily built again, and perhaps there is a better one
-                continue
-            waiting = [item for item in self._backlog if item["stack"] == held.key]
-            latest = [*held.trials.values(), *waiting][-1]
-            if latest["reproducible"]:
-                continue
-            if news and self._choice.choose(latest, held.loaded, len(held.trials)).path == "compiled":
-                held.closing = self._changed = True
-                continue
-            rules = held.seen | {rule_of(item["params"]): item["params"] for item in waiting}
-            self._choice.compile_what_pays(latest, held.loaded, held.chosen, rules)
-        self._expects_news = self._choice.compiling
-
     def _refill(self) -> None:
         """Find a place for what waits, in the order of arrival within each kind."""
         self._changed, full = False, set()
         for head in list(self._backlog):
             loaded = self._loading.known(head)
-            if loaded is not None and (self._choice.kind(head, loaded), str(head["params"].get("optimizer"))) in full:
+            if loaded is not None and (self._placing.choice.kind(head, loaded), rule_of(head["params"])) in full:
                 continue
             if not any(item is head for item in self._backlog):
                 continue  # given back with another
@@ -221,7 +172,10 @@ class Runner:
                     self._loading.load(head, used)
                     self._changed = True  # meanwhile more may have come, or it may have been stopped
                     return
-                placed = self._place(head, loaded)
+                held = self._placing.place(head, loaded, self._backlog, self._announce)
+                placed: bool | None = held is not None
+                if held is not None:
+                    self._admit(head, held)
             except OtherProgram as error:
                 self._send({"declined": fingerprint(head["program"])})
                 self._give_back("study_id", head, str(error))
@@ -242,63 +196,7 @@ class Runner:
             if placed:
                 self._backlog.remove(head)
             elif loaded is not None:
-                full.add((self._choice.kind(head, loaded), str(head["params"].get("optimizer"))))
-
-    def _place(self, head: Json, loaded: Loaded) -> bool:
-        """Put a trial into a stack; False if there is no place now."""
-        kind = self._choice.kind(head, loaded)
-        if not self._is_proven(loaded) and self._stacks.trials_of(loaded.address):
-            return False  # its first trial finds the mistakes that all of them would make
-        places = [held for held in self._stacks if held.kind == kind and held.takes(head["params"])]
-        held = max(places, key=lambda held: held.rules is not None, default=None) or self._open(head, loaded, kind)
-        if held is None:
-            return False
-        self._widths.setdefault(held.key, held.chosen.width if self._is_proven(loaded) else 1)  # it was a spare one
-        self._admit(head, held)
-        return True
-
-    def _is_proven(self, loaded: Loaded) -> bool:
-        """Whether a trial of a workload has been evaluated here, or it is one of ours."""
-        return loaded.address in self._proven or workloads.is_built_in(loaded.workload)
-
-    def _open(self, head: Json, loaded: Loaded, kind: Kind) -> Held | None:
-        """Open a stack for a trial; None if that has to wait."""
-        chosen = self._choice.choose(head, loaded, self._stacks.slots(kind[0]))
-        self._widths[kind[0]] = chosen.width if self._is_proven(loaded) else 1
-        while self._stacks.slots(kind[0]) >= chosen.width:
-            if not self._stacks.drop_spare(kind[0]):
-                return None
-        if not self._has_room(head, loaded, kind, chosen):
-            return None
-        width = chosen.width
-        if kind[2] == "whole" and chosen.path != "compiled" and not head["reproducible"]:
-            same = [item for item in self._backlog if item["stack"] == kind[0]]
-            waiting = sum(self._choice.kind(item, loaded) == kind for item in same)
-            width = min(width - self._stacks.slots(kind[0]), waiting)  # of each batch size come fewer trials
-        self._announce()  # more of its trials come while it is built
-        return self._hold(head, loaded, kind, chosen, width)
-
-    def _hold(self, head: Json, loaded: Loaded, kind: Kind, chosen: Chosen, width: int) -> Held:
-        stack = self._choice.build(head, loaded, chosen, width)
-        stack.keep_weights = self._checkpoints is not None and self._checkpoints.scope == SHARED
-        rules = chosen.rules if stack.path == "compiled" else None
-        held = Held(kind, loaded, chosen, stack, rules)
-        self._stacks.add(held)
-        return held
-
-    def _has_room(self, head: Json, loaded: Loaded, kind: Kind, chosen: Chosen) -> bool:
-        """Make room for one more stack by dropping spare ones; False if what trains leaves none."""
-        others = [held.kind for held in self._stacks if held.busy]
-        if others and (kind in self._alone or self._alone & set(others)):
-            return False
-        while len(self._stacks) >= MOST:
-            if not self._stacks.drop_spare():
-                return False
-        needed = self._choice.bytes(head, loaded, chosen)
-        while len(self._stacks) and (room := self._choice.room()) is not None and needed > room:
-            if not self._stacks.drop_spare():
-                return False
-        return True
+                full.add((self._placing.choice.kind(head, loaded), rule_of(head["params"])))
 
     def _admit(self, head: Json, held: Held) -> None:
         stack = held.stack
@@ -317,7 +215,7 @@ class Runner:
         if slot is None:
             slot = stack.admit(spec)
         if slot is not None:
-            self._stacks.admitted(held, head)
+            self._stacks.admitted(held, head, slot)
         if self._checkpoints is not None and slot is not None:
             resumed = (head.get("resume") or {}).get("path")
             self._checkpoints.watch(_key(head), head["study"], head["number"], resumed)
@@ -345,7 +243,7 @@ class Runner:
         if key is None or found is None:
             return
         held, slot = found
-        self._announcer.tell(held.stack.say())  # a checkpoint is never reported ahead of its trial's rows
+        self._tell(held, held.stack.say())  # a checkpoint is never reported ahead of its trial's rows
         if held.stack.slot_of(key) == slot:  # unless the trial has just diverged
             checkpoints.take(held.stack, key, slot)
 
@@ -362,7 +260,7 @@ class Runner:
         kind, width = held.kind, held.stack.width
         return_freed_memory()
         self._stacks.drop(held)
-        oom = self._make_smaller(kind, width)
+        oom = self._placing.make_smaller(kind, width)
         for key in trials:
             self._forget(key)
             self._announcer.end(key, *(("finished", "oom") if oom else ("displaced",)))
@@ -370,42 +268,17 @@ class Runner:
     def _does_not_fit(self, head: Json) -> None:
         """React to a stack that could not be opened for lack of memory."""
         loaded = self._loading.known(head)
-        kind = None if loaded is None else self._choice.kind(head, loaded)
+        kind = None if loaded is None else self._placing.choice.kind(head, loaded)
         return_freed_memory()
         give_back(self._device)
         self._changed = True
-        if kind is None or self._make_smaller(kind, self._choice.widest(head, kind)):
+        if kind is None or self._placing.make_smaller(kind, self._placing.choice.widest(head, kind)):
             self._backlog.remove(head)
             self._announcer.end(_key(head), "finished", "oom")
 
-    def _make_smaller(self, kind: Kind, width: int) -> bool:
-        """Let a kind train alone next time, or in half the width; return whether it is as small as can be."""
-        if self._stacks.busy and kind not in self._alone:
-            self._alone.add(kind)
-            return False
-        while self._stacks.drop_spare():
-            pass
-        if width == 1:
-            return True
-        self._choice.narrow(kind, width)
-        self._widths[kind[0]] = width // 2
-        return False
-
     def _announce(self) -> None:
-        """Say which stacks train or are wanted, and whether one of another key may come.
-
-        Spare stacks are not named: a study's stacks would be dealt to every device that had them once, each half empty.
-        """
-        keys = {held.key for held in self._stacks if held.busy} | {item["stack"] for item in self._backlog}
-        self._widths = {key: width for key, width in self._widths.items() if key in keys}
-        self._announcer.stacks(self._widths, self._stacks.may_open)
-
-
-def _proves(event: Event) -> bool:
-    """Whether an event shows that a workload can be trained and evaluated."""
-    if isinstance(event, Ended):
-        return event.outcome == "finished"
-    return any(name != "train_loss" for name in event.metrics)
+        """Say which stacks train or are wanted, and whether one of another key may come."""
+        self._announcer.stacks(self._placing.widths(self._backlog), self._stacks.may_open)
 
 
 def _key(assignment: Json) -> Key:

@@ -131,7 +131,9 @@ class StackChoice:
         base = plan.uncompiled(known, min(trials, most))
         assert base is not None
         if self._given.width is not None:
-            base = plan.Plan(plan.at_width(known, most), most, most / (known.tick_s("loop", most) or 1.0))
+            path = plan.at_width(known, most)
+            tick_s = known.tick_s("loop" if path == "loop" else "eager", most)
+            base = plan.Plan(path, most, most / (tick_s or 1.0))
         better = plan.compiled(known, min(trials, most), base, self._given.width and most)
         if better is not None and rule_of(head["params"]) in better[1].rules:
             faster, one = better

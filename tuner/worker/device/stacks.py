@@ -58,10 +58,13 @@ class Held:
         """The priorities of the studies in it."""
         return {item["study_id"]: item["priority"] for item in self.trials.values()}
 
+    def fits(self, params: Json) -> bool:
+        """Whether its program includes the rule of a trial with these parameters."""
+        return self.rules is None or rule_of(params) in self.rules
+
     def takes(self, params: Json) -> bool:
         """Whether it may admit a trial with these parameters, and has a free slot."""
-        fits = self.rules is None or rule_of(params) in self.rules
-        return fits and not self.closing and self.stack.free > 0
+        return not self.closing and self.stack.free > 0 and self.fits(params)
 
 
 class Stacks:
@@ -71,7 +74,8 @@ class Stacks:
         self._device = device
         self._clock = clock
         self._held: list[Held] = []
-        self._latest: Held | None = None
+        self._places: dict[object, tuple[Held, int]] = {}
+        """Where each trial is."""
         self._shares: dict[int, float] | None = None
         """By stack, until a trial comes or goes."""
 
@@ -92,34 +96,31 @@ class Stacks:
         return sum(held.busy for held in self._held) < MOST
 
     def with_trial(self, key: Key) -> tuple[Held, int] | None:
-        """Return the stack that holds a trial, and its slot."""
-        for held in self._held:
-            slot = held.stack.slot_of(key)
-            if slot is not None:
-                return held, slot
-        return None
+        """Return the stack that a trial was admitted to, and its slot, until its end was told."""
+        return self._places.get(key)
 
     def trials_of(self, address: Address) -> int:
         """Count the trials of a workload in all stacks."""
         return sum(len(held.trials) for held in self._held if held.loaded.address == address)
 
-    def slots(self, stack_key: str) -> int:
-        """Count the slots of all stacks of a key; of those that admit no more, the taken ones."""
-        own = [held for held in self._held if held.key == stack_key]
+    def slots(self, stack_key: str, params: Json) -> int:
+        """Count the slots for a trial in the stacks of its key; of those that admit no more, the taken ones."""
+        own = [held for held in self._held if held.key == stack_key and held.fits(params)]
         return sum(held.stack.width - (held.stack.free if held.closing else 0) for held in own)
 
     def add(self, held: Held) -> None:
         """Hold a new stack; the caller has seen to it that there may be one."""
         self._held.append(held)
         self._shares = None
-        self._latest = None  # building it may have changed what the process shares
 
-    def admitted(self, held: Held, assignment: Json) -> None:
-        """Note that a trial is in a stack."""
+    def admitted(self, held: Held, assignment: Json, slot: int) -> None:
+        """Note that a trial is in a slot of a stack."""
         if not held.trials:
             waiting = [other.used_s for other in self._held if other is not held and other.trials]
             held.used_s = max(held.used_s, min(waiting, default=0.0))
-        held.trials[assignment["trial"], assignment["attempt"]] = held.latest = assignment
+        key = assignment["trial"], assignment["attempt"]
+        held.trials[key] = held.latest = assignment
+        self._places[key] = held, slot
         held.seen[rule_of(assignment["params"])] = assignment["params"]
         self._shares = None
 
@@ -129,9 +130,7 @@ class Stacks:
 
     def tick(self, held: Held) -> tuple[list[Event], float]:
         """Run one tick of a stack; return its events, and the device time with which the stack was charged."""
-        if self._latest is not held:
-            held.stack.claim()
-            self._latest = held
+        held.stack.claim()
         begin = self._clock()
         events = held.stack.tick()
         seconds = self._clock() - begin
@@ -140,15 +139,18 @@ class Stacks:
 
     def left(self, key: object) -> None:
         """Note that a trial is in no stack any more."""
-        for held in self._held:
-            if held.trials.pop(key, None) is not None:
-                self._shares = None
+        found = self._places.pop(key, None)
+        if found is not None:
+            del found[0].trials[key]
+            self._shares = None
 
     def drop(self, held: Held) -> None:
         """Give a stack's memory back now."""
         held.stack.close()
         self._held.remove(held)
-        self._latest = self._shares = None
+        for key in held.trials:
+            del self._places[key]
+        self._shares = None
         give_back(self._device)
 
     def drop_spare(self, stack_key: str | None = None) -> bool:
