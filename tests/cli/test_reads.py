@@ -240,6 +240,19 @@ def test_a_narrow_terminal_shows_every_range_whole(tuner: Run, monkeypatch: pyte
     assert sorted(words) == sorted("muon 64 to 128 8 to 16 256 118 (at least 90) B".split())
 
 
+def test_a_narrow_terminal_shows_names_in_words(tuner: Run, api: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not letter by letter below each other; what is cut instead ends in a mark."""
+    monkeypatch.setenv("COLUMNS", "60")
+    view = study_view(name="demo-22", slot_utilisation=0.957)
+    api.set("/api/v1/studies", answer({"items": [view], "next_cursor": None}))
+    lines = tuner("studies").stdout.splitlines()
+    assert len(lines) == 3 and lines[2].startswith("demo-22 ") and max(map(len, lines)) <= 60
+    measured = {**WORKER, "devices": [{"device": "cpu#1"}, {"device": "cpu#2", "width": 8}]}
+    api.set("/api/v1/workers", answer({"items": [measured], "next_cursor": None}))
+    monkeypatch.setenv("COLUMNS", "120")
+    assert "cpu#1, cpu#2 x 8" in tuner("workers").stdout
+
+
 @pytest.mark.parametrize("width", range(6, 20))
 def test_what_a_narrow_terminal_cuts_ends_in_a_mark(width: int) -> None:
     table = plain_table("a", "b", right=("b",))

@@ -19,7 +19,7 @@ from typing import Any
 from tuner.study.hyperparameter import Scalar
 
 DEFAULT_WIDTH = 32
-"""Slots of a stack of which nothing is known."""
+"""Most slots of a stack that nothing may be measured for, or nothing could be."""
 WIDTHS = (1, 4, 16, 64)
 """Widths that are measured."""
 NEAR = 0.95

@@ -35,6 +35,10 @@ def state(name: str) -> Text:
     return Text(name, STATE_STYLES.get(name, ""))
 
 
+NARROWEST = 8
+"""Characters that a column keeps which may wrap: narrower, its words would stand letter by letter below each other."""
+
+
 def plain_table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Table:
     """Create a table with a rule under its header; `right` columns are right-aligned, `fold` columns may wrap.
 
@@ -48,6 +52,7 @@ def plain_table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = 
             justify="right" if name in right else "left",
             no_wrap=not foldable,
             overflow="fold" if foldable else "ellipsis",
+            min_width=NARROWEST if foldable else None,
         )
     return table
 
@@ -124,7 +129,7 @@ def workers_table(workers: Sequence[WorkerView], now: datetime | None = None) ->
         "id", "worker", "state", "trials", "devices", "last seen", right=("id", "trials"), fold=("devices",)
     )
     for worker in workers:
-        devices = ", ".join(f"{d.device} x {d.width}" for d in worker.devices)
+        devices = ", ".join(d.device if d.width is None else f"{d.device} x {d.width}" for d in worker.devices)
         age = duration(max(0.0, (now - worker.last_seen).total_seconds()))
         table.add_row(
             *(str(worker.id), Text(worker.name), state(worker.state), str(worker.held)),

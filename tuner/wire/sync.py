@@ -22,7 +22,9 @@ class DeviceInfo(Message):
 
     device: DeviceName
     description: Text = ""
-    width: int = Field(ge=1, le=1_000_000, description="slots of its stack")
+    width: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="slots of its stacks, if the user set them; null: measured"
+    )
     checkpoints: bool = Field(default=False, description="whether it has a checkpoint store")
     scope: str = Field(default=SHARED, pattern=SCOPE, description="which one: the shared one, or that of its own disk")
 

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from tuner.probe.choice import DEFAULT_WIDTH
 from tuner.worker.channel import Json, read_lines, write_line
 
 log = logging.getLogger(__name__)
@@ -45,8 +44,8 @@ class DeviceProcess:
         """`width` and `threads` None are measured. `number` distinguishes the `processes` on one device."""
         self.device = device if number is None else f"{device}#{number}"
         """The name that the worker uses for it."""
-        self.width = width or DEFAULT_WIDTH
-        """Slots of its stacks, as far as that is known before it has work."""
+        self.width = width
+        """Slots of its stacks, if the user set them."""
         self.heard = 0
         """Messages received so far."""
         self._command = [sys.executable, "-P", "-m", "tuner.worker.device.device", "--device", device]

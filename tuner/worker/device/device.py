@@ -25,6 +25,7 @@ import torch
 
 from tuner import logs, workloads
 from tuner.engine.machine.allocator import keep_freed_memory
+from tuner.engine.machine.hardware import hardware
 from tuner.errors import InvalidInput
 from tuner.probe.choice import cores
 from tuner.store import SHARED
@@ -112,9 +113,7 @@ def _checkpoints(root: str | None, every_s: float, own_disk: bool) -> Checkpoint
 
 def _hello(device: str) -> Json:
     known = [{"name": name, "description": workloads.describe(name)} for name in workloads.names()]
-    is_gpu = torch.device(device).type == "cuda"
-    description = torch.cuda.get_device_name(device) if is_gpu else f"CPU, {torch.get_num_threads()} threads"
-    return {"workloads": known, "description": description}
+    return {"workloads": known, "description": hardware(torch.device(device))}
 
 
 def _serve(source: IO[str], target: IO[str], options: argparse.Namespace, checkpoints: Checkpoints | None) -> None:

@@ -44,6 +44,7 @@ function table(workers) {
 }
 
 function row(worker) {
+  const known = worker.devices.every((device) => device.width !== null); // otherwise it depends on the work
   const slots = worker.devices.reduce((sum, device) => sum + device.width, 0);
   return h(
     "tr",
@@ -51,7 +52,7 @@ function row(worker) {
     h("th", { scope: "row" }, worker.name, h("span", { class: "sub" }, `id ${worker.id}`)),
     h("td", {}, badge(worker.state)),
     h("td", {}, worker.devices.map((device) => h("div", {}, device.device, h("span", { class: "sub" }, device.description)))),
-    h("td", { class: "num" }, `${count(worker.held)} / ${count(slots)}`),
+    h("td", { class: "num" }, known ? `${count(worker.held)} / ${count(slots)}` : count(worker.held)),
     h("td", {}, worker.workloads.join(", ")),
     h("td", {}, worker.version || "–"),
     h("td", { class: "nowrap" }, ago(worker.last_seen)),
