@@ -40,6 +40,18 @@ def test_long_ticks_are_not_spent_on_what_few_trials_cannot_gain() -> None:
     assert len(widths(expected=4000)) == 4
 
 
+def test_one_slow_measurement_does_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What else runs on the machine would decide, and the choice is kept."""
+    taken: list[int] = []
+
+    def once_slow(stack: Stack, ticks: int) -> float:
+        taken.append(stack.width)
+        return 1e-3 * (9.0 if taken == [1, 4] else 1.0)
+
+    monkeypatch.setattr(module, "tick_s", once_slow)
+    assert widths() == [("loop", 1), ("eager", 4), ("eager", 16), ("eager", 64)] and taken == [1, 4, 4, 16, 64]
+
+
 def test_memory_ends_the_search(ticks: dict[int, float], monkeypatch: pytest.MonkeyPatch) -> None:
     real = Stack.__init__
 
