@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from tuner.connection import Connection, NotAStream
 from tuner.document import plain, read_document
 from tuner.errors import NotFound, Unreachable
-from tuner.study.states import StudyState
+from tuner.study.states import StudyState, TrialState
 from tuner.token import token_of
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.wire.views import (
@@ -212,9 +212,10 @@ class Client:
     ) -> Iterator[StudyView]:
         """Yield a study whenever it has changed, until it has ended.
 
-        Changes arrive as server-sent events; if a proxy blocks these, the study is polled every `poll_s` seconds. While
-        the server is unreachable, `away` is called with the reason and the client retries after 0.2, 0.4, ... 5 s; once
-        it can continue, it calls `away(None)`. After `patience_s` seconds without a response it raises `Unreachable`.
+        Changes arrive as server-sent events; if a proxy blocks these, the study is polled every `poll_s` seconds. So is
+        one whose trials all wait: what it waits for changes with time alone, which is no event. While the server is
+        unreachable, `away` is called with the reason and the client retries after 0.2, 0.4, ... 5 s; once it can
+        continue, it calls `away(None)`. After `patience_s` seconds without a response it raises `Unreachable`.
         Raises `NotFound` if the study is deleted meanwhile.
         """
         view: StudyView = self.study(study)
@@ -222,7 +223,8 @@ class Client:
         last_answer, pause_s, is_streaming = time.monotonic(), FIRST_PAUSE_S, True
         while view.state not in ENDED:
             try:
-                with closing(self._wakes(view, poll_s) if is_streaming else _ticks(poll_s)) as wakes:
+                polls = not is_streaming or _waits(view)
+                with closing(_ticks(poll_s) if polls else self._wakes(view, poll_s)) as wakes:
                     for revision in wakes:
                         if revision is not None and revision <= view.revision:
                             continue  # the view already includes that event
@@ -235,6 +237,8 @@ class Client:
                             yield view
                         if view.state in ENDED:
                             return
+                        if is_streaming and _waits(view) != polls:
+                            break
             except NotAStream:
                 is_streaming = False
             except Unreachable as error:
@@ -275,6 +279,11 @@ class Client:
             cursor = page.next_cursor
             if cursor is None:
                 return
+
+
+def _waits(view: StudyView) -> bool:
+    """Whether a study has trials to run and none is running."""
+    return bool(view.counts.get(TrialState.QUEUED)) and not view.counts.get(TrialState.RUNNING)
 
 
 def _ticks(pause_s: float) -> Generator[None]:

@@ -16,13 +16,13 @@ AT = "2026-01-02T03:04:05Z"
 STREAM = {"Content-Type": "text/event-stream; charset=utf-8"}
 
 
-def study(revision: int, state: str = "running", done: int = 0) -> httpx2.Response:
+def study(revision: int, state: str = "running", done: int = 0, **changes: Any) -> httpx2.Response:
     view = {
         **{"id": 1, "name": "demo", "title": "", "state": state, "workload": "w", "metric": "loss", "goal": "minimize"},
         **{"method": "random", "optimizers": ["sgd"], "swept": {}, "run_cap": 4, "parallel": 2, "counts": {}},
         **{"examples_per_trial": 10, "examples_done": done, "revision": revision, "created_at": AT, "document": {}},
     }
-    return httpx2.Response(200, json=view)
+    return httpx2.Response(200, json=view | changes)
 
 
 def change(revision: int) -> bytes:
@@ -205,3 +205,13 @@ def test_leaving_early_closes_the_stream() -> None:
     close: Callable[[], None] = views.close  # type: ignore[attr-defined]
     close()
     assert closed == [True]
+
+
+def test_a_study_that_waits_is_asked_for_what_it_waits_for(pauses: list[float]) -> None:
+    """Nothing happens meanwhile, so no event says it; once a trial runs, events do."""
+    queued, running = {"counts": {"queued": 4}}, {"counts": {"queued": 3, "running": 1}}
+    waiting = study(1, notice="waiting for a worker", **queued)
+    script = Script([study(1, **queued), waiting, study(2, **running), study(3, "completed")], [[change(3)]])
+    client = Client("http://server:8700", transport=script)
+    assert [view.notice for view in client.watch("demo", poll_s=7.0)] == [None, "waiting for a worker", None, None]
+    assert pauses == [7.0, 7.0] and script.last_ids == ["2"]
