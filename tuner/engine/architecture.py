@@ -17,7 +17,7 @@ from tuner.engine.layers.dropout import Draws
 from tuner.engine.layout import Layout
 from tuner.engine.seeds import INITIALISATION, derive
 from tuner.errors import Fault, InvalidInput
-from tuner.optimizers.roles import infer_roles
+from tuner.optimizers.roles import roles_of_model
 from tuner.optimizers.rule import Role
 from tuner.workloads import Task
 
@@ -79,8 +79,8 @@ class Architecture:
         return {name: tensors[own].detach().clone() for name, own in self._saved.items()}
 
     def roles(self) -> dict[str, Role]:
-        """Return the role of every trainable parameter."""
-        roles = infer_roles(self.training)
+        """Return the role of every trainable parameter. Raises `InvalidInput` for those that the task gets wrong."""
+        roles = roles_of_model(self.training, self.task.roles)
         return {place.name: roles[place.name] for place in self.layout.places}
 
     @property

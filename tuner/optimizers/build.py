@@ -17,7 +17,7 @@ from tuner.optimizers.closure import ClosureLoss, CurvedClosureLoss
 from tuner.optimizers.group import NOT_HYPERPARAMETERS, Group, check_parameters
 from tuner.optimizers.one_pass import WORTHWHILE, has_compiler, kernel_of, step_all
 from tuner.optimizers.part import Part, kept, parts_of
-from tuner.optimizers.roles import check_roles, infer_roles, roles_of_shapes
+from tuner.optimizers.roles import check_roles, roles_of_model, roles_of_shapes
 from tuner.optimizers.rule import ElementwiseRule, Evaluate, Role, Rule
 from tuner.optimizers.scalars import plain
 from tuner.optimizers.treatment import clipped, global_norm
@@ -47,7 +47,7 @@ def build(
         params: a module (roles are inferred from its layers), named parameters, tensors, or dicts with "params" and
             their own hyperparameters. float32 or float64.
         roles: name -> role for some or all named parameters; the others' follow from the module, or else from their
-            shapes.
+            shapes. For a module the names may be patterns (`blocks.*.experts`), of which the last that matches counts.
         compiled: whether rules that update every element alone do it in one pass over memory: by torch's fused kernel,
             or where it has none by a program as fast, which takes seconds to compile, once. None: by the kernel, or
             from 4 million elements on where a C++ compiler is at hand. Rounding differs in the last bits.
@@ -61,7 +61,7 @@ def build(
     hp = {key: plain(value) for key, value in hp.items()}
     check_hyperparameters(name, hp)
     if isinstance(params, nn.Module):
-        roles = {**infer_roles(params), **(roles or {})}
+        roles = roles_of_model(params, roles)
         params = list(params.named_parameters())
     return RuleOptimizer(name, params, roles or {}, {**defaults(name), **hp}, compiled)
 

@@ -1,11 +1,13 @@
 """The role of each parameter, so that matrix rules know their matrices.
 
 Roles follow from the module that owns a parameter, never from a name in the model: name patterns break on the next
-model. Every parameter has exactly one role; a tied one appears once, under the first name it was registered with.
+model. Whoever knows the model may correct them by patterns of its own names. Every parameter has exactly one role; a
+tied one appears once, under the first name it was registered with.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import get_args
+from fnmatch import fnmatchcase
+from typing import cast, get_args
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -65,6 +67,25 @@ def infer_roles(model: nn.Module) -> dict[str, Role]:
     return {name: roles[name] for name in names.values()}
 
 
+def roles_of_model(model: nn.Module, given: Mapping[str, str] | None = None) -> dict[str, Role]:
+    """Return the role of every parameter: what `given` says of it, or else what `infer_roles` does.
+
+    `given` maps patterns of names (`fnmatch`, e.g. `blocks.*.experts`) to roles; of several that match the last counts.
+
+    Raises:
+        InvalidInput: a fault for each pattern that matches no parameter, unknown role, and role that a shape excludes.
+    """
+    roles, shapes = infer_roles(model), {name: param.shape for name, param in model.named_parameters()}
+    faults = []
+    for pattern, role in (given or {}).items():
+        matched = [name for name in shapes if name == pattern or fnmatchcase(name, pattern)]
+        faults += role_faults(dict.fromkeys(matched or [pattern], role), shapes)
+        roles |= dict.fromkeys(matched, cast(Role, role))
+    if faults:
+        raise InvalidInput(faults)
+    return roles
+
+
 def _owned(module: nn.Module) -> Iterator[tuple[nn.Parameter, Role]]:
     """Give a module's own parameters with the roles that they have if they are no kernel of a known kind."""
     kernel, own = _kernel(module), dict(module.named_parameters(recurse=False))
@@ -113,6 +134,13 @@ def check_roles(roles: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -
     Raises:
         InvalidInput: one fault per parameter; `shapes` are without the trial axis.
     """
+    faults = role_faults(roles, shapes)
+    if faults:
+        raise InvalidInput(faults)
+
+
+def role_faults(roles: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -> list[Fault]:
+    """Return what `check_roles` refuses."""
     faults = []
     for name, role in roles.items():
         if name not in shapes:
@@ -121,5 +149,4 @@ def check_roles(roles: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -
             faults.append(Fault(f"roles.{name}", f"{role!r} is not a role; allowed are {', '.join(get_args(Role))}"))
         elif role != "vector" and len(shapes[name]) < 2:
             faults.append(Fault(f"roles.{name}", f"a {role} needs two dims; the shape is {tuple(shapes[name])}"))
-    if faults:
-        raise InvalidInput(faults)
+    return faults

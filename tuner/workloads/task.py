@@ -79,6 +79,8 @@ class Task:
     `digest` identifies the data if the workload's name and parameters do not determine it; it is part of the program.
     `kind` of problem, for batch-size advice: `classification`, `regression`, `language` or `other`; None means
     `guessed_kind` of the validation data.
+    `roles`: patterns of parameter names (fnmatch, e.g. `{"blocks.*.experts": "matrix"}`) -> `matrix`, `convolution`,
+    `embedding`, `head` or `vector`, for those whose layer does not say it; of several that match, the last counts.
 
     Raises `InvalidInput` if the data is malformed.
     """
@@ -93,6 +95,7 @@ class Task:
     resident: bool = True
     fresh: bool = False
     kind: Kind | None = None
+    roles: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         faults = _data_faults("train", self.train, (Tensor, Indexed)) + _data_faults("valid", self.valid, (Tensor,))
