@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from tuner.errors import Fault, InvalidInput, TunerError, Unreachable
-from tuner.terminal import advice_command, probe_command, read_commands, study_commands
+from tuner.terminal import advice_command, check_command, probe_command, read_commands, study_commands
 from tuner.terminal.options import DataDir, Host, Port, Server, TokenFile, Width, Workloads, option_of
 
 if TYPE_CHECKING:
@@ -242,7 +242,8 @@ def worker(
     raise typer.Exit(status)
 
 
-app.command(rich_help_panel=SERVING)(probe_command.probe)
+for _own in (check_command.check, check_command.workloads, probe_command.probe):
+    app.command(rich_help_panel=SERVING)(_own)
 
 
 def _check_api_lies_beside() -> None:

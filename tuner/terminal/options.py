@@ -1,9 +1,13 @@
-"""Options and arguments shared by several commands, and the client built from them."""
+"""Options and arguments shared by several commands, how they are read, and the client built from them."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tuner.errors import Fault, InvalidInput
+from tuner.study.hyperparameter import Scalar
 
 if TYPE_CHECKING:
     from tuner.client import Client
@@ -47,3 +51,27 @@ def connect(server: str | None, token_file: Path | None) -> "Client":
     from tuner.token import token_in
 
     return Client(server, token_in(token_file) if token_file is not None else None)
+
+
+def parameter(text: str) -> tuple[str, Scalar]:
+    """Read a workload's parameter, `NAME=VALUE`; the value is JSON, or else text. Raises `InvalidInput`."""
+    name, sign, value = text.partition("=")
+    if not name or not sign:
+        raise InvalidInput([Fault("--param", f"is {text!r}; expected NAME=VALUE, e.g. hidden=64")])
+    try:
+        read = json.loads(value)
+    except ValueError:
+        return name, value
+    return name, read if isinstance(read, bool | int | float | str) else value
+
+
+def check_device(device: str) -> None:
+    """Refuse a GPU that torch cannot use, and what is no device. Raises `InvalidInput`."""
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise InvalidInput([Fault("--device", f"is {device!r}; allowed are cpu, cuda:0, ...")]) from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput([Fault("--device", f"is {device}; there is no GPU that torch can use")])

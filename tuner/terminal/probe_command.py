@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuner.errors import Fault, InvalidInput
-from tuner.study.hyperparameter import Scalar
 from tuner.study.micro_batch import common_micro_batch, legal_micro_batches
-from tuner.terminal.options import Workloads
+from tuner.terminal.options import Workloads, check_device, parameter
 from tuner.worker.channel import Json
 
 if TYPE_CHECKING:
@@ -51,9 +50,9 @@ def probe(
     from tuner.terminal.probe_tables import show
     from tuner.worker.device.probing import batch_dependent
 
-    params = dict(_parameter(text) for text in param or [])
+    params = dict(parameter(text) for text in param or [])
     sizes = _batch_sizes(batch_sizes) if batch_sizes is not None else []
-    _check_device(device)
+    check_device(device)
     wanted: Json = {"workload": workload, "workload_params": params, "device": device, "workloads": workloads or []}
     whole = batch_dependent(wanted | {"micro_batch": 1, "cell_s": CELL_S})
     size, legal = _micro_batches(sizes, micro_batch, whole)
@@ -64,13 +63,6 @@ def probe(
         print(json.dumps(_as_json(found), indent=2))
     else:
         show(found)
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise InvalidInput([Fault("--device", f"is {device}; there is no GPU that torch can use")])
 
 
 def _micro_batches(sizes: list[int], asked: int | None, whole: bool) -> tuple[int, list[int]]:
@@ -126,17 +118,6 @@ def _compared(wanted: Json, sizes: list[int], found: "Measured") -> dict[int, fl
         if timing is not None:
             rates[size] = size * best.slots / timing.tick_s
     return rates
-
-
-def _parameter(text: str) -> tuple[str, Scalar]:
-    name, sign, value = text.partition("=")
-    if not name or not sign:
-        raise InvalidInput([Fault("--param", f"is {text!r}; expected NAME=VALUE, e.g. hidden=64")])
-    try:
-        read = json.loads(value)
-    except ValueError:
-        return name, value
-    return name, read if isinstance(read, bool | int | float | str) else value
 
 
 def _batch_sizes(text: str) -> list[int]:

@@ -8,7 +8,16 @@ def my_problem(hidden: int = 32) -> tuner.Task:
 return tuner.Task(model=lambda: MyModel(hidden), loss=cross_entropy, train=(x, y), valid=(xv, yv))
 """
 
-from tuner.workloads.registry import describe, import_user_workloads, is_built_in, load, names, workload
+from tuner.workloads.registry import (
+    describe,
+    import_user_workloads,
+    is_built_in,
+    known,
+    load,
+    names,
+    origin,
+    workload,
+)
 from tuner.workloads.task import Task
 
-__all__ = ["Task", "describe", "import_user_workloads", "is_built_in", "load", "names", "workload"]
+__all__ = ["Task", "describe", "import_user_workloads", "is_built_in", "known", "load", "names", "origin", "workload"]

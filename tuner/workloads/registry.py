@@ -1,11 +1,13 @@
-"""Names of workloads: the built-in ones, and those that a user's module registers with `@workload`.
+"""Names of workloads: the built-in ones, those that a user's module registers with `@workload`, those of packages.
 
-A factory is called once per stack: the data it loads is shared by all trials of the stack.
+Of equal names the built-in one counts, then the registered one. A package that cannot be imported costs its own
+workloads and nothing else. A factory is called once per stack: the data it loads is shared by all trials of the stack.
 """
 
 import importlib
 import importlib.util
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +15,10 @@ from typing import TypeVar
 
 from tuner.errors import Fault, InvalidInput, NotFound
 from tuner.study.hyperparameter import Scalar
+from tuner.workloads.installed import installed, package_of
 from tuner.workloads.task import Task
+
+log = logging.getLogger(__name__)
 
 Factory = TypeVar("Factory", bound=Callable[..., Task])
 
@@ -54,8 +59,37 @@ def workload(name: str) -> Callable[[Factory], Factory]:
 
 
 def names() -> list[str]:
-    """Return the names of all known workloads, sorted."""
-    return sorted({*_BUILT_IN, *_factories})
+    """Return the names of all known workloads, sorted; a package's is not known to work before it is asked for."""
+    return sorted({*_BUILT_IN, *_factories, *installed()})
+
+
+def known() -> dict[str, str]:
+    """Return the descriptions of all workloads that can be loaded, by name, sorted.
+
+    A package that cannot be imported is named in a warning.
+    """
+    found = {}
+    for name in names():
+        try:
+            found[name] = describe(name)
+        except BrokenPackage as error:
+            log.warning("%s", error, extra={"action": "load", "workload": name})
+    return found
+
+
+class BrokenPackage(NotFound):
+    """A package's entry point names a workload that cannot be had from it; the cause says why."""
+
+
+def origin(name: str) -> str:
+    """Say where a workload comes from: `built-in`, `package NAME`, or the module that registered it."""
+    if name in _BUILT_IN:
+        return "built-in"
+    module = _factories[name].__module__ if name in _factories else None
+    point = installed().get(name)
+    if point is not None and module in (None, point.module):
+        return f"package {package_of(point)}"
+    return f"module {module}"
 
 
 def is_built_in(name: str) -> bool:
@@ -83,20 +117,30 @@ def load(name: str, params: Mapping[str, Scalar]) -> Task:
     return task
 
 
-def import_user_workloads(source: str) -> None:
+def import_user_workloads(source: str) -> list[str]:
     """Import a user's module, by file path (`my/problem.py`) or by name (`my.problem`), so that it registers its
-    workloads.
+    workloads; return the names of those registered meanwhile, in order.
 
     Raises `NotFound` if the file or module does not exist; other exceptions of the module pass through.
     """
-    if not source.endswith(".py"):
-        try:
-            importlib.import_module(source)
-        except ModuleNotFoundError as error:
-            if error.name is not None and (source == error.name or source.startswith(error.name + ".")):
-                raise NotFound(f"no module {source!r} to load workloads from") from error
-            raise
-        return
+    before = dict(_factories)
+    if source.endswith(".py"):
+        _import_file(source)
+    else:
+        _import_module(source)
+    return [name for name, factory in _factories.items() if before.get(name) is not factory]
+
+
+def _import_module(source: str) -> None:
+    try:
+        importlib.import_module(source)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (source == error.name or source.startswith(error.name + ".")):
+            raise NotFound(f"no module {source!r} to load workloads from") from error
+        raise
+
+
+def _import_file(source: str) -> None:
     path = Path(source).resolve()
     if not path.is_file():
         raise NotFound(f"no file {source!r} to load workloads from")
@@ -115,10 +159,26 @@ def _origin(factory: Callable[..., Task]) -> str:
 def _factory(name: str) -> Callable[..., Task]:
     if name not in _factories and name in _BUILT_IN:
         importlib.import_module(_BUILT_IN[name])
+    elif name not in _factories and name in installed():
+        _import_installed(name)
     try:
         return _factories[name]
     except KeyError:
         raise NotFound(f"no workload {name!r}; known are: {', '.join(names())}") from None
+
+
+def _import_installed(name: str) -> None:
+    """Import a package's workload. Raises `BrokenPackage`."""
+    point = installed()[name]
+    what = f"the package {package_of(point)!r} names a workload {name!r} ({point.value})"
+    try:
+        found = point.load()
+    except (Exception, SystemExit) as error:  # the package's own code runs here
+        raise BrokenPackage(f"{what}, which does not load: {type(error).__name__}: {error}") from error
+    if name not in _factories and callable(found):
+        _factories[name] = found
+    if name not in _factories:
+        raise BrokenPackage(f"{what}, which is {type(found).__name__} and registers no workload of this name")
 
 
 def _parameter_faults(name: str, factory: Callable[..., Task], params: Mapping[str, Scalar]) -> list[Fault]:

@@ -81,13 +81,19 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def import_workloads(sources: list[str]) -> None:
-    """Import a user's workload modules and files; the working directory and each file's own come first."""
+def import_workloads(sources: list[str]) -> list[str]:
+    """Import a user's workload modules and files; the working directory and each file's own come first.
+
+    Returns:
+        The names that they registered.
+    """
+    found = []
     sys.path.insert(0, os.getcwd())
     for source in sources:
         if source.endswith(".py"):
             sys.path.insert(0, str(Path(source).resolve().parent))
-        workloads.import_user_workloads(source)
+        found += workloads.import_user_workloads(source)
+    return found
 
 
 def mistake_in(sources: list[str]) -> str | None:
@@ -112,7 +118,7 @@ def _checkpoints(root: str | None, every_s: float, own_disk: bool) -> Checkpoint
 
 
 def _hello(device: str) -> Json:
-    known = [{"name": name, "description": workloads.describe(name)} for name in workloads.names()]
+    known = [{"name": name, "description": description} for name, description in workloads.known().items()]
     return {"workloads": known, "description": hardware(torch.device(device))}
 
 
