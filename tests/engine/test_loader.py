@@ -143,8 +143,8 @@ def test_what_is_no_data_is_refused() -> None:
     for wrong in ([1.0, 2.0], {0: 1}, "text", 3):
         with pytest.raises(InvalidInput, match="train"):
             replace(task, train=(wrong, wrong))
-    with pytest.raises(InvalidInput, match="valid"):
-        replace(task, valid=(np.zeros((4, 7)), np.zeros(4)))  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput, match="valid"):
+            replace(task, valid=(wrong, wrong))
 
     class Short(Lazy):
         def __getitem__(self, index: Any) -> np.ndarray:

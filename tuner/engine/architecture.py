@@ -6,6 +6,8 @@ of its arguments: it returns new buffers.
 """
 
 import copy
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.roles import roles_of_model
 from tuner.optimizers.rule import Role
 from tuner.workloads import Task
+from tuner.workloads.tree import call
 
 Tensors = dict[str, Tensor]
 
@@ -88,13 +91,17 @@ class Architecture:
         """Whether a forward pass needs random numbers from `dropout`."""
         return bool(self._dropouts)
 
+    def evaluation(self) -> AbstractContextManager[Any]:
+        """Return the context of evaluating: without gradients, unless the model needs them to compute its output."""
+        return torch.set_grad_enabled(self.task.evaluate_with_grad)
+
     def loss(
-        self, params: Tensors, extras: Tensors, draws: Draws, inputs: Tensor, *targets: Tensor, stacked: bool = False
+        self, params: Tensors, extras: Tensors, draws: Draws, *data: Tensor, stacked: bool = False
     ) -> tuple[Tensor, Tensors]:
         """Return the mean loss of one slot on its micro-batch, in training mode, and its new buffers.
 
-        `draws` are its (key [2], examples [b]), empty without dropout; `stacked` selects the layers that work under
-        vmap.
+        `data` are the tensors of the batch, flat; `draws` are its (key [2], examples [b]), empty without dropout;
+        `stacked` selects the layers that work under vmap.
         """
         model = self._stackable if stacked else self.training
         tensors = {**params, **extras}
@@ -104,13 +111,19 @@ class Architecture:
             part.calls = 0  # type: ignore[assignment]
             prefix = f"{name}." if name else ""
             tensors[f"{prefix}key"], tensors[f"{prefix}examples"] = draws
+        structure = self.task.training.structure
         # Without autocast's cache, which would keep weights that the next step changes.
         with torch.autocast(self.device.type, torch.bfloat16, self.task.precision == "bf16", cache_enabled=False):
-            output = functional_call(model, tensors, (inputs,))
-            loss = self.task.loss(output, *targets)
+            output = run(model, tensors, structure.inputs(data))
+            loss = self.task.loss_of(output, structure.targets(data))
         if loss.dim() != 0:
             raise InvalidInput(f"the workload's loss has shape {list(loss.shape)}; expected one number, the mean")
         return loss.to(self.dtype), {name: tensors[name] for name in self._buffers}
+
+
+def run(model: nn.Module, tensors: Tensors, inputs: Any) -> Any:
+    """Return a model's output with these parameters and buffers, in which it leaves new buffers."""
+    return call(lambda *args, **kwargs: functional_call(model, tensors, args, kwargs), inputs)
 
 
 def _saved_names(module: nn.Module) -> dict[str, str]:

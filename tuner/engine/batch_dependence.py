@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tuner.engine.architecture import Architecture, Tensors
+from tuner.engine.feed import on_device
 from tuner.engine.layers.drawing import draw_from, drawing
 from tuner.engine.layers.dropout import draws_of
 from tuner.engine.machine.out_of_memory import is_out_of_memory
-from tuner.workloads.task import Data, Examples, Task
+from tuner.workloads.task import Data, Task
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def depends_on_batch(task: Task, device: torch.device) -> bool:
         return False
     try:
         architecture = Architecture(replace(task, precision="float32"), device, torch.float32)
-        with torch.no_grad(), drawing(device):
+        with architecture.evaluation(), drawing(device):
             found = any(_mixes(architecture, size, number) for number in range(ROUNDS))
     except Exception as error:  # the trials' boundary: the workload's own code runs here; a trial will show the error
         if is_out_of_memory(error):
@@ -54,7 +54,7 @@ def depends_on_batch(task: Task, device: torch.device) -> bool:
 def _mixes(architecture: Architecture, size: int, number: int) -> bool:
     examples = architecture.task.examples
     index = (np.arange(4 * size) * (examples // (4 * size)) + number) % examples
-    data = tuple(_examples(item, index, architecture) for item in architecture.task.train)
+    data = on_device(architecture.task.training.read(index), architecture.device, architecture.dtype)
     module = architecture.build(number)
     params, extras = _shifted(dict(module.named_parameters()), number), architecture.extras(module)
     draws = draws_of(number, 0, 2 * size, architecture.device) if architecture.draws else ()
@@ -69,17 +69,6 @@ def _mixes(architecture: Architecture, size: int, number: int) -> bool:
     mixed = abs(losses[0] + losses[1] - losses[2] - losses[3])
     own = max(losses) - min(losses)
     return bool(mixed > RELATIVE * own + ROUNDING * max(abs(loss) for loss in losses))  # not true of NaN
-
-
-def _examples(
-    item: Examples, index: "np.ndarray[tuple[int], np.dtype[np.int64]]", architecture: Architecture
-) -> Tensor:
-    if isinstance(item, Tensor):
-        found = item[torch.from_numpy(index).to(item.device)]
-    else:
-        array = np.asarray(item[index])
-        found = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))
-    return found.to(architecture.device, architecture.dtype if found.is_floating_point() else found.dtype)
 
 
 def _shifted(params: Tensors, seed: int) -> Tensors:

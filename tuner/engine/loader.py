@@ -16,11 +16,10 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.engine.data_order import DataOrder, take_each
@@ -29,7 +28,8 @@ from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.seeds import example_seeds
 from tuner.engine.slots import Ints, Slots
 from tuner.errors import InvalidInput
-from tuner.workloads.task import Data, Examples, Task
+from tuner.workloads.examples import Data, Source
+from tuner.workloads.task import Task
 
 AHEAD = 4
 """Ticks gathered ahead."""
@@ -37,20 +37,18 @@ DEVICE_SHARE = 0.5
 """Share of a GPU's free memory that training data may use; larger data is loaded from the host instead."""
 
 
-def fits_on(device: torch.device, train: Sequence[Examples]) -> bool:
-    """Return whether training data can be kept on the device."""
-    if not all(isinstance(item, Tensor) for item in train):
-        return False
-    needed = sum(item.nbytes for item in train if isinstance(item, Tensor))
+def fits_on(device: torch.device, data: Data) -> bool:
+    """Return whether tensors can be kept on the device."""
+    needed = sum(item.nbytes for item in data)
     return device.type != "cuda" or needed <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def feed_of(task: Task, slots: Slots, width: int, device: torch.device, dtype: torch.dtype) -> "AnyFeed":
     """Copy the training data to the device, or leave it in place and load it tick by tick."""
-    resident = tuple(item for item in task.train if isinstance(item, Tensor))
-    if task.resident and fits_on(device, task.train):
-        return Feed(on_device(resident, device, dtype), slots, width, device)
-    return LoadingFeed(task.train, slots, width, device, dtype)
+    tensors = task.training.tensors
+    if tensors is not None and task.resident and fits_on(device, tensors):
+        return Feed(on_device(tensors, device, dtype), slots, width, device)
+    return LoadingFeed(task.training, slots, width, device, dtype)
 
 
 @dataclass
@@ -63,13 +61,11 @@ class _Tick:
 
 
 class LoadingFeed:
-    """Hands out (inputs, *targets), each [width, b, ...], tick by tick. `train` is a task's, on the host."""
+    """Hands out the tensors of a source, each [width, b, ...], tick by tick."""
 
-    def __init__(
-        self, train: Sequence[Examples], slots: Slots, width: int, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self._sources = [_Source(item, device, dtype) for item in train]
-        self._examples = len(train[0])
+    def __init__(self, source: Source, slots: Slots, width: int, device: torch.device, dtype: torch.dtype) -> None:
+        self._reader = _Reader(source, device, dtype)
+        self._examples = len(source)
         self._slots = slots
         self._width = width
         self._device = device
@@ -91,7 +87,7 @@ class LoadingFeed:
             indexes = self._indexes([slot], 0, len(self._ticks)).swapaxes(0, 1)
             for ahead, (tick, index) in enumerate(zip(self._ticks, indexes, strict=True)):
                 seeds = self._seeds(slot, ahead)[None]
-                tick.jobs.append(self._thread.submit(_fill, self._sources, tick, np.array([slot]), index, seeds))
+                tick.jobs.append(self._thread.submit(_fill, self._reader, tick, np.array([slot]), index, seeds))
 
     def evict(self, slot: int) -> None:
         """Give a slot example 0 from now on, including in the ticks gathered ahead."""
@@ -123,9 +119,8 @@ class LoadingFeed:
         They are augmented with `seeds`, of the shape of `index`, or else left as they are.
         """
         numbers = index.cpu().numpy()
-        buffers = [source.allocate(numbers.shape) for source in self._sources]
-        for source, buffer in zip(self._sources, buffers, strict=True):
-            source.read(numbers, buffer, seeds)
+        buffers = self._reader.allocate(numbers.shape)
+        self._reader.read(numbers, buffers, seeds)
         return self._to_device(buffers)
 
     def _request(self, ahead: int) -> None:
@@ -135,8 +130,8 @@ class LoadingFeed:
         seeds = np.zeros(index.shape, np.uint64)
         for slot in slots:
             seeds[slot] = self._seeds(slot, ahead)
-        tick = _Tick([source.allocate(index.shape) for source in self._sources])
-        tick.jobs.append(self._thread.submit(_fill, self._sources, tick, np.arange(self._width), index, seeds))
+        tick = _Tick(self._reader.allocate(index.shape))
+        tick.jobs.append(self._thread.submit(_fill, self._reader, tick, np.arange(self._width), index, seeds))
         self._ticks.append(tick)
 
     def _indexes(self, slots: list[int], ahead: int, ticks: int) -> Ints:
@@ -156,44 +151,63 @@ class LoadingFeed:
         )
 
 
-class _Source:
-    """One part of the data: its shape and type per example, and how it is read."""
+class _Reader:
+    """Reads examples into memory that is fit for the device: their shapes and types are those of the first one."""
 
-    def __init__(self, item: Examples, device: torch.device, dtype: torch.dtype) -> None:
-        self._item = item.numpy() if isinstance(item, Tensor) else item
-        self._augmented: Any = getattr(item, "augmented", None)
-        first = _as_array(self._item[np.zeros(1, np.int64)])
-        self._shape = first.shape[1:]
-        self._dtype = torch.from_numpy(first).dtype
-        if self._dtype.is_floating_point and dtype in (torch.float32, torch.float64):
-            self._dtype = dtype  # rounded while copying
+    def __init__(self, source: Source, device: torch.device, dtype: torch.dtype) -> None:
+        self._source = source
+        first = source.read(np.zeros(1, np.int64))
+        self._shapes = [item.shape[1:] for item in first]
+        rounds = dtype in (torch.float32, torch.float64)  # while copying
+        self._dtypes = [dtype if rounds and item.is_floating_point() else item.dtype for item in first]
         self._pinned = device.type == "cuda"
 
-    def allocate(self, shape: tuple[int, ...]) -> Tensor:
+    def allocate(self, shape: tuple[int, ...]) -> list[Tensor]:
         """Return memory for examples [*shape, ...]; pinned memory is reused once its copy to the GPU is done."""
-        return torch.empty((*shape, *self._shape), dtype=self._dtype, pin_memory=self._pinned)
+        return [
+            torch.empty((*shape, *own), dtype=dtype, pin_memory=self._pinned)
+            for own, dtype in zip(self._shapes, self._dtypes, strict=True)
+        ]
 
-    def read(self, index: Ints, into: Tensor, seeds: Seeds | None) -> None:
-        """Copy the examples of a block of numbers into memory of the same leading shape."""
-        flat = index.reshape(-1)
-        if self._augmented is None or seeds is None:
-            found = _as_array(self._item[flat])
+    def read(self, index: Ints, into: Sequence[Tensor], seeds: Seeds | None) -> None:
+        """Copy the examples of a block of numbers into memory of the same leading shape.
+
+        An example that is wanted more than once is read once, unless it is augmented.
+        """
+        numbers = index.reshape(-1)
+        if seeds is not None and self._source.augments:
+            found, places = self._source.read(numbers, seeds.reshape(-1)), None
         else:
-            found = _as_array(self._augmented(flat, seeds.reshape(-1)))
-        if found.shape != (index.size, *self._shape):
-            expected = [index.size, *self._shape]
-            raise InvalidInput(f"the training data gave {list(found.shape)} for {index.size} examples, not {expected}")
-        into.numpy()[...] = found.reshape(into.shape)
+            numbers, places = _once(numbers)
+            found = self._source.read(numbers)
+        for item, own, buffer in zip(found, self._shapes, into, strict=True):
+            if item.shape != (len(numbers), *own):
+                expected = [len(numbers), *own]
+                raise InvalidInput(
+                    f"the training data gave {list(item.shape)} for {len(numbers)} examples, not {expected}"
+                )
+            values = item.numpy() if places is None else item.numpy()[places]
+            buffer.numpy()[...] = values.reshape(buffer.shape)
 
 
-def _fill(sources: Sequence[_Source], tick: _Tick, slots: Ints, index: Ints, seeds: Seeds) -> None:
+def _once(numbers: Ints) -> tuple[Ints, Ints | None]:
+    """Return different numbers, in the order in which they first come, and where each of the given ones is there."""
+    different, first, places = np.unique(numbers, return_index=True, return_inverse=True)
+    if len(different) == len(numbers):
+        return numbers, None
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return different[order], rank[places]
+
+
+def _fill(reader: _Reader, tick: _Tick, slots: Ints, index: Ints, seeds: Seeds) -> None:
     """Read the examples `index` [n, b] of some slots, with their seeds; runs in the loader's thread."""
     try:
-        for source, buffer in zip(sources, tick.buffers, strict=True):
-            if len(slots) == len(buffer):
-                source.read(index, buffer, seeds)
-            else:
-                source.read(index[0], buffer[slots[0]], seeds[0])
+        if len(slots) == len(tick.buffers[0]):
+            reader.read(index, tick.buffers, seeds)
+        else:
+            reader.read(index[0], [buffer[slots[0]] for buffer in tick.buffers], seeds[0])
         for slot in slots.tolist():
             tick.failures.pop(slot, None)
     except Exception as error:  # the trials' boundary: the data's own code runs here
@@ -201,19 +215,11 @@ def _fill(sources: Sequence[_Source], tick: _Tick, slots: Ints, index: Ints, see
             raise
         if len(slots) > 1:
             for slot, row, own in zip(slots, index, seeds, strict=True):
-                _fill(sources, tick, np.array([slot]), row[None], own[None])
+                _fill(reader, tick, np.array([slot]), row[None], own[None])
             return
         tick.failures[int(slots[0])] = traceback.format_exc()
         for buffer in tick.buffers:
             buffer[int(slots[0])] = 0
-
-
-def _as_array(found: object) -> NDArray[np.generic]:
-    """Return the result of indexing as a plain array in this machine's byte order."""
-    array = found.numpy() if isinstance(found, Tensor) else np.asarray(found)
-    array = np.ascontiguousarray(array)
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return array if array.flags.writeable else array.copy()
 
 
 AnyFeed: TypeAlias = Feed | LoadingFeed

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from tuner.engine.architecture import Architecture, Tensors
-from tuner.engine.feed import on_device
 from tuner.engine.ledger import Ledger
 from tuner.engine.loader import feed_of
 from tuner.engine.machine.hardware import hardware
@@ -32,6 +31,7 @@ from tuner.engine.slots import Slots
 from tuner.engine.snapshot import Snapshot
 from tuner.engine.trial import Ended, Event, TrialSpec
 from tuner.engine.update import Updates
+from tuner.engine.validation_data import ValidationData
 from tuner.errors import Fault, InvalidInput, NotFound
 from tuner.study.hyperparameter import Scalar
 from tuner.workloads.task import Task
@@ -83,7 +83,7 @@ class Stack:
         buffers = self._params, self._gradients
         self._path = path_of(self._architecture, self._feed, path, micro_batch, *buffers)
         self._forward, compiled = self._path.forward, self._path.compiled
-        valid = on_device(task.valid, self.device, dtype)
+        valid = ValidationData(task.validation, self.device, dtype)
         self._evaluation = Evaluation(
             self._architecture, valid, self._settled, self._stream, self._path.together, compiled
         )

@@ -17,7 +17,8 @@ from tuner.errors import InvalidInput
 from tuner.optimizers import build
 from tuner.optimizers.catalogue import rule_class
 from tuner.workloads import Task
-from tuner.workloads.task import Examples
+from tuner.workloads.task import Data
+from tuner.workloads.tree import call
 
 SIZES = (4, 16, 64, 256, 1024, 4096)
 """Tried in this order, as far as there are examples, memory and time."""
@@ -35,7 +36,7 @@ def time_steps(task: Task, optimizer: str, device: str = "cpu", sizes: Sequence[
     Raises InvalidInput where fewer than three batch sizes can be timed, and for an unknown optimizer.
     """
     step = _Step(task, optimizer, torch.device(device))
-    batches: dict[int, list[Tensor]] = {}
+    batches: dict[int, Data] = {}
     for size in (size for size in sizes if size <= task.examples):
         batch = step.batch(size)
         try:
@@ -63,11 +64,11 @@ class _Step:
         self._optimizer = build(optimizer, self._model)
         self._kind = rule_class(optimizer)
 
-    def batch(self, size: int) -> list[Tensor]:
+    def batch(self, size: int) -> Data:
         """Return the first examples, on the device."""
-        return [_first(item, size).to(self._device) for item in self._task.train]
+        return tuple(item.to(self._device) for item in self._task.training.read(np.arange(size)))
 
-    def seconds(self, batch: list[Tensor], at_least_s: float) -> float:
+    def seconds(self, batch: Data, at_least_s: float) -> float:
         """Return the seconds per step, over as many steps as fit."""
         self._wait()
         steps, begin = 0, time.perf_counter()
@@ -77,17 +78,18 @@ class _Step:
         self._wait()
         return (time.perf_counter() - begin) / steps
 
-    def _take(self, batch: list[Tensor]) -> None:
+    def _take(self, batch: Data) -> None:
         if self._kind.needs_loss:
             self._optimizer.step(lambda: self._loss(batch, backward=not self._kind.needs_curvature))  # type: ignore[arg-type, return-value]
         else:
             self._loss(batch, backward=True)
             self._optimizer.step()
 
-    def _loss(self, batch: list[Tensor], *, backward: bool) -> Tensor:
+    def _loss(self, batch: Data, *, backward: bool) -> Tensor:
         self._optimizer.zero_grad()
+        structure = self._task.training.structure
         with torch.autocast(self._device.type, torch.bfloat16, self._task.precision == "bf16"):
-            loss = self._task.loss(self._model(batch[0]), *batch[1:])
+            loss = self._task.loss_of(call(self._model, structure.inputs(batch)), structure.targets(batch))
         if backward:
             loss.backward()  # type: ignore[no-untyped-call]
         return loss
@@ -95,10 +97,3 @@ class _Step:
     def _wait(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-
-
-def _first(item: Examples, size: int) -> Tensor:
-    if isinstance(item, Tensor):
-        return item[:size]
-    array = np.asarray(item[np.arange(size)])
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))

@@ -13,6 +13,7 @@ from tuner.engine.architecture import Architecture
 from tuner.engine.extras import Extras
 from tuner.engine.paths import evaluation
 from tuner.engine.paths.evaluation import ROWS, Evaluation
+from tuner.engine.validation_data import ValidationData
 from tuner.workloads import Task
 
 WIDTH = ROWS + 3
@@ -29,8 +30,9 @@ class Case:
         extras = Extras(self.architecture.extras(self.models[0]), WIDTH)
         for slot, model in enumerate(self.models):
             self.architecture.layout.write(self.rows[slot], dict(model.named_parameters()))
+        valid = ValidationData(task.validation, torch.device("cpu"), torch.float32)
         self.evaluation = Evaluation(
-            self.architecture, task.valid, lambda slot, row: extras[slot], lambda slot: (slot, 0), width, compiled=True
+            self.architecture, valid, lambda slot, row: extras[slot], lambda slot: (slot, 0), width, compiled=True
         )
 
     def of(self, *slots: int) -> list[Any]:

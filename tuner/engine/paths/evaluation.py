@@ -15,25 +15,24 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch import Tensor
+from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tuner.engine.architecture import Architecture, Tensors
+from tuner.engine.architecture import Architecture, Tensors, run
 from tuner.engine.extras import Extras
 from tuner.engine.layers import stackable
 from tuner.engine.layers.drawing import draw_from, drawing
 from tuner.engine.layers.dropout import Stream
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.paths.compiled import Program, compile_once, first_call
+from tuner.engine.paths.scores import Scores
 from tuner.engine.seeds import EVALUATION, derive
-from tuner.workloads.task import Data
+from tuner.engine.validation_data import ValidationData
+from tuner.workloads.examples import Data
 
 log = logging.getLogger(__name__)
-
-CHUNK = 4096
-"""Examples per chunk; outputs of several chunks are joined, so metrics see all examples whatever this value is."""
 
 ROWS = 8
 """Most slots per pass."""
@@ -46,12 +45,12 @@ Metrics = dict[str, float]
 
 
 class Evaluation:
-    """Evaluates parameters, with the `extras` of their slots, on the validation data, which is on the device."""
+    """Evaluates parameters, with the `extras` of their slots, on the validation data."""
 
     def __init__(
         self,
         architecture: Architecture,
-        data: Data,
+        data: ValidationData,
         extras: Callable[[int, Tensor], Tensors],
         stream: Stream,
         width: int,
@@ -66,14 +65,15 @@ class Evaluation:
         self._data = data
         self._extras = extras
         self._stream = stream
-        self.names = ["valid_loss", *(f"valid_{name}" for name in architecture.task.metrics or {})]
+        self._scores = Scores(architecture, data)
+        self.names = self._scores.names
         """What `metrics` returns."""
-        self._device = data[0].device
+        self._device = architecture.device
         self.rows = 1
         """Slots per pass."""
         self._program: Program | None = None
         gains = compiled or self._device.type == "cuda"  # run eagerly on a CPU, sharing saves nothing
-        if width > 1 and gains and self._flops() <= STACKED_FLOPS.get(self._device.type, 0):
+        if width > 1 and gains and self._scores.stackable and self._flops() <= STACKED_FLOPS.get(self._device.type, 0):
             self._program = self._stacked_program(min(ROWS, width), compiled)
 
     def metrics(self, slots: Sequence[int], rows: Sequence[Tensor]) -> list[Metrics]:
@@ -113,23 +113,15 @@ class Evaluation:
 
     def _single(self, row: Tensor, extras: Tensors, seed: int, seen: int) -> Tensor:
         """Return the values [metrics] of one row [P] of parameters of a trial."""
-        with torch.no_grad(), drawing(self._device):
+        with self._architecture.evaluation(), drawing(self._device):
             draw_from(derive(seed, EVALUATION, seen), self._device)
             params = self._architecture.layout.slot_views(row)
-            return self._values(self._architecture.evaluating, {**params, **extras}, self._data)
+            return self._scores.values(self._architecture.evaluating, {**params, **extras}).detach()
 
     def _stacked(self, program: Program, rows: Tensor, extras: Tensors) -> Tensor:
         """Return the values [rows, metrics] of parameters [rows, P]."""
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no batching rule on CPUs
-            return program(rows, tuple(extras.values()), self._data)
-
-    def _values(self, model: nn.Module, tensors: Tensors, data: Data) -> Tensor:
-        """Return the loss and the metrics of one slot, float64 [metrics]."""
-        task, (inputs, *targets) = self._architecture.task, data
-        outputs = [functional_call(model, tensors, (part,)) for part in torch.split(inputs, CHUNK)]
-        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-        found = [task.loss(output, *targets), *(metric(output, *targets) for metric in (task.metrics or {}).values())]
-        return torch.stack([torch.as_tensor(value, dtype=torch.float64, device=self._device) for value in found])
+            return program(rows, tuple(extras.values()), self._data.resident)
 
     def _stacked_program(self, rows: int, compiled: bool) -> Program | None:
         """Return (params [rows, P], extras, data) -> values [rows, metrics]; None if that is impossible."""
@@ -142,7 +134,7 @@ class Evaluation:
 
         def program(params: Tensor, extras: tuple[Tensor, ...], data: Data) -> Tensor:
             def values(params: Tensors, extras: Tensors) -> Tensor:
-                return self._values(model, {**params, **extras}, data)
+                return self._scores.values(model, {**params, **extras}, data)
 
             result: Tensor = vmap(values)(views(params), dict(zip(names, extras, strict=True)))
             return result
@@ -185,7 +177,7 @@ class Evaluation:
         counter = FlopCounterMode(display=False)
         try:
             with torch.no_grad(), counter:
-                self._architecture.evaluating(self._data[0][:1])
+                run(self._architecture.evaluating, {}, self._data.structure.inputs(self._data.part(0, 1)))
         except Exception:  # a model that cannot run fails the trial, not the stack
             return 2**62
-        return counter.get_total_flops() * len(self._data[0])
+        return counter.get_total_flops() * len(self._data)

@@ -8,13 +8,12 @@ continues with its own statistics: the result is a copy, and depends only on the
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tuner.engine.architecture import Architecture, Tensors
+from tuner.engine.architecture import Architecture, Tensors, run
 from tuner.engine.layers.drawing import draw_from, drawing
 from tuner.engine.loader import AnyFeed
 from tuner.engine.seeds import RECALIBRATION, derive
@@ -30,6 +29,8 @@ class Recalibration:
         """`feed` has the training data; `batch` is the number of examples that share statistics."""
         self._feed = feed
         self._examples = architecture.task.examples
+        self._evaluation = architecture.evaluation
+        self._structure = architecture.task.training.structure
         self._device = architecture.device
         self._batch = batch
         self._model = copy.deepcopy(architecture.evaluating)
@@ -50,15 +51,15 @@ class Recalibration:
         if not self._fresh:
             return extras
         tensors = {**params, **extras, **{name: buffer.clone() for name, buffer in self._fresh.items()}}
-        with torch.no_grad(), drawing(self._device):
+        with self._evaluation(), drawing(self._device):
             draw_from(derive(seed, RECALIBRATION, seen), self._device)
             for inputs in self._batches():
-                functional_call(self._model, tensors, (inputs,))
+                run(self._model, tensors, inputs)
         return {name: tensors[name] for name in extras}
 
-    def _batches(self) -> Iterator[Tensor]:
-        """Yield whole batches only, or one batch of all examples if there are fewer."""
+    def _batches(self) -> Iterator[Any]:
+        """Yield the inputs of whole batches only, or one batch of all examples if there are fewer."""
         for number in range(max(1, min(BATCHES, self._examples // self._batch))):
             first = number * self._batch
             last = min(first + self._batch, self._examples)
-            yield self._feed.gather(torch.arange(first, last, device=self._device))[0]
+            yield self._structure.inputs(self._feed.gather(torch.arange(first, last, device=self._device)))

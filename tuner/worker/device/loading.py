@@ -9,8 +9,8 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from tuner import workloads
 from tuner.engine.batch_dependence import depends_on_batch
@@ -79,12 +79,12 @@ def address_of(head: Json) -> Address:
 
 
 def shapes_of(task: Task) -> str:
-    """Name the shapes of a task's model and data in 12 hex digits; empty where its model cannot be built."""
+    """Name the shapes of a task's model and data in 12 hex digits; empty where they cannot be had."""
     try:
         parameters = [(name, tuple(p.shape)) for name, p in task.build_model(0).named_parameters()]
+        data = [tuple(item.shape[1:]) for item in task.training.read(np.arange(1))]
     except Exception:  # the device's boundary: the workload's own code runs here, and a trial will show the error
         return ""
-    data = [tuple(item.shape[1:]) if isinstance(item, Tensor) else () for item in task.train]
     return hashlib.sha256(repr((parameters, data)).encode()).hexdigest()[:12]
 
 
