@@ -7,12 +7,12 @@ from sqlalchemy.orm import Session
 from api.plans import Plan
 from api.results import batch_regime
 from api.results.reading import Reading
-from api.results.snippets import snippet
 from api.views import trial_view, trial_views
 from storage import outcomes, trials
 from storage.points import TrialPoint
 from storage.studies import StudyRecord
 from tuner.errors import NotFound
+from tuner.handover import snippet
 from tuner.search.ranking import median
 from tuner.study.states import TrialState
 from tuner.wire.views import Best, Leaderboard, LeaderboardRow, TrialView
@@ -40,7 +40,7 @@ def best(session: Session, study: StudyRecord, plan: Plan) -> Best:
         grade="D",
         interval=None,
         evidence=f"Grade D: {_best_of(completed)}. {ONE_SEED}{regime}",
-        snippet=snippet(winner.params, winner.total_steps),
+        snippet=snippet(winner.params, winner.total_steps, shown.program),
     )
 
 

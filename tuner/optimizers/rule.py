@@ -191,6 +191,8 @@ class Rule(ABC):
             elementwise=cls.elementwise,
             memory=cls.memory or str(copies),
             needs_loss=cls.needs_loss,
+            needs_curvature=cls.needs_curvature,
+            averages=cls.averages,
         )
 
 

@@ -109,6 +109,10 @@ class OptimizerInfo:
     """State in words, in copies of the parameter [m, k], e.g. `2 + 2 (m² + k²) / (m k)`."""
     needs_loss: bool = False
     """Whether the rule re-evaluates the loss inside a step; such rules are meant for full batches."""
+    needs_curvature: bool = False
+    """Whether it needs second derivatives of the loss."""
+    averages: bool = False
+    """Whether its result is an average of the parameters that it trains."""
 
     def hyperparameter(self, name: str) -> Hyperparameter | None:
         """Find a hyperparameter by name."""

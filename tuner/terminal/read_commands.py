@@ -5,12 +5,13 @@ registers them and turns their errors into exit codes. Everything heavy is impor
 """
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tuner.errors import NotFound
-from tuner.terminal.options import Json, Server, Study, TokenFile, connect
+from tuner.terminal.options import Json, Server, Study, TokenFile, Workloads, connect
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -99,23 +100,47 @@ def trial(
         print_traceback(view.error)
 
 
-def best(study: Study, server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:
-    """Show the winner so far, its evidence, and a snippet to paste.
+def best(
+    study: Study,
+    server: Server = None,
+    token_file: TokenFile = None,
+    only_torch: Annotated[
+        bool, typer.Option("--torch", help="Plain torch.optim, or a refusal where torch has no such optimizer.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write a file of Python that trains the winner again."),
+    ] = None,
+    workloads: Workloads = None,
+    as_json: Json = False,
+) -> None:
+    """Show the winner so far, its evidence, and a snippet to paste; or write a file that trains it again.
 
-    Example:
+    Examples:
       tuner best digits-optimizers
+      tuner best digits-optimizers --torch
+      tuner best my-study -o train.py --workloads my_workloads.py
     """
-    from tuner.terminal.console import print_json, print_snippet
+    from tuner.handover import snippet
+    from tuner.terminal.console import messages, print_json, print_snippet
     from tuner.terminal.reports import best_report
+    from tuner.terminal.train_file_writing import write
 
     with connect(server, token_file) as client:
         result = client.best(study)
-        if as_json:
-            print_json(result)
-            return
-        view = client.study(study)
-    _show(best_report(result, view.metric, view.swept))
-    print_snippet(result.snippet)
+        view = client.study(study) if output is not None or not as_json else None
+    trial = result.trial
+    if only_torch:
+        code = snippet(trial.params, trial.total_steps, trial.program, only_torch=True)
+        result = result.model_copy(update={"snippet": code})
+    if output is not None and view is not None:
+        write(output, trial, view.document, workloads or [], only_torch=only_torch)
+        messages().print(f"wrote {output}: python {output} trains trial {trial.number} again", soft_wrap=True)
+    if as_json:
+        print_json(result)
+    elif output is None and view is not None:
+        _show(best_report(result, view.metric, view.swept))
+        print_snippet(result.snippet)
 
 
 def leaderboard(study: Study, server: Server = None, token_file: TokenFile = None, as_json: Json = False) -> None:

@@ -17,10 +17,13 @@ COOLDOWNS = {
 }
 
 
-def function(name: str, numbers: Numbers) -> list[str]:
-    """Write the lines of `lr_factor` for a schedule with its parameters; none for a constant learning rate."""
+def function(name: str, numbers: Numbers, still: int = 0) -> list[str]:
+    """Write the lines of `lr_factor` for a schedule with its parameters; none for a constant learning rate.
+
+    The factor is 0 for the first `still` updates.
+    """
     if name == "constant" and not numbers["warmup"]:
-        return []
+        return ["def lr_factor(t):", *_still(still), "    return 1.0"] if still else []
     body = _body(name, numbers)
     if body is None:
         told = "".join(f", {key}={value!r}" for key, value in numbers.items())
@@ -28,8 +31,13 @@ def function(name: str, numbers: Numbers) -> list[str]:
     return [
         "def lr_factor(t):",
         f'    """Return the factor of the learning rate after t updates: schedule {name}."""',
+        *_still(still),
         *(f"    {line}" for line in body),
     ]
+
+
+def _still(still: int) -> list[str]:
+    return [f"    if t < {still}:  # only the moments build up", "        return 0.0"] if still else []
 
 
 def _body(name: str, n: Numbers) -> list[str] | None:
