@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import input_kinds
 import pytest
 import torch
 from engine_cases import run_until_idle
@@ -155,6 +156,18 @@ def test_a_users_file_is_imported_from_where_it_lies_and_augments(tmp_path: Path
     rows = stacked(task, {k: v for k, v in params.items() if k != "workload.hidden"}, [1, 2, 3, 4, 5], 16)
     spread = statistics.stdev(row.metrics["valid_loss"] for row in rows)
     assert name == "valid_loss" and abs(float(value) - rows[0].metrics["valid_loss"]) <= 2 * spread
+
+
+@pytest.mark.parametrize("kind", input_kinds.KINDS)
+def test_any_kind_of_batch_trains_and_is_evaluated_by_the_file(kind: str, tmp_path: Path, capsys: Any) -> None:
+    task, name = input_kinds.task_of(kind), f"solo-{kind.replace(' ', '-')}"
+    workloads.workload(name)(lambda: input_kinds.task_of(kind))
+    params = configuration("sgd", "linear", lr=0.05, batch_size=8)
+    path = tmp_path / "train.py"
+    path.write_text(train_file(trained(params, name, {})))
+    (row,) = stacked(task, params, [1], 4)
+    found = executed(path, capsys)
+    assert found == {name: pytest.approx(row.metrics[name], rel=1e-3) for name in found} and "valid_loss" in found
 
 
 def test_the_batches_are_the_trials_own() -> None:

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from tuner.engine.architecture import Architecture
 from tuner.engine.data_order import DataOrder
-from tuner.engine.feed import on_device
 from tuner.engine.loader import feed_of
 from tuner.engine.paths.evaluation import Evaluation
 from tuner.engine.paths.recalibration import Recalibration
 from tuner.engine.seeds import INITIALISATION, derive, example_seeds
 from tuner.engine.slots import Slots
-from tuner.workloads.task import Data, Task
+from tuner.engine.validation_data import ValidationData
+from tuner.workloads.examples import Data
+from tuner.workloads.task import Task
+from tuner.workloads.tree import call
 
 
 def model_of(task: Task, seed: int) -> nn.Module:
@@ -38,9 +40,9 @@ def batches(task: Task, seed: int, batch_size: int, count: int, device: str = "c
 
 
 def loss_of(task: Task, model: nn.Module, batch: Data) -> Tensor:
-    """Return the task's mean loss of a model on a batch."""
-    inputs, *targets = batch
-    return task.loss(model(inputs), *targets)
+    """Return the task's mean loss of a model on a batch, the flat tensors of `batches`."""
+    structure = task.training.structure
+    return task.loss_of(call(model, structure.inputs(batch)), structure.targets(batch))
 
 
 def recalibrate(task: Task, model: nn.Module, batch_size: int) -> None:
@@ -66,7 +68,7 @@ def evaluate(task: Task, model: nn.Module, seed: int = 0, seen: int = 0) -> dict
     From a trial's seed and the examples that it has seen a model draws that is random in evaluation too.
     """
     found = _Placed(task, model)
-    valid = on_device(task.valid, found.device, torch.float32)
+    valid = ValidationData(task.validation, found.device, torch.float32)
     evaluation = Evaluation(
         found.architecture, valid, lambda slot, row: found.extras, lambda slot: (seed, seen), 1, compiled=False
     )

@@ -4,6 +4,7 @@ import math
 import re
 from pathlib import Path
 
+import input_kinds
 import numpy as np
 import peculiar_workloads
 import pytest
@@ -155,3 +156,12 @@ def tiny() -> workloads.Task:
 def test_fewer_examples_than_a_micro_batch() -> None:
     report = checked("check-tiny")
     assert report.fault is None and report.micro_batch == 3
+
+
+@pytest.mark.parametrize("kind", input_kinds.KINDS)
+def test_a_batch_of_any_kind_is_checked(kind: str) -> None:
+    name = f"check-{kind.replace(' ', '-')}"
+    tuner.workload(name)(lambda: input_kinds.task_of(kind))
+    report = checked(name)
+    assert report.fault is None and report.metrics
+    assert not any("sum" in text or "held" in text for text in report.warnings)

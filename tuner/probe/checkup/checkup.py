@@ -71,7 +71,7 @@ def check_up(
 def _check(report: Report, micro_batch: int, device: torch.device, note: Note) -> None:
     note("loading the data")
     task = workloads.load(report.workload, report.params)
-    report.train_examples, report.valid_examples = task.examples, len(task.valid[0])
+    report.train_examples, report.valid_examples = task.examples, len(task.validation)
     report.micro_batch = micro_batch = min(micro_batch, task.examples)
     report.warnings += warnings.of_data(task, room(device))
     note("running the model by itself")

@@ -56,8 +56,10 @@ def plain_pass(architecture: Architecture, data: Data) -> PlainPass:
         try:
             loss = loss_of(data)
             module.eval()
-            with torch.no_grad():
-                once, twice = (float(loss_of(batch)) for batch in (data, tuple(torch.cat([x, x]) for x in data)))
+            with architecture.evaluation():
+                once, twice = (
+                    float(loss_of(batch).detach()) for batch in (data, tuple(torch.cat([x, x]) for x in data))
+                )
         except Exception as error:  # the user's own code runs here
             raise RaisedInLayer(seen.place) from error
         finally:

@@ -6,15 +6,14 @@ Every sentence says what was seen, what follows from it, and what helps.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tuner.optimizers.rule import Role
 from tuner.probe.checkup.plain_pass import PlainPass
 from tuner.probe.checkup.report import RuleTried
 from tuner.workloads import Task
+from tuner.workloads.tree import leaves
 
 GIB = 2**30
 NAMED = 4
@@ -108,7 +107,8 @@ def of_roles(model: nn.Module, roles: Mapping[str, Role], given: Iterable[str], 
 
 def of_data(task: Task, free: int | None) -> list[str]:
     """Data that would not fit, and data that other machines need a copy of; `free` bytes are left on the device."""
-    found, parts = [], _tensors([*task.train, *task.valid])
+    found, given = [], leaves([task.train, task.valid])
+    parts = [part for part in given if isinstance(part, Tensor)]
     held = sum(part.nbytes for part in parts)
     if free is not None and held > LARGE_SHARE * free:
         found.append(
@@ -116,9 +116,9 @@ def of_data(task: Task, free: int | None) -> list[str]:
             "holds a copy. Give training data as a numpy.memmap or another object that reads it (see 'Data larger than "
             "memory' in docs/workloads.md)."
         )
-    files = sorted({str(name) for part in task.train if (name := getattr(part, "filename", None)) is not None})
+    files = sorted({str(name) for part in given if (name := getattr(part, "filename", None)) is not None})
     if files:
-        found.append(f"Training data is read from {_some(files)}: every worker needs these files at the same path.")
+        found.append(f"Data is read from {_some(files)}: every worker needs these files at the same path.")
     devices = sorted({str(part.device) for part in parts if part.device.type != "cpu"})
     if devices:
         found.append(
@@ -126,10 +126,6 @@ def of_data(task: Task, free: int | None) -> list[str]:
             "CPU: a stack copies what it needs."
         )
     return found
-
-
-def _tensors(parts: Iterable[Any]) -> list[Tensor]:
-    return [part for part in parts if isinstance(part, torch.Tensor)]
 
 
 def _owners(model: nn.Module) -> dict[str, nn.Module]:
