@@ -3,7 +3,7 @@
 # (a tenth of the download); TORCH=cpu or TORCH=cuda decides otherwise.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help install demo serve test check format bench catalogue clean
+.PHONY: help install demo serve test check format bench catalogue wheel-light clean
 # Works with make 3.81, which macOS has: every line of a recipe is a shell of its own, so a longer one is joined by `\`.
 
 # The first of these that is new enough (a name on PATH may be a version manager's stub).
@@ -24,6 +24,7 @@ help:
 	@echo "make format     format the code"
 	@echo "make bench      run the benchmarks (slow)"
 	@echo "make catalogue  write tuner/optimizers/catalogue.json from the rules"
+	@echo "make wheel-light  build dist/tuner_optim-*.whl: optimizers, schedules and noise scale alone"
 	@echo "make install    only install what Tuner itself needs"
 
 install: $(READY)
@@ -82,6 +83,9 @@ bench: $(TOOLS)
 
 catalogue: $(READY)
 	@$(BIN)/python -m tuner.optimizers
+
+wheel-light: $(READY)
+	@$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-index --wheel-dir dist wheels/light
 
 clean:
 	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Client", "Task", "noise", "optimizers", "schedules", "workload", "__version__"]
 
+_PLACES = {"Client": "tuner.client", "Task": "tuner.workloads", "workload": "tuner.workloads"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Client":
-        from tuner.client import Client
-
-        return Client
-    if name in ("Task", "workload"):
-        from tuner import workloads
-
-        return getattr(workloads, name)
+    if name in _PLACES:
+        try:
+            return getattr(import_module(_PLACES[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name != _PLACES[name]:
+                raise
+            raise AttributeError(f"tuner.{name} is not part of tuner-optim; install tuner-hpo for it") from error
     if name in ("noise", "optimizers", "schedules"):
         return import_module(f"tuner.{name}")
     raise AttributeError(f"module 'tuner' has no attribute {name!r}")
