@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from tuner.workloads import Task
 
@@ -169,12 +170,60 @@ def _cut(data: Any) -> Any:
     return data[:VALID] if isinstance(data, Tensor) else type(data)(_cut(part) for part in data)
 
 
+def _read(model: Callable[[], nn.Module], loss: Any, train: Any) -> Task:
+    """The first examples are for validation, of the same kind."""
+    if not isinstance(train, DataLoader):
+        return Task(model, loss, train, Subset(train, range(VALID)))
+    part = Subset(train.dataset, range(VALID))
+    return Task(model, loss, train, DataLoader(part, num_workers=train.num_workers, collate_fn=train.collate_fn))
+
+
 def _task(model: Callable[[], nn.Module], loss: Any, train: Any) -> Task:
     return Task(model, loss, train, _cut(train))
 
 
+class Pairs(Dataset[Any]):
+    """Example by example: a tensor, and the class as a number of Python's; float64, which is rounded once."""
+
+    def __init__(self, broken: int | None = None) -> None:
+        self.data, self.broken, self.reads = tensors(), broken, list[int]()
+
+    def __len__(self) -> int:
+        return EXAMPLES
+
+    def __getitem__(self, number: int) -> tuple[Any, int]:
+        self.reads.append(number)
+        if number == self.broken:
+            raise OSError(f"example {number} cannot be read")
+        return (self.data["x"][number].double().numpy(), self.data["ids"][number]), int(self.data["y"][number])
+
+
+class Rows:
+    """In the manner of Hugging Face's data sets: rows of lists by number, columns by numbers."""
+
+    def __init__(self) -> None:
+        data = tensors()
+        names = {"input_ids": "ids", "attention_mask": "mask", "labels": "ids"}
+        self.columns = {name: data[own].tolist() for name, own in names.items()}
+
+    def __len__(self) -> int:
+        return EXAMPLES
+
+    def __getitem__(self, place: int | list[int]) -> dict[str, Any]:
+        if isinstance(place, int):
+            return {name: column[place] for name, column in self.columns.items()}
+        return {name: [column[number] for number in place] for name, column in self.columns.items()}
+
+
+def collated(items: list[Any]) -> list[Any]:
+    """A collate_fn of one's own: named inputs, and the class."""
+    words = torch.stack([ids for (_, ids), _ in items])
+    mask = torch.stack([tensors()["mask"][0]] * len(items)) * 0 + 1
+    return [{"input_ids": words, "attention_mask": mask}, torch.tensor([y for _, y in items])]
+
+
 def task_of(kind: str) -> Task:
-    """Return a task whose data is a structure of tensors."""
+    """Return a task whose batches are of this kind."""
     t = tensors()
     words = {"input_ids": t["ids"], "attention_mask": t["mask"]}
     return {
@@ -184,6 +233,10 @@ def task_of(kind: str) -> Task:
         "the model's loss": lambda: _task(Language, None, words | {"labels": t["ids"]}),
         "nested output and targets": lambda: _task(Many, both, (t["x"], {"classes": t["y"]}, (t["z"],))),
         "no target": lambda: _task(Coder, lambda output: mse_loss(*output), (t["x"],)),
+        "Dataset": lambda: _read(Two, cross_entropy, Pairs()),
+        "DataLoader": lambda: _read(Named, cross_entropy, DataLoader(Pairs(), 32, shuffle=True, collate_fn=collated)),
+        "DataLoader with processes": lambda: _read(Two, cross_entropy, DataLoader(Pairs(), num_workers=2)),
+        "rows": lambda: _read(Language, None, Rows()),
     }[kind]()
 
 
@@ -194,5 +247,9 @@ KINDS: dict[str, Plain] = {
     "the model's loss": language,
     "nested output and targets": many,
     "no target": coder,
+    "Dataset": two,
+    "DataLoader": lambda model, batch: named(model, {**batch, "mask": torch.ones_like(batch["mask"])}),
+    "DataLoader with processes": two,
+    "rows": language,
 }
 """What `task_of` makes, with the loss of a script of one's own."""

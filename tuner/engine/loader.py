@@ -7,6 +7,7 @@ torch's, and rounded once to the stack's type. Invariants:
 - An exception of the data's own code for one slot's examples fails that slot and no other.
 - Data that augments itself (`Augmented`) gets a seed for each example, from the trial's seed, the epoch and the place.
 - When the trial of a slot changes, the slot's rows of the ticks gathered ahead are rewritten before they are used.
+- An example that several slots want in a tick is read once, and as a whole: unless it is augmented.
 - The thread ends with `close`, or when the feed is garbage-collected.
 """
 
@@ -64,6 +65,7 @@ class LoadingFeed:
     """Hands out the tensors of a source, each [width, b, ...], tick by tick."""
 
     def __init__(self, source: Source, slots: Slots, width: int, device: torch.device, dtype: torch.dtype) -> None:
+        source = source.opened()
         self._reader = _Reader(source, device, dtype)
         self._examples = len(source)
         self._slots = slots
@@ -74,10 +76,10 @@ class LoadingFeed:
         self._ticks: deque[_Tick] = deque()
         self._failures: dict[int, str] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
-        self._end = weakref.finalize(self, self._thread.shutdown, wait=False, cancel_futures=True)
+        self._end = weakref.finalize(self, _end, self._thread, source)
 
     def close(self) -> None:
-        """Stop the thread."""
+        """Stop the thread, and what it reads from."""
         self._end()
 
     def admit(self, slot: int, seed: int) -> None:
@@ -151,6 +153,11 @@ class LoadingFeed:
         )
 
 
+def _end(thread: ThreadPoolExecutor, source: Source) -> None:
+    thread.shutdown(wait=False, cancel_futures=True)
+    source.close()
+
+
 class _Reader:
     """Reads examples into memory that is fit for the device: their shapes and types are those of the first one."""
 
@@ -181,6 +188,8 @@ class _Reader:
             numbers, places = _once(numbers)
             found = self._source.read(numbers)
         for item, own, buffer in zip(found, self._shapes, into, strict=True):
+            if not np.can_cast(item.numpy().dtype, buffer.numpy().dtype, "same_kind"):
+                raise InvalidInput(f"the training data gave {item.dtype}, not {buffer.dtype} as for its first example")
             if item.shape != (len(numbers), *own):
                 expected = [len(numbers), *own]
                 raise InvalidInput(

@@ -3,6 +3,7 @@
 Either way a part has the same bits, and how data is cut into parts does not depend on where it is.
 """
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ class ValidationData:
 
     def __init__(self, source: Source, device: torch.device, dtype: torch.dtype) -> None:
         """Read what fits. Exceptions of the data's own code propagate."""
-        self._source, self._device, self._dtype = source, device, dtype
+        self._source, self._device, self._dtype = source.opened(), device, dtype
         self.structure = source.structure
         self.resident: Data | None = None
         """All examples, if they are on the device."""
@@ -35,6 +36,9 @@ class ValidationData:
         each = sum(item.nbytes for item in on_device(first, device, dtype))
         if _fits(each * len(source), device, in_memory=tensors is not None):
             self.resident = self._all(max(1, READ_BYTES // max(1, each)))
+            self._source.close()
+        else:
+            weakref.finalize(self, self._source.close)
 
     def __len__(self) -> int:
         """Return the number of examples."""

@@ -71,9 +71,22 @@ class Source(ABC):
         """
 
     @property
+    def parts(self) -> tuple[Examples, ...]:
+        """What was given for each tensor of `structure`; none where examples are given as a whole."""
+        return ()
+
+    @property
     def tensors(self) -> Data | None:
         """All examples, if they are tensors in memory already."""
-        return None
+        found = tuple(part for part in self.parts if isinstance(part, Tensor))
+        return found if found and len(found) == len(self.parts) else None
+
+    def opened(self) -> "Source":
+        """Return what to read many examples from, in this or in other processes, until it is closed."""
+        return self
+
+    def close(self) -> None:  # noqa: B027 - most sources have started nothing
+        """End what `opened` has started."""
 
 
 class Parts(Source):
@@ -93,10 +106,9 @@ class Parts(Source):
         return tuple(_read(part, numbers, seeds) for part in self._parts)
 
     @property
-    def tensors(self) -> Data | None:
-        """See `Source.tensors`."""
-        found = tuple(part for part in self._parts if isinstance(part, Tensor))
-        return found if len(found) == len(self._parts) else None
+    def parts(self) -> tuple[Examples, ...]:
+        """See `Source.parts`."""
+        return self._parts
 
 
 def as_tensor(found: object) -> Tensor:

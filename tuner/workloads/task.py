@@ -38,9 +38,10 @@ class Task:
     own, `output.loss` or `output["loss"]`, as models in the style of Hugging Face have it.
     `train`, `valid`: (inputs, *targets). Inputs are a tensor, a tuple or list of tensors (`model(*inputs)`) or a dict
     (`model(**inputs)`); a target is a tensor or nested in the same way; a dict by itself is inputs without targets. All
-    tensors have one number of examples along dim 0, e.g. ([1437, 64], [1437]). Any of them may be `Indexed` instead:
-    then one loader reads the micro-batches of all trials ahead, in the same order and with the same results as from
-    memory, and lets those that are `Augmented` change their examples.
+    tensors have one number of examples along dim 0, e.g. ([1437, 64], [1437]). Any of them may be `Indexed` instead.
+    Or a `torch.utils.data.Dataset`, whose examples are such tuples or dicts, any other object with a length that takes
+    an example number, or a `DataLoader` of one (see `loaders.py`). What is not tensors is read by one loader for all
+    trials, in the same order and with the same results as from memory, and may change its examples (`Augmented`).
     `resident`: whether training tensors are copied to the device as a whole (if they fit); otherwise the loader reads
     them from host memory.
     `metrics`: name -> `fn(output, *targets)`, a scalar over all examples given; or an object with

@@ -13,7 +13,6 @@ from tuner.optimizers.rule import Role
 from tuner.probe.checkup.plain_pass import PlainPass
 from tuner.probe.checkup.report import RuleTried
 from tuner.workloads import Task
-from tuner.workloads.tree import leaves
 
 GIB = 2**30
 NAMED = 4
@@ -107,7 +106,8 @@ def of_roles(model: nn.Module, roles: Mapping[str, Role], given: Iterable[str], 
 
 def of_data(task: Task, free: int | None) -> list[str]:
     """Data that would not fit, and data that other machines need a copy of; `free` bytes are left on the device."""
-    found, given = [], leaves([task.train, task.valid])
+    given = [*task.training.parts, *task.validation.parts]
+    found = []
     parts = [part for part in given if isinstance(part, Tensor)]
     held = sum(part.nbytes for part in parts)
     if free is not None and held > LARGE_SHARE * free:

@@ -1,0 +1,179 @@
+"""Data that gives one example at a time: a map-style `Dataset`, with the `collate_fn` of its `DataLoader`.
+
+Examples are put together by PyTorch's `default_collate`, in which every example stands for itself. A `collate_fn` of
+one's own gets each example alone, so that no example depends on those read with it, and one that would make it depend
+on them is refused. Lists of numbers in an example, such as the tokens in a row of a Hugging Face data set, are arrays.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from tuner.errors import Fault, InvalidInput
+from tuner.workloads.examples import Data, Numbers, Seeds, Source, as_tensor
+from tuner.workloads.processes import Processes
+from tuner.workloads.tree import Structure, named_leaves
+
+Collate = Callable[[list[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that read a data set, as its `DataLoader` says."""
+
+    count: int = 0
+    prepare: Callable[[int], object] | None = None
+    """Called in each with its number (`worker_init_fn`)."""
+    context: Any = None
+    """Of `multiprocessing`."""
+
+
+class Items(Source):
+    """Examples of an object with a length that takes an index, each read as a whole."""
+
+    def __init__(
+        self, field: str, dataset: Any, collate: Collate | None = None, workers: Workers | None = None
+    ) -> None:
+        """Read the first examples. Raises `InvalidInput` where they are no tensors or depend on each other.
+
+        None for `collate` is `default_collate`.
+        """
+        self._field, self._dataset, self._collate = field, dataset, collate
+        self._workers = workers or Workers()
+        self._lock = threading.Lock()
+        self.augments = hasattr(dataset, "augmented")
+        first = self._fetch(np.arange(min(2, len(dataset))), None)
+        batch = self._batch(first[:1])
+        self.structure, leaves = Structure.of(batch)
+        self._check(batch, leaves)
+        if collate is not None and len(first) == 2:
+            self._check_collate(collate, first)
+
+    def __len__(self) -> int:
+        """See `Source`."""
+        return len(self._dataset)
+
+    def read(self, numbers: Numbers, seeds: Seeds | None = None) -> Data:
+        """See `Source.read`; by one thread at a time, since data sets keep files open."""
+        with self._lock:
+            return self.read_unlocked(numbers, seeds)
+
+    def read_unlocked(self, numbers: Numbers, seeds: Seeds | None) -> Data:
+        """Read, where there is one thread only: in a process of its own."""
+        items = self._fetch(numbers, seeds)
+        if self._collate is None:
+            return self._leaves(self._batch(items))
+        parts = [self._leaves(self._batch([item])) for item in items]
+        return tuple(torch.cat(each) for each in zip(*parts, strict=True))
+
+    def opened(self) -> Source:
+        """See `Source.opened`."""
+        return _Shared(self, self._workers) if self._workers.count else self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock behind: a process that is not forked has a copy, and reads without it."""
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def _fetch(self, numbers: Numbers, seeds: Seeds | None) -> list[Any]:
+        if seeds is not None and self.augments:
+            each = zip(numbers.tolist(), seeds.tolist(), strict=True)
+            return [self._dataset.augmented(number, seed) for number, seed in each]
+        if hasattr(self._dataset, "__getitems__"):  # torch's own way to read many
+            return list(self._dataset.__getitems__(numbers.tolist()))
+        return [self._dataset[number] for number in numbers.tolist()]
+
+    def _batch(self, items: list[Any]) -> Any:
+        if self._collate is not None:
+            return self._collate(items)
+        try:
+            return default_collate([_arrays(item, outermost=True) for item in items])
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            message = f"has examples that do not make a batch; pad them to a fixed length: {error}"
+            raise InvalidInput([Fault(self._field, message)]) from error
+
+    def _leaves(self, batch: Any) -> Data:
+        return tuple(as_tensor(leaf) for leaf in Structure.of(batch)[1])
+
+    def _check(self, batch: Any, leaves: Sequence[Any]) -> None:
+        wrong = [
+            f"{place or 'the example'} is {type(leaf).__name__}"
+            for place, leaf in named_leaves(batch)
+            if not isinstance(leaf, Tensor | np.ndarray)
+        ]
+        if wrong or not leaves:
+            found = ", ".join(wrong[:3]) or "it is empty"
+            message = (
+                f"gives examples that are no numbers: {found}; allowed are tensors, arrays, numbers and lists of them"
+            )
+            raise InvalidInput(
+                [Fault(self._field, f"{message} (leave the others out in `collate_fn` or `__getitem__`)")]
+            )
+        if any(len(leaf.shape) == 0 or len(leaf) != 1 for leaf in leaves):
+            shapes = [list(leaf.shape) for leaf in leaves]
+            message = f"has a collate_fn that makes {shapes} of one example; allowed are tensors [1, ...]"
+            raise InvalidInput([Fault(self._field, message)])
+
+    def _check_collate(self, collate: Collate, pair: list[Any]) -> None:
+        together = Structure.of(collate(pair))[1]
+        alone = [Structure.of(collate([item]))[1] for item in pair]
+        apart = [[as_tensor(leaf) for leaf in each] for each in zip(*alone, strict=True)]
+        if len({len(leaves) for leaves in (together, *alone)}) == 1 and all(
+            _same(as_tensor(whole), parts) for whole, parts in zip(together, apart, strict=True)
+        ):
+            return
+        message = (
+            "has a collate_fn that makes other numbers of two examples than of each alone; allowed is one in which an "
+            "example stands for itself: pad to a fixed length, and draw random numbers in `augmented` of the data set"
+        )
+        raise InvalidInput([Fault(self._field, message)])
+
+
+class _Shared(Source):
+    """The same examples, read by processes. The first of them are read where the data set was made."""
+
+    def __init__(self, items: Items, workers: Workers) -> None:
+        self.structure, self.augments = items.structure, items.augments
+        self._items = items
+        self._processes = Processes(items.read_unlocked, workers.count, workers.prepare, workers.context)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def read(self, numbers: Numbers, seeds: Seeds | None = None) -> Data:
+        """See `Source.read`; each process reads a share."""
+        return self._processes.read(numbers, seeds)
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._processes.close()
+
+
+def _same(whole: Tensor, parts: list[Tensor]) -> bool:
+    if any(part.shape[1:] != whole.shape[1:] for part in parts) or len(whole) != sum(map(len, parts)):
+        return False
+    joined = torch.cat(parts)
+    return joined.dtype == whole.dtype and bool(((joined == whole) | ((joined != joined) & (whole != whole))).all())
+
+
+def _arrays(item: Any, outermost: bool = False) -> Any:
+    """Return an example whose lists of numbers are arrays; as a whole, a list is a tuple: inputs and targets."""
+    if isinstance(item, Mapping):
+        return {key: _arrays(value) for key, value in item.items()}
+    if isinstance(item, list) and not outermost and _is_numbers(item):
+        return torch.as_tensor(item)
+    if isinstance(item, tuple | list):
+        parts = [_arrays(part) for part in item]
+        return type(item)(*parts) if hasattr(item, "_fields") else tuple(parts)
+    return item
+
+
+def _is_numbers(item: Any) -> bool:
+    if isinstance(item, list):
+        return bool(item) and all(map(_is_numbers, item))
+    return isinstance(item, int | float)
