@@ -39,16 +39,16 @@ class Plan:
         """The keys of all stacks that the study's trials can be in."""
         return list(dict.fromkeys(self._key(group.micro_batch) for group in self.groups))
 
-    def micro_batch(self, batch_size: int) -> int:
-        """Return the micro-batch of a trial."""
-        return self._micro_batches[batch_size]
+    def group(self, batch_size: int) -> Group:
+        """Return the group of a trial."""
+        return self._groups[batch_size]
 
     def stack(self, batch_size: int) -> str:
         """Return the key of the stack that a trial shares: workload, its parameters and the micro-batch.
 
         A reproducible study has stacks of its own: another study's may change their program between two trials.
         """
-        return self._key(self._micro_batches[batch_size])
+        return self._key(self._groups[batch_size].micro_batch)
 
     def here(self, stack: str, count: int, devices: int) -> int:
         """Return how many of `count` trials of the study to expect in a stack on one of a worker's devices.
@@ -63,8 +63,8 @@ class Plan:
         return max(1, ceil(count * share / max(1, devices // len(sizes))))
 
     @cached_property
-    def _micro_batches(self) -> Mapping[int, int]:
-        return {size: group.micro_batch for group in self.groups for size in group.batch_sizes}
+    def _groups(self) -> Mapping[int, Group]:
+        return {size: group for group in self.groups for size in group.batch_sizes}
 
     def _key(self, micro_batch: int) -> str:
         own = [self.spec.name] if self.spec.reproducible else []

@@ -131,7 +131,7 @@ class Side:
         data, slots = stack._feed.sample(), stack._slots.busy()
         programs = []
         for norms in (True, False):
-            forward = CompiledForward(stack._architecture, stack._params.clone(), sums, norms=norms)
+            forward = CompiledForward(stack._architecture, stack._params.clone(), norms=norms)
             forward.try_out(data)
             forward.params.copy_(stack._params)
             programs.append(lambda forward=forward: forward.tick(data, sums, counts, slots, stack._stream))

@@ -126,7 +126,7 @@ def _measurement(plan: Plan, trial: TrialPoint, rows: tuple[NoiseSums, ...], pro
         value=trial.value,
         completed=completed,
         rows=rows if completed else (),
-        micro_batch=plan.micro_batch(trial.batch_size),
+        micro_batch=plan.group(trial.batch_size).micro_batch,
         dataset_size=program.get("train_examples"),
         number=trial.number,
     )

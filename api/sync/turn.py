@@ -241,6 +241,7 @@ def assignment(lease: Lease, resume: Resume | None, *, in_flight: int, devices: 
     `in_flight` trials of its study have not ended; its worker has so many `devices`.
     """
     study, spec, trial = lease.study, lease.plan.spec, lease.trial
+    group = lease.plan.group(int(trial.params["batch_size"]))
     examples = spec.budget.examples_per_trial
     left = max(1, in_flight + study.run_cap - study.runs)
     at_once = left if study.parallel is None else min(left, study.parallel)
@@ -258,7 +259,8 @@ def assignment(lease: Lease, resume: Resume | None, *, in_flight: int, devices: 
         params=trial.params,
         seed=trial.seed,
         examples=examples,
-        micro_batch=lease.plan.micro_batch(int(trial.params["batch_size"])),
+        micro_batch=group.micro_batch,
+        per_tick=group.per_tick,
         micro_batch_asked=spec.micro_batch is not None,
         metric=spec.metric.name,
         rungs=sorted({max(1, examples * i // spec.evaluations) for i in range(1, spec.evaluations + 1)}),

@@ -96,7 +96,7 @@ def test_the_verdict_survives_a_checkpoint_and_copies_are_independent() -> None:
     course = [1.0] * 32 + [500.0] * 16 * (PATIENCE - 1)
     first = progress_of(course, 4)
     copy = first.resumed_at(0.0)
-    restored = Progress.of_state(first.spec, 4, first.state())
+    restored = Progress.of_state(first.spec, 4, 1, first.state())
     last = Entries([500.0] * 4, [0.0] * 4, [0.0] * 4, [False] * 3 + [True])
     copy.absorb(last)
     assert copy.diverged and not first.diverged

@@ -99,10 +99,12 @@ def literal_muon(model: nn.Module, momentum: float = 0.95, weight_decay: float =
 
 
 @pytest.mark.parametrize(("path", "trials"), [("eager", TRIALS), ("loop", TRIALS[:5]), ("compiled", TRIALS)])
-def test_stack_equals_solo_runs(path: str, trials: list[TrialSpec]) -> None:
+@pytest.mark.parametrize("per_tick", [1, 2])
+def test_stack_equals_solo_runs(path: str, trials: list[TrialSpec], per_tick: int) -> None:
     """Rules and batch sizes change hands in a slot, and one rule steps trials of several batch sizes together."""
     task = small_task()
-    stack = Stack(task, width=5, micro_batch=4, dtype=torch.float64, path=path)
+    stack = Stack(task, width=5, micro_batch=4 // per_tick, per_tick=per_tick, dtype=torch.float64, path=path)
+    assert stack.path == path
     queue = [longer_by_one_step(trial) for trial in trials]
     ticks: dict[int, int] = {}
     checked = set()

@@ -36,6 +36,7 @@ def assignment(trial: int, attempt: int = 1, **changes: Any) -> Assignment:
         "seed": 0,
         "examples": 320,
         "micro_batch": 4,
+        "per_tick": 1,
         "rungs": [],
         "report_every": 80,
         "divergence_factor": 10.0,

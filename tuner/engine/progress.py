@@ -19,7 +19,7 @@ from tuner.noise.sums import Accumulated, NoiseSums
 MOST_NORM = 1e140
 """Squared gradient norms from here on are not counted as noise: their squares would be infinite."""
 
-_NOT_STATE = ("spec", "micro_batch", "started", "slot_ticks")
+_NOT_STATE = ("spec", "micro_batch", "per_tick", "started", "slot_ticks")
 _PARTS = {"_noise": NoiseSums, "_divergence": Divergence}
 
 
@@ -29,6 +29,8 @@ class Progress:
 
     spec: TrialSpec
     micro_batch: int
+    per_tick: int = 1
+    """Micro-batches in a tick."""
     started: float = field(default_factory=time.monotonic)
     step: int = 0
     diverged: bool = False
@@ -104,9 +106,9 @@ class Progress:
         return plain | parts | {"evaluations": list(self.evaluations)}
 
     @classmethod
-    def of_state(cls, spec: TrialSpec, micro_batch: int, state: Mapping[str, Any]) -> "Progress":
+    def of_state(cls, spec: TrialSpec, micro_batch: int, per_tick: int, state: Mapping[str, Any]) -> "Progress":
         """Rebuild the progress that `state` described. Raises `KeyError` or `TypeError` when something is missing."""
-        progress = cls(spec, micro_batch)
+        progress = cls(spec, micro_batch, per_tick)
         for name in progress.state():
             kind = _PARTS.get(name)
             setattr(progress, name, state[name] if kind is None else kind(**state[name]))
@@ -114,7 +116,7 @@ class Progress:
 
     def _finish_step(self, mean: float, noise: Accumulated) -> None:
         """Close a step, unless it shows that the trial has diverged."""
-        count = self._tick_count
+        count, micro_batches = self._tick_count, self._tick_count * self.per_tick
         self._loss_sum += self._step_loss_sum
         self._loss_count += count
         judged = self._divergence.judge(self._step_loss_sum / count, self.spec.divergence_factor)
@@ -122,8 +124,8 @@ class Progress:
         if self.diverged:
             return
         self.step += 1
-        if count >= 2 and self._square_sum < MOST_NORM and mean < MOST_NORM:  # not true of NaN
-            noise.add_step(self._square_sum / count, mean, self.micro_batch, count)
+        if micro_batches >= 2 and self._square_sum < MOST_NORM and mean < MOST_NORM:  # not true of NaN: not measured
+            noise.add_step(self._square_sum / count, mean, self.micro_batch, micro_batches)
         self._step_loss_sum, self._square_sum, self._tick_count = 0.0, 0.0, 0
 
     def _reportable(self) -> bool:

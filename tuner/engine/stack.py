@@ -40,6 +40,8 @@ from tuner.workloads.task import Task
 class Stack:
     """Up to `width` trials of one task, stepping by micro-batches of `micro_batch` examples.
 
+    A tick computes `per_tick` of them per slot, whose gradients are seen apart: for tasks that `splits` allows.
+
     `path` is `eager` (one vmapped program), `loop` (slot by slot), `compiled` (see `compiled.py`; eager where it cannot
     be compiled) or `auto` (eager). Models that vmap cannot take run as a loop, unless `eager` is asked for. `batch` is
     said of models whose loss depends on the batch (`batch_dependence.py`) and is part of the program: `whole` where the
@@ -53,15 +55,18 @@ class Stack:
         *,
         width: int,
         micro_batch: int,
+        per_tick: int = 1,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         path: str = "auto",
         batch: Literal["whole", "parts"] | None = None,
     ) -> None:
-        if width < 1 or micro_batch < 1 or path not in PATHS:
-            raise InvalidInput(f"no stack with width {width}, micro-batch {micro_batch} and path {path!r}")
+        if min(width, micro_batch, per_tick) < 1 or path not in PATHS:
+            asked = f"width {width}, micro-batch {micro_batch}, {per_tick} of them per tick and path {path!r}"
+            raise InvalidInput(f"no stack with {asked}")
         self.width = width
         self.micro_batch = micro_batch
+        self.per_tick = per_tick
         self._batch = batch
         self.device = torch.device(device)
         self.dtype = dtype
@@ -69,9 +74,9 @@ class Stack:
         self._threads = torch.get_num_threads()
         self.claim()
         layout = self._architecture.layout
-        self._params, self._gradients, self._sums = (layout.allocate(width, self.device) for _ in range(3))
+        self._params, self._sums = (layout.allocate(width, self.device) for _ in range(2))
         self._real = layout.real.to(self.device)
-        self._slots = Slots(width, micro_batch)
+        self._slots = Slots(width, self.tick_examples)
         self._examples = task.examples
         self._feed = feed_of(task, self._slots, width, self.device, dtype)
         self._recalibration = Recalibration(self._architecture, self._feed, micro_batch)
@@ -80,8 +85,7 @@ class Stack:
         """Whether a feasible trial's `Ended` carries its weights."""
         self._progress: dict[int, Progress] = {}
         self._events: list[Event] = []
-        buffers = self._params, self._gradients
-        self._path = path_of(self._architecture, self._feed, path, micro_batch, *buffers)
+        self._path = path_of(self._architecture, self._feed, path, micro_batch, self._params, per_tick)
         self._forward, compiled = self._path.forward, self._path.compiled
         valid = ValidationData(task.validation, self.device, dtype)
         self._evaluation = Evaluation(
@@ -100,6 +104,11 @@ class Stack:
             torch.set_num_threads(self._threads)
 
     @property
+    def tick_examples(self) -> int:
+        """Examples of a slot in one tick."""
+        return self.micro_batch * self.per_tick
+
+    @property
     def path(self) -> str:
         """The path that it runs on: `loop`, `eager` or `compiled`."""
         return self._path.name
@@ -115,6 +124,7 @@ class Stack:
             "threads": self._threads,
             "width": self.width,
             "micro_batch": "whole" if self._batch == "whole" else self.micro_batch,
+            **({} if self.per_tick == 1 else {"per_tick": self.per_tick}),
             **({} if self._batch is None else {"batch_dependent": True}),
             **self._path.program,
             "torch": torch.__version__,
@@ -166,9 +176,10 @@ class Stack:
 
         Raises `InvalidInput` when the stack is full or the configuration is illegal, and whatever the model raises.
         """
-        if spec.batch_size % self.micro_batch:
-            message = f"is {spec.batch_size}; allowed are multiples of the micro-batch {self.micro_batch}"
-            raise InvalidInput([Fault("batch_size", message)])
+        if spec.batch_size % self.tick_examples:
+            each = f"the micro-batch {self.micro_batch}"
+            tick = each if self.per_tick == 1 else f"a tick's {self.tick_examples} examples"
+            raise InvalidInput([Fault("batch_size", f"is {spec.batch_size}; allowed are multiples of {tick}")])
         reported = ["train_loss", *self._evaluation.names]
         if spec.metric is not None and spec.metric not in reported:
             raise InvalidInput([Fault("metric", f"is {spec.metric!r}; the workload reports {', '.join(reported)}")])
@@ -177,7 +188,7 @@ class Stack:
             return None
         slot = self._free_slot()
         module = self._architecture.fresh(spec.seed)
-        self._occupy(slot, Progress(spec, self.micro_batch), 0, 0)
+        self._occupy(slot, Progress(spec, self.micro_batch, self.per_tick), 0, 0)
         self._architecture.layout.write(self._params[slot], dict(module.named_parameters()))
         self._forward.extras[slot] = self._architecture.extras(module)
         return slot
@@ -241,6 +252,10 @@ class Stack:
         if seen != own:
             raise InvalidInput([Fault("snapshot", f"has (P, dtype, micro-batch) {seen}; this stack takes {own}")])
         progress = snapshot.progress.resumed_at(time.monotonic() - snapshot.elapsed_s)
+        if snapshot.tick_in_step and progress.per_tick != self.per_tick:
+            within = f"within a step, in ticks of {progress.per_tick} micro-batches; this stack's have {self.per_tick}"
+            raise InvalidInput([Fault("snapshot", f"was taken {within}")])
+        progress.per_tick = self.per_tick
         self._occupy(slot, progress, snapshot.step, snapshot.tick_in_step)
         self._params[slot].copy_(snapshot.params)
         self._sums[slot].copy_(snapshot.sums)
@@ -324,7 +339,7 @@ class Stack:
     def _occupy(self, slot: int, progress: Progress, step: int, tick_in_step: int) -> None:
         self._read_ledger()
         self._updates.admit(slot, progress.spec, self._params, step)
-        count = progress.batch_size // self.micro_batch
+        count = progress.batch_size // self.tick_examples
         self._slots.occupy(slot, count, step, tick_in_step, progress.evaluations[0])
         self._feed.admit(slot, progress.spec.seed)
         self._sums[slot].zero_()  # free slots accumulate gradients too

@@ -47,7 +47,7 @@ class Updates:
         self._compiled = compiled
         self._padding = torch.nonzero(~layout.real).flatten().to(params.device)
         self.counts = torch.ones(width, dtype=params.dtype, device=params.device)
-        """Micro-batches K of each slot's step."""
+        """Ticks of each slot's step."""
         self._groups: list[RuleGroup] = []
         self._group_keys: list[Hashable] = []
         self._group_of: Ints = np.full(width, -1, np.int64)
@@ -93,8 +93,7 @@ class Updates:
         return self.slabs[: self._groups[self._group_of[slot]].slabs]
 
     def apply(self, due: Ints, params: Tensor, sums: Tensor, squared_norms: Tensor | None) -> None:
-        """Step the due slots with the mean of the micro-batch gradients summed in `sums` [width, P], then zero their
-        sums.
+        """Step the due slots with the mean of the ticks' gradients summed in `sums` [width, P], then zero their sums.
 
         `squared_norms` [width], float64, receives the squared norm of that mean if it is needed.
         """

@@ -15,6 +15,7 @@ import torch
 
 from tuner.engine.batch_dependence import depends_on_batch
 from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.engine.splitting import splits as splits_batches
 from tuner.engine.stack import Stack
 from tuner.probe import choice
 from tuner.probe.choice import WIDTHS, Cell
@@ -60,16 +61,20 @@ class Bench:
     """Measures stacks of one task, one at a time; a team of one process.
 
     `batch_dependent`: the task's loss depends on which examples share a batch, so that a micro-batch is a whole batch.
+    `per_tick`: the micro-batches that its ticks compute, at most as many as asked for.
     """
 
     processes = 1
 
-    def __init__(self, task: Task, micro_batch: int, device: str = "cpu", cell_s: float = CELL_S) -> None:
+    def __init__(
+        self, task: Task, micro_batch: int, device: str = "cpu", cell_s: float = CELL_S, per_tick: int = 1
+    ) -> None:
         self.threads = torch.get_num_threads()
         self._task, self._micro_batch, self._cell_s = task, micro_batch, cell_s
         self._device = torch.device(device)
         self._stack: Stack | None = None
         self.batch_dependent = depends_on_batch(task, self._device)
+        self.per_tick = per_tick if not self.batch_dependent and splits_batches(task, self._device) else 1
 
     def measure(self, path: str, width: int) -> Timing | None:
         """See `Team.measure`."""
@@ -77,7 +82,7 @@ class Bench:
         return None if taken is None else Timing(self.tick_s(), taken)
 
     def prepare(self, path: str, width: int) -> Footprint | None:
-        """Build a stack, fill it with trials that step every second tick (every one if batches are whole), warm up."""
+        """Build a stack, fill it with trials that step as often as they can, and warm up."""
         self._stack = None
         gc.collect()
 
@@ -88,6 +93,7 @@ class Bench:
                 self._task,
                 width=width,
                 micro_batch=self._micro_batch,
+                per_tick=self.per_tick,
                 device=self._device,
                 path=wanted,
                 batch="whole" if self.batch_dependent else None,
@@ -97,7 +103,8 @@ class Bench:
             return self._stack
 
         try:
-            return footprint(build, self._device, ticks_per_step=1 if self.batch_dependent else 2)
+            whole = self.batch_dependent or self.per_tick > 1
+            return footprint(build, self._device, ticks_per_step=1 if whole else 2)
         except _AnotherPath:
             pass
         except Exception as error:

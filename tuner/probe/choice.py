@@ -140,9 +140,10 @@ def cpu() -> str:
     return f"cpu of {cores()} cores"
 
 
-def key(workload: str, params: Mapping[str, Scalar], micro_batch: int, place: str) -> str:
+def key(workload: str, params: Mapping[str, Scalar], micro_batch: int, place: str, per_tick: int = 1) -> str:
     """Name the setup for which a choice is valid; `place` is `cpu()` or a GPU's name."""
     parts = {"workload": workload, "params": dict(sorted(params.items())), "micro_batch": micro_batch}
+    parts |= {} if per_tick == 1 else {"per_tick": per_tick}
     return json.dumps(parts | {"place": place, "torch": version("torch"), "dtype": "float32"}, sort_keys=True)
 
 

@@ -16,6 +16,7 @@ import torch
 
 from tuner.engine.machine.allocator import give_back
 from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.engine.paths.forward import MEASURED_EVERY
 from tuner.engine.stack import Stack
 from tuner.errors import TunerError
 from tuner.probe.choice import Cell
@@ -45,6 +46,7 @@ def first_look(
     device: torch.device,
     widths: Sequence[int],
     *,
+    per_tick: int = 1,
     batch: Literal["whole", "parts"] | None = None,
     room: int | None = None,
     expected: float = float("inf"),
@@ -54,8 +56,8 @@ def first_look(
     `room` is the number of bytes that the stack may take; `expected` the ticks of single trials that are to come: where
     they are few and long, a look at several slots would cost more than it can gain.
     """
-    ticks = 1 if batch == "whole" else 2
-    build = partial(Stack, task, micro_batch=micro_batch, device=device, batch=batch)
+    ticks = steps_every(batch, per_tick)
+    build = partial(Stack, task, micro_batch=micro_batch, per_tick=per_tick, device=device, batch=batch)
     best = 0.0
     narrow: Cell | None = None
     found: Cell | None
@@ -89,6 +91,11 @@ def first_look(
         best, narrow = max(best, rate), found
 
 
+def steps_every(batch: str | None, per_tick: int) -> int:
+    """Return the ticks of the shortest step: two where that takes two to see the noise."""
+    return 1 if batch == "whole" or per_tick > 1 else 2
+
+
 def clock(device: torch.device) -> Callable[[], float]:
     """Return the clock that measures ticks on a device, in seconds."""
     if device.type == "cuda":
@@ -111,6 +118,8 @@ def tick_s(stack: Stack, ticks: int, cell_s: float = CELL_S) -> float:
     if first > LONG_S * ticks:
         return first / ticks
     rounds = []
+    if stack.path == "loop" and stack.per_tick > 1:
+        ticks *= MEASURED_EVERY  # some of its steps take longer
     for _ in range(ROUNDS):
         count, begin = 0, now()
         while count == 0 or now() - begin < cell_s / ROUNDS:

@@ -35,6 +35,11 @@ class Group:
     micro_batch: int
     batch_sizes: tuple[int, ...]
 
+    @property
+    def per_tick(self) -> int:
+        """How many micro-batches a tick computes side by side, where the model allows it: two, if that divides all."""
+        return 2 if all(size % (2 * self.micro_batch) == 0 for size in self.batch_sizes) else 1
+
 
 @dataclass
 class _Open:

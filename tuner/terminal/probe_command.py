@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuner.errors import Fault, InvalidInput
-from tuner.study.micro_batch import common_micro_batch, legal_micro_batches
+from tuner.study.micro_batch import Group, common_micro_batch, legal_micro_batches
 from tuner.terminal.options import Workloads, check_device, parameter
 from tuner.worker.channel import Json
 
@@ -48,17 +48,18 @@ def probe(
     """
     from tuner.probe.bench import CELL_S
     from tuner.terminal.probe_tables import show
-    from tuner.worker.device.probing import batch_dependent
+    from tuner.worker.device.probing import how_batches_run
 
     params = dict(parameter(text) for text in param or [])
     sizes = _batch_sizes(batch_sizes) if batch_sizes is not None else []
     check_device(device)
     wanted: Json = {"workload": workload, "workload_params": params, "device": device, "workloads": workloads or []}
-    whole = batch_dependent(wanted | {"micro_batch": 1, "cell_s": CELL_S})
+    whole, most_per_tick = how_batches_run(wanted | {"micro_batch": 1, "per_tick": 2, "cell_s": CELL_S})
     size, legal = _micro_batches(sizes, micro_batch, whole)
+    wanted["per_tick"] = min(most_per_tick, Group(size, tuple(sizes)).per_tick)
     found = _measured(wanted, size, processes, threads, most)
     found.whole = whole
-    found.compared = _compared(wanted, legal, found)
+    found.compared = _compared(wanted, legal, found, sizes)
     if as_json:
         print(json.dumps(_as_json(found), indent=2))
     else:
@@ -102,21 +103,23 @@ def _measured(wanted: Json, micro_batch: int, processes: int | None, threads: in
     choice = Choice(tuple(result for result in results if isinstance(result, Cell)))
     if not choice.cells:
         raise InvalidInput(f"no stack of {wanted['workload']} fits in the memory of {wanted['device']}")
-    path = store(key(wanted["workload"], wanted["workload_params"], micro_batch, place_of(device)), choice)
+    setup = wanted["workload"], wanted["workload_params"], micro_batch, place_of(device), wanted["per_tick"]
+    path = store(key(*setup), choice)
     return Measured(results, choice, micro_batch, str(path))
 
 
-def _compared(wanted: Json, sizes: list[int], found: "Measured") -> dict[int, float]:
-    """Return examples per second for each of these micro-batches, with the chosen path, width and processes."""
+def _compared(wanted: Json, legal: list[int], found: "Measured", sizes: list[int]) -> dict[int, float]:
+    """Return examples per second for each of the last `legal` ones, with the chosen path, width and processes."""
     from tuner.probe.bench import CELL_S
     from tuner.worker.device.probing import Processes
 
     best, rates = found.choice.best, {}
-    for size in sizes[-MOST_MICRO_BATCHES:]:
-        with Processes(best.processes, best.threads, wanted | {"micro_batch": size, "cell_s": CELL_S}) as team:
+    for size in legal[-MOST_MICRO_BATCHES:]:
+        own = {"micro_batch": size, "per_tick": Group(size, tuple(sizes)).per_tick, "cell_s": CELL_S}
+        with Processes(best.processes, best.threads, wanted | own) as team:
             timing = team.measure(best.path, best.width)
         if timing is not None:
-            rates[size] = size * best.slots / timing.tick_s
+            rates[size] = size * team.per_tick * best.slots / timing.tick_s
     return rates
 
 

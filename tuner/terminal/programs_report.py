@@ -5,6 +5,7 @@ to show.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +25,8 @@ def programs_table(spec: StudySpec, groups: Sequence[Group]) -> Table | None:
     """
     table = plain_table("batch sizes", "b", *PATHS, right=("b", *PATHS))
     for group in groups:
-        found = stored(key(spec.workload.name, spec.workload.params, group.micro_batch, cpu()))
+        name = partial(key, spec.workload.name, spec.workload.params, group.micro_batch, cpu())
+        found = stored(name(group.per_tick)) or stored(name())
         if found is not None:
             fastest = [_fastest(found.cells, path) for path in PATHS]
             rates = [0.0 if cell is None else cell.width / cell.tick_s for cell in fastest]

@@ -215,6 +215,7 @@ class Assignment(Message):
     seed: int
     examples: int = Field(description="training budget; total steps = floor(examples / batch_size)")
     micro_batch: int
+    per_tick: int = Field(default=1, ge=1, description="micro-batches that a tick computes side by side, if it can")
     micro_batch_asked: bool = Field(
         default=False,
         description="the document asks for it; otherwise a model that depends on its batch gets whole ones",

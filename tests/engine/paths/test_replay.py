@@ -68,7 +68,7 @@ def test_a_stack_records_once_for_its_buffers(monkeypatch: pytest.MonkeyPatch) -
     task = task_for(VECTOR, lambda: nn.Sequential(nn.Linear(7, 6), nn.Dropout(0.5), nn.Linear(6, 5)))
     architecture = Architecture(task, torch.device("cpu"), torch.float32)
     params = architecture.layout.allocate(2, torch.device("cpu"))
-    forward = CompiledForward(architecture, params, torch.zeros_like(params))
+    forward = CompiledForward(architecture, params)
     for slot in range(2):
         architecture.layout.write(params[slot], dict(architecture.build(slot).named_parameters()))
     sums, direct, counts = torch.zeros_like(params), torch.zeros_like(params), torch.ones(2)

@@ -61,7 +61,7 @@ def lease_until_finished(server: FakeServer, trial: int, mib: int, room: int) ->
 def test_a_stack_that_does_not_fit_is_halved_until_it_does(device: DeviceProcess) -> None:
     server = FakeServer()
     with RunningAgent(server, device) as running:
-        *displaced, last = lease_until_finished(server, 1, mib=8, room=400)
+        *displaced, last = lease_until_finished(server, 1, mib=8, room=210)
         assert {finish.outcome for finish in displaced} <= {"displaced"}
         assert (last.outcome, last.infeasible, last.step) == ("finished", None, 2)
         assert last.program["width"] in (1, 2, 4)

@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "tuner" / "probe.json"
 
 
-WANTED = {"workload": "digits-mlp", "workload_params": {"hidden": 16}, "micro_batch": 4, "device": "cpu"}
+WANTED = {"workload": "digits-mlp", "workload_params": {"hidden": 16}, "micro_batch": 4, "per_tick": 2, "device": "cpu"}
 WANTED |= {"workloads": [], "cell_s": 0.0}
 
 

@@ -258,7 +258,15 @@ def test_the_switch_to_the_compiled_program_never_happens_inside_a_trial(monkeyp
 
 
 def test_a_second_process_compiles_what_it_can_and_tells_all_others() -> None:
-    wanted = {"workload": "digits-mlp", "workload_params": {}, "micro_batch": 4, "batch": None, "width": 5, "nice": 0}
+    wanted = {
+        "workload": "digits-mlp",
+        "workload_params": {},
+        "micro_batch": 4,
+        "per_tick": 2,
+        "batch": None,
+        "width": 5,
+        "nice": 0,
+    }
     rules = {"a": {"optimizer": "adamw"}, "no": {"optimizer": "no such rule"}, "m": {"optimizer": "muon"}}
     place = {
         "device": "cpu",
@@ -272,7 +280,7 @@ def test_a_second_process_compiles_what_it_can_and_tells_all_others() -> None:
     assert warming.running
     warming._process.wait()
     assert not warming.running
-    known = stored(key("digits-mlp", {}, 4, cpu()))
+    known = stored(key("digits-mlp", {}, 4, cpu(), 2))
     assert known is not None and [(c.width, c.threads, c.rules) for c in known.compiled] == [(5, 1, ("a", "m"))]
     assert [(cell.path, cell.width) for cell in known.cells] == [("compiled", 5), ("loop", 1)], "measured side by side"
     warming.close()
@@ -280,7 +288,15 @@ def test_a_second_process_compiles_what_it_can_and_tells_all_others() -> None:
 
 def test_compiling_ends_with_the_process_that_asked_for_it() -> None:
     """Also with one that was killed and could not stop it."""
-    wanted = {"workload": "digits-mlp", "workload_params": {}, "micro_batch": 4, "batch": None, "width": 5, "nice": 0}
+    wanted = {
+        "workload": "digits-mlp",
+        "workload_params": {},
+        "micro_batch": 4,
+        "per_tick": 2,
+        "batch": None,
+        "width": 5,
+        "nice": 0,
+    }
     place = {
         "device": "cpu",
         "threads": 1,

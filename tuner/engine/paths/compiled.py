@@ -23,13 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tuner.engine.architecture import Architecture, Tensors
+from tuner.engine.architecture import Architecture
 from tuner.engine.layers.dropout import Draws, Stream, stacked_draws
 from tuner.engine.machine.out_of_memory import is_out_of_memory
-from tuner.engine.paths.forward import TRIED, Forward, agrees_with_loop
+from tuner.engine.paths.forward import TRIED, Forward, agrees_with_loop, slots_of, stacked_gradients
 from tuner.engine.paths.replay import Replay
 from tuner.engine.slots import Ints, Slots
 from tuner.errors import InvalidInput
@@ -43,12 +42,12 @@ Program = Callable[..., Tensor]
 
 
 def compiled_forward(
-    architecture: Architecture, params: Tensor, gradients: Tensor, sample: Data
+    architecture: Architecture, params: Tensor, sample: Data, per_tick: int = 1
 ) -> "CompiledForward | None":
     """Compile a stack's forward program for data like `sample`; None, and one line in the log, where that fails."""
     reason = None if has_compiler() else "there is no C++ compiler (CXX, else g++)"
     if reason is None:
-        forward = CompiledForward(architecture, params, gradients)
+        forward = CompiledForward(architecture, params, per_tick)
         try:
             with first_call():
                 forward.try_out(sample)
@@ -66,18 +65,18 @@ class CompiledForward(Forward):
 
     path = "compiled"
 
-    def __init__(self, architecture: Architecture, params: Tensor, gradients: Tensor, norms: bool = True) -> None:
+    def __init__(self, architecture: Architecture, params: Tensor, per_tick: int = 1, *, norms: bool = True) -> None:
         """Without `norms` the squared norms are zero: what a tick costs when noise is not measured."""
-        super().__init__(architecture, params, gradients)
+        super().__init__(architecture, params, per_tick)
         self._replay: Replay | None = None
         self._recorded_for: tuple[int, int] | None = None
         """Addresses of the buffers that the recorded graph holds."""
-        self._program = compile_once(_forward_program(architecture, list(self.extras), norms))
+        self._program = compile_once(_forward_program(architecture, list(self.extras), norms, per_tick))
 
     def run(self, data: Data, slots: Ints, stream: Stream) -> Tensor:
         """See `Forward.run`; one step's gradients are the sums over one micro-batch."""
-        self.gradients.zero_()
-        return self.tick(data, self.gradients, torch.ones_like(self.gradients[:, 0]), slots, stream)[0]
+        sums = self.gradients[: len(self.params)].zero_()
+        return self.tick(data, sums, torch.ones_like(sums[:, 0]), slots, stream)[0]
 
     def accumulate(
         self, data: Data, sums: Tensor, counts: Tensor, slots: Slots, stream: Stream, found: Tensor
@@ -122,7 +121,8 @@ class CompiledForward(Forward):
         if not equal:
             raise InvalidInput("its numbers depend on the slot")
         few = tuple(item[:models] for item in sample)
-        if not agrees_with_loop(self.architecture, few, found[0, :models].to(sums.dtype), sums[:models]):
+        means = found[0, :models].to(sums.dtype), sums[:models]
+        if not agrees_with_loop(self.architecture, few, *means, self.per_tick):
             raise InvalidInput("its numbers differ from those of a single model")
 
     def _call(self, sums: Tensor, counts: Tensor, draws: Draws, data: Data) -> Tensor:
@@ -183,14 +183,13 @@ class MaskedUpdate:
             self._program(due, self._real, counts, scalars, params, sums, *slabs[: self._slabs])
 
 
-def _forward_program(architecture: Architecture, names: list[str], norms: bool) -> Program:
+def _forward_program(architecture: Architecture, names: list[str], norms: bool, per_tick: int) -> Program:
     """`names` are those of the extras, which the program takes as [width, ...] each and changes in place."""
     layout = architecture.layout
+    stacked = stacked_gradients(architecture, per_tick)
 
-    def loss(params: Tensors, extras: Tensors, draws: Draws, data: Data) -> tuple[Tensor, Tensors]:
-        return architecture.loss(params, extras, draws, *data, stacked=True)
-
-    stacked = vmap(grad_and_value(loss, has_aux=True))
+    def of_slots(values: Tensor) -> Tensor:
+        return values if per_tick == 1 else slots_of(values, per_tick).mean(1)
 
     def forward(
         params: Tensor, sums: Tensor, counts: Tensor, extras: tuple[Tensor, ...], draws: Draws, data: Data
@@ -200,13 +199,13 @@ def _forward_program(architecture: Architecture, names: list[str], norms: bool) 
         for name, buffer in buffers.items():
             carried[name].copy_(buffer)
         flat = layout.flat(gradients)
-        total = sums + flat
+        total = sums + of_slots(flat)
         sums.copy_(total)
-        squares = [torch.zeros_like(losses, dtype=torch.float64)] * 2
+        squares = [torch.zeros_like(counts, dtype=torch.float64)] * 2
         if norms:
             squares = [(rows * rows).sum(1, dtype=torch.float64) for rows in (flat, total)]
-            squares[1] = squares[1] / (counts.to(torch.float64) * counts.to(torch.float64))
-        return torch.stack([losses.to(torch.float64), *squares])
+            squares = [of_slots(squares[0]), squares[1] / (counts.to(torch.float64) * counts.to(torch.float64))]
+        return torch.stack([of_slots(losses.to(torch.float64)), *squares])
 
     return forward
 

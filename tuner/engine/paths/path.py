@@ -52,18 +52,18 @@ class EnginePath:
 
 
 def path_of(
-    architecture: Architecture, feed: AnyFeed, path: str, micro_batch: int, params: Tensor, gradients: Tensor
+    architecture: Architecture, feed: AnyFeed, path: str, micro_batch: int, params: Tensor, per_tick: int
 ) -> EnginePath:
-    """Choose the path over buffers [width, P] of parameters and gradients."""
+    """Choose the path over the buffer [width, P] of the parameters, for ticks of `per_tick` micro-batches."""
     fault = None
     if path in ("auto", "compiled"):
-        first = torch.arange(min(architecture.task.examples, TRIED * micro_batch), device=params.device)
-        fault = fault_of_vmap(architecture, feed.gather(first), micro_batch)
+        first = torch.arange(min(architecture.task.examples, TRIED * per_tick * micro_batch), device=params.device)
+        fault = fault_of_vmap(architecture, feed.gather(first), micro_batch, per_tick)
     program: Forward | None = None
     if path == "compiled" and fault in (None, SLOT_DEPENDENT):
-        program = compiled_forward(architecture, params, gradients, feed.sample())
+        program = compiled_forward(architecture, params, feed.sample(), per_tick)
     if program is None and fault is not None:
         log.warning("the model cannot be stacked and runs slot by slot", extra={"action": "path", "reason": fault})
         path = "loop"
     uncompiled = LoopForward if path == "loop" else EagerForward
-    return EnginePath(program or uncompiled(architecture, params, gradients), fault is None and path != "loop")
+    return EnginePath(program or uncompiled(architecture, params, per_tick), fault is None and path != "loop")

@@ -63,9 +63,8 @@ class Reevaluation:
     @cached_property
     def _forward(self) -> EagerForward | LoopForward:
         """The program of the passes, built on demand: few stacks ever need its memory."""
-        buffers = (self._layout.allocate(self._rows, self._architecture.device) for _ in range(2))
         kind = EagerForward if self._stackable else LoopForward
-        return kind(self._architecture, *buffers)
+        return kind(self._architecture, self._layout.allocate(self._rows, self._architecture.device))
 
     def take_failures(self) -> dict[int, str]:
         """Return slot -> traceback of exceptions in the workload's code since the last call."""

@@ -15,6 +15,7 @@ import torch
 from tuner import workloads
 from tuner.engine.batch_dependence import depends_on_batch
 from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.engine.splitting import splits
 from tuner.errors import InvalidInput, TunerError
 from tuner.study.failure import NOT_LOADED
 from tuner.study.hyperparameter import Scalar
@@ -40,6 +41,8 @@ class Loaded:
     address: Address
     task: Task
     depends_on_batch: bool
+    splits: bool
+    """Whether a tick may compute several micro-batches side by side."""
     model: str
     """A name for the shapes of its model and data: with others, what was measured is of no use."""
 
@@ -67,9 +70,9 @@ class Loading:
             self._loaded = {key: loaded for key, loaded in self._loaded.items() if key in used}
             name, params = head["workload"], head["workload_params"]
             task = _task(name, params)
-            self._loaded[address] = Loaded(
-                name, params, address, task, depends_on_batch(task, self._device), shapes_of(task)
-            )
+            mixes = depends_on_batch(task, self._device)
+            apart = not mixes and splits(task, self._device)
+            self._loaded[address] = Loaded(name, params, address, task, mixes, apart, shapes_of(task))
         return self._loaded[address]
 
 

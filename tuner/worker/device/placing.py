@@ -87,7 +87,7 @@ class Placing:
         if width == 1:
             return True
         self.choice.narrow(kind, width)
-        self._widths[kind[0]] = width // 2
+        self._widths[kind.stack] = width // 2
         return False
 
     def widths(self, backlog: Sequence[Json]) -> dict[str, int]:
@@ -149,18 +149,18 @@ class Placing:
     ) -> Held | None:
         """Open a stack for a trial; None if that has to wait."""
         params = head["params"]
-        chosen = self.choice.choose(head, loaded, self._stacks.slots(kind[0], params))
-        self._widths[kind[0]] = chosen.width if self._is_proven(loaded) else 1
-        while self._stacks.slots(kind[0], params) >= chosen.width:
-            if not self._stacks.drop_spare(kind[0]):
+        chosen = self.choice.choose(head, loaded, self._stacks.slots(kind.stack, params))
+        self._widths[kind.stack] = chosen.width if self._is_proven(loaded) else 1
+        while self._stacks.slots(kind.stack, params) >= chosen.width:
+            if not self._stacks.drop_spare(kind.stack):
                 return None
         if not self._has_room(head, loaded, kind, chosen):
             return None
         width = chosen.width
-        if kind[2] == "whole" and chosen.path != "compiled" and not head["reproducible"]:
-            same = [item for item in backlog if item["stack"] == kind[0]]
+        if kind.batch == "whole" and chosen.path != "compiled" and not head["reproducible"]:
+            same = [item for item in backlog if item["stack"] == kind.stack]
             waiting = sum(self.choice.kind(item, loaded) == kind for item in same)
-            width = min(width - self._stacks.slots(kind[0], params), waiting)  # of each batch size come fewer trials
+            width = min(width - self._stacks.slots(kind.stack, params), waiting)  # of each batch size come fewer trials
         announce()
         return self._hold(head, loaded, kind, chosen, width)
 

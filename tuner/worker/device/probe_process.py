@@ -1,11 +1,12 @@
 """One of the processes in which a probe measures, controlled by `probing.py`.
 
     python -P -m tuner.worker.device.probe_process '{"workload": "digits-mlp", "workload_params": {}, "micro_batch": 8,
-                                              "device": "cpu", "threads": 1, "workloads": [], "cell_s": 0.5}'
+                                              "per_tick": 2, "device": "cpu", "threads": 1, "workloads": [],
+                                              "cell_s": 0.5}'
 
 Messages in, as JSON lines: {"prepare": [path, width]} and {"time": true}. Messages out: {"ready": {"batch_dependent":
-false}} (see `Bench`), {"prepared": phases or null} (see `Footprint`), {"tick_s": seconds}; {"fault": text} and exit if
-the workload's own code fails. It exits when stdin closes.
+false, "per_tick": 2}} (see `Bench`), {"prepared": phases or null} (see `Footprint`), {"tick_s": seconds};
+{"fault": text} and exit if the workload's own code fails. It exits when stdin closes.
 """
 
 import json
@@ -34,8 +35,9 @@ def main() -> int:
     try:
         import_workloads(wanted["workloads"])
         task = workloads.load(wanted["workload"], wanted["workload_params"])
-        bench = Bench(task, wanted["micro_batch"], wanted["device"], wanted["cell_s"])
-        write_line(target, {"ready": {"batch_dependent": bench.batch_dependent}})
+        sizes = wanted["micro_batch"], wanted["device"], wanted["cell_s"], wanted["per_tick"]
+        bench = Bench(task, *sizes)
+        write_line(target, {"ready": {"batch_dependent": bench.batch_dependent, "per_tick": bench.per_tick}})
         for message in read_lines(source):
             if "prepare" in message:
                 taken = bench.prepare(*message["prepare"])

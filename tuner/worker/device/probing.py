@@ -40,10 +40,10 @@ def measured(
         paths = [path for path in paths if path in best]
 
 
-def batch_dependent(wanted: Json) -> bool:
-    """Return whether a workload's loss depends on which examples share a batch, so that trials get whole ones."""
+def how_batches_run(wanted: Json) -> tuple[bool, int]:
+    """Return whether a workload trains in whole batches, and how many micro-batches its ticks compute (see `Bench`)."""
     with Processes(1, 1, wanted) as team:
-        return team.batch_dependent
+        return team.batch_dependent, team.per_tick
 
 
 class Processes:
@@ -55,7 +55,8 @@ class Processes:
     def __init__(self, processes: int, threads: int, wanted: Json) -> None:
         self.processes, self.threads = processes, threads
         self.batch_dependent = False
-        """Whether the workload trains in whole batches (see `Bench`); known inside the `with`."""
+        """Whether the workload trains in whole batches (see `Bench`); like `per_tick` known inside the `with`."""
+        self.per_tick = 1
         self._command = [sys.executable, "-P", "-m", "tuner.worker.device.probe_process"]
         self._command.append(json.dumps(wanted | {"threads": threads}))
         self._running: list[subprocess.Popen[str]] = []
@@ -76,7 +77,8 @@ class Processes:
             )
         try:
             for process in self._running:
-                self.batch_dependent = self._hear(process, "ready")["batch_dependent"]
+                ready = self._hear(process, "ready")
+                self.batch_dependent, self.per_tick = ready["batch_dependent"], ready["per_tick"]
         except BaseException:
             self.__exit__()
             raise

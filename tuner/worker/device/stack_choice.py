@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -42,8 +42,22 @@ log = logging.getLogger(__name__)
 
 Batch = Literal["whole", "parts"] | None
 """What a tick computes of a batch, where the loss depends on it."""
-Kind = tuple[str, int, Batch]
-"""(stack key, micro-batch, batch): what trials must have in common to share a stack."""
+
+
+class Kind(NamedTuple):
+    """What trials must have in common to share a stack."""
+
+    stack: str
+    """The stack key."""
+    micro_batch: int
+    batch: Batch
+    per_tick: int = 1
+
+    @property
+    def tick_examples(self) -> int:
+        """Examples of a trial in one tick."""
+        return self.micro_batch * self.per_tick
+
 
 COMPILER = "torch._inductor.compile_fx"
 """The module whose import takes the longest before anything compiled can be built."""
@@ -100,11 +114,13 @@ class StackChoice:
 
     def kind(self, head: Json, loaded: Loaded) -> Kind:
         """Return the kind of an assignment."""
-        if not loaded.depends_on_batch:
-            return head["stack"], head["micro_batch"], None
-        if head["micro_batch_asked"]:
-            return head["stack"], head["micro_batch"], "parts"
-        return head["stack"], head["params"]["batch_size"], "whole"
+        if loaded.depends_on_batch:
+            if head["micro_batch_asked"]:
+                return Kind(head["stack"], head["micro_batch"], "parts")
+            return Kind(head["stack"], head["params"]["batch_size"], "whole")
+        pinned = head["program"]
+        per_tick = int(head["per_tick"] if pinned is None else pinned.get("per_tick", 1))
+        return Kind(head["stack"], head["micro_batch"], None, per_tick if loaded.splits else 1)
 
     def choose(self, head: Json, loaded: Loaded, begun: int) -> Chosen:
         """Return the stack for an assignment, measuring for a moment what is not known yet.
@@ -124,7 +140,7 @@ class StackChoice:
         most = self.widest(head, kind)
         if head["reproducible"]:  # what is measured differs from run to run
             return Chosen("auto", self._given.width or min(most, DEFAULT_WIDTH), threads, trials)
-        ticks = int(head["remaining"]) * head["examples"] / kind[1]
+        ticks = int(head["remaining"]) * head["examples"] / kind.tick_examples
         known = self._measured(kind, loaded, most, ticks)
         if known is None:
             return Chosen("auto", min(most, DEFAULT_WIDTH), threads, trials)
@@ -149,15 +165,16 @@ class StackChoice:
             OtherProgram: it is not the program to which the assignment's study is pinned.
             NotLoaded: the model does not load here.
         """
-        _, micro_batch, batch = self.kind(head, loaded)
+        kind = self.kind(head, loaded)
         torch.set_num_threads(chosen.threads)
         try:
             stack = Stack(
                 loaded.task,
                 width=width,
-                micro_batch=micro_batch,
+                micro_batch=kind.micro_batch,
+                per_tick=kind.per_tick,
                 path=chosen.path,
-                batch=batch,
+                batch=kind.batch,
                 device=self._device,
             )
         except OSError as error:  # its model reads a file
@@ -196,11 +213,16 @@ class StackChoice:
         if not wanted:
             return
         self._asked |= {(kind, width, rule) for rule in wanted}
-        program = {"workload": loaded.workload, "workload_params": loaded.params, "micro_batch": kind[1]}
+        program = {"workload": loaded.workload, "workload_params": loaded.params, "micro_batch": kind.micro_batch}
         program |= {"model": loaded.model}
         place = {"device": str(self._device), "threads": chosen.threads, "workloads": list(self._given.sources)}
         program |= {"base": [base.path, base.width]}
-        share = {"batch": kind[2], "nice": EAGER if expected_s > LONG_S else PATIENT, "parent": os.getpid()}
+        share = {
+            "batch": kind.batch,
+            "per_tick": kind.per_tick,
+            "nice": EAGER if expected_s > LONG_S else PATIENT,
+            "parent": os.getpid(),
+        }
         self._warming = Warming({**program, **place, **share, "width": width, "rules": wanted})
 
     @property
@@ -256,7 +278,7 @@ class StackChoice:
     def _expected_s(self, head: Json, kind: Kind, base: plan.Plan, begun: int = 0) -> float:
         """Return the device time that a study's further trials would take here without compiling."""
         trials = max(0, int(head["remaining"]) - begun)
-        return float(trials * head["examples"] / kind[1] / base.rate)
+        return float(trials * head["examples"] / kind.tick_examples / base.rate)
 
     def _pinned(self, pinned: Program, kind: Kind) -> Chosen:
         """Adopt the program of a reproducible study: its width and threads, unless the user set them, and its path."""
@@ -281,13 +303,16 @@ class StackChoice:
             return known
         widths = plan.widths_to_measure(most) if self._given.width is None else [most]
         try:
-            look = first_look(
-                loaded.task, kind[1], self._device, widths, batch=kind[2], room=self.room(), expected=ticks
-            )
-            cells = list(look)
+            how: dict[str, Any] = {
+                "per_tick": kind.per_tick,
+                "batch": kind.batch,
+                "room": self.room(),
+                "expected": ticks,
+            }
+            cells = list(first_look(loaded.task, kind.micro_batch, self._device, widths, **how))
         except OSError as error:  # its model reads a file
             raise not_loaded(loaded.workload, error) from error
-        name = self._name(kind[1], loaded)
+        name = self._name(kind, loaded)
         if cells:
             self._known[name] = learn(name, *cells, model=loaded.model)
             self._read_at = changed_at()
@@ -295,19 +320,19 @@ class StackChoice:
 
     def _of(self, kind: Kind, loaded: Loaded, threads: int) -> Choice | None:
         """Return what is known of a kind; where whole batches differ in size only, of the nearest size."""
-        own = self._stored(kind[1], loaded)
-        if own is None and kind[2] == "whole":
-            sizes = [size for size in self._sizes.get(loaded.address, ()) if size != kind[1]]
-            near = min(sizes, key=lambda size: abs(size - kind[1]), default=None)
-            other = None if near is None else self._stored(near, loaded)
+        own = self._stored(kind, loaded)
+        if own is None and kind.batch == "whole":
+            sizes = [size for size in self._sizes.get(loaded.address, ()) if size != kind.micro_batch]
+            near = min(sizes, key=lambda size: abs(size - kind.micro_batch), default=None)
+            other = None if near is None else self._stored(kind._replace(micro_batch=near), loaded)
             if near is not None and other is not None:
-                scale = kind[1] / near
+                scale = kind.micro_batch / near
                 own = Choice(tuple(replace(c, tick_s=c.tick_s * scale) for c in other.cells if c.path != "compiled"))
-        self._sizes.setdefault(loaded.address, set()).add(kind[1])
+        self._sizes.setdefault(loaded.address, set()).add(kind.micro_batch)
         return None if own is None else own.with_threads(threads)
 
-    def _stored(self, micro_batch: int, loaded: Loaded) -> Choice | None:
-        name = self._name(micro_batch, loaded)
+    def _stored(self, kind: Kind, loaded: Loaded) -> Choice | None:
+        name = self._name(kind, loaded)
         if name not in self._known:
             found = stored(name)
             if found is None:
@@ -315,8 +340,8 @@ class StackChoice:
             self._known[name] = found
         return self._known[name].of_model(loaded.model)
 
-    def _name(self, micro_batch: int, loaded: Loaded) -> str:
-        return key(loaded.workload, loaded.params, micro_batch, place_of(self._device))
+    def _name(self, kind: Kind, loaded: Loaded) -> str:
+        return key(loaded.workload, loaded.params, kind.micro_batch, place_of(self._device), kind.per_tick)
 
 
 def rule_of(params: Mapping[str, Scalar]) -> str:

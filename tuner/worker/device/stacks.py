@@ -46,7 +46,7 @@ class Held:
     @property
     def key(self) -> str:
         """The stack key of its trials."""
-        return self.kind[0]
+        return self.kind.stack
 
     @property
     def busy(self) -> bool:

@@ -2,7 +2,8 @@
 
     python -P -m tuner.worker.device.warm '{"workload": "digits-mlp", "workload_params": {}, "micro_batch": 8,
                                             "model": "0123456789ab", "rules": {"x": {"optimizer": "adamw"}},
-                                            "batch": null, "width": 64, "base": ["eager", 64], "nice": 15,
+                                            "batch": null, "per_tick": 2, "width": 64,
+                                            "base": ["eager", 64], "nice": 15,
                                             "device": "cpu", "threads": 1, "workloads": [], "parent": 17}'
 
 `rules` are parameters of a trial by the name of the rule's program.
@@ -73,7 +74,7 @@ def _compile(wanted: Json) -> int:
     from tuner import workloads
     from tuner.engine import Stack, TrialSpec
     from tuner.probe.bench import place_of
-    from tuner.probe.first_look import tick_s
+    from tuner.probe.first_look import steps_every, tick_s
     from tuner.probe.memory import fill
     from tuner.worker.device.device import import_workloads
     from tuner.worker.device.stack_choice import COMPILER
@@ -82,7 +83,8 @@ def _compile(wanted: Json) -> int:
     import_workloads(wanted["workloads"])
     task = workloads.load(wanted["workload"], wanted["workload_params"])
     size, width, device = wanted["micro_batch"], wanted["width"], torch.device(wanted["device"])
-    name = key(wanted["workload"], wanted["workload_params"], size, place_of(device))
+    per_tick, batch = wanted["per_tick"], wanted["batch"]
+    name = key(wanted["workload"], wanted["workload_params"], size, place_of(device), per_tick)
     found = stored(name)
     known = found.of_model(wanted["model"]) if found is not None else None
     same = [one for one in known.compiled if (one.width, one.threads) == (width, wanted["threads"])] if known else []
@@ -90,14 +92,15 @@ def _compile(wanted: Json) -> int:
     missing = {rule: params for rule, params in wanted["rules"].items() if rule not in ready}
     if not missing:
         return COMPILED  # another process was here before
-    ticks = 1 if wanted["batch"] == "whole" else 2
+    ticks = steps_every(batch, per_tick)
+    same_kind: Json = {"micro_batch": size, "per_tick": per_tick, "device": device, "batch": batch}
 
     begin = time.process_time()
     importlib.import_module(COMPILER)
     imported = time.process_time() - begin
 
     def build() -> Stack:
-        return Stack(task, width=width, micro_batch=size, device=device, path="compiled", batch=wanted["batch"])
+        return Stack(task, width=width, path="compiled", **same_kind)
 
     stack = build()
     if stack.path != "compiled":
@@ -105,7 +108,7 @@ def _compile(wanted: Json) -> int:
     compiled = []
     for rule, params in missing.items():
         try:
-            slot = stack.admit(TrialSpec(rule, {**params, "batch_size": size}, 0, 10 * size))
+            slot = stack.admit(TrialSpec(rule, {**params, "batch_size": stack.tick_examples}, 0, 10**9))
             stack.tick()
         except Exception as error:  # a rule that refuses this model, or the compiler on it: the others go on
             log.warning("not compiled: %s", error, extra={"action": "warm", "rule": rule})
@@ -116,7 +119,7 @@ def _compile(wanted: Json) -> int:
     if not compiled:
         return NOT_COMPILED
     path, base_width = wanted["base"]
-    base = Stack(task, width=base_width, micro_batch=size, device=device, path=path, batch=wanted["batch"])
+    base = Stack(task, width=base_width, path=path, **same_kind)
     rivals = (stack, base)
     for rival in rivals:
         fill(rival, str(missing[compiled[0]]["optimizer"]), ticks_per_step=ticks)
