@@ -2,19 +2,24 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from heapq import heapify, heapreplace
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 from storage.studies import StudyRecord
 from tuner.study.catalogue import Catalogue, load_catalogue
 from tuner.study.families import families
+from tuner.study.hyperparameter import PREFIX, Scalar
 from tuner.study.micro_batch import Group
-from tuner.study.space import FamilySpace
+from tuner.study.space import Choices, Domain, FamilySpace, Fixed
 from tuner.study.spec import StudySpec
+
+MANY = 1_000_000
+"""Values of a range that is not of whole numbers: each is a shape of its own."""
 
 
 @dataclass(frozen=True)
@@ -35,41 +40,89 @@ class Plan:
         return min(10, max(3, self.spec.run_cap // count // 3))
 
     @cached_property
-    def stacks(self) -> list[str]:
-        """The keys of all stacks that the study's trials can be in."""
-        return list(dict.fromkeys(self._key(group.micro_batch) for group in self.groups))
+    def stacks(self) -> list[str] | None:
+        """The keys of all stacks that the study's trials can be in; None where models of several shapes are searched.
+
+        Then they are told from the trials.
+        """
+        if self._shaping:
+            return None
+        return list(dict.fromkeys(self._key({}, group.micro_batch) for group in self.groups))
 
     def group(self, batch_size: int) -> Group:
         """Return the group of a trial."""
         return self._groups[batch_size]
 
-    def stack(self, batch_size: int) -> str:
+    def stack(self, params: Mapping[str, Scalar]) -> str:
         """Return the key of the stack that a trial shares: workload, its parameters and the micro-batch.
 
-        A reproducible study has stacks of its own: another study's may change their program between two trials.
+        The trial's own workload parameters are among those, for another shape is another program; values are not. A
+        reproducible study has stacks of its own: another study's may change their program between two trials.
         """
-        return self._key(self._groups[batch_size].micro_batch)
+        return self._key(self.shape(params), self._groups[int(params["batch_size"])].micro_batch)
 
-    def here(self, stack: str, count: int, devices: int) -> int:
-        """Return how many of `count` trials of the study to expect in a stack on one of a worker's devices.
+    def shape(self, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Return the workload parameters of a trial that fix the shape of its model, without those of the study."""
+        own = {name.removeprefix(PREFIX): value for name, value in params.items() if name.startswith(PREFIX)}
+        return {name: value for name, value in own.items() if name not in self.spec.workload.values}
 
-        A method that learns may want all of them in one stack; others deal their batch sizes out alike. Where a study
-        has fewer stacks than the worker has devices, several devices share one.
+    def population(self, params: Mapping[str, Scalar]) -> frozenset[str]:
+        """Return the keys of the stacks of trials that train a model of the same shape, at any batch size."""
+        return frozenset(self._key(self.shape(params), group.micro_batch) for group in self.groups)
+
+    def at_once(self, params: Mapping[str, Scalar], count: int, devices: int) -> int:
+        """Return how many of `count` trials in flight to expect in a trial's stack on one of a worker's devices.
+
+        A method that learns may want all of them in one stack; others deal their batch sizes and shapes out alike.
+        Where a study has fewer stacks than the worker has devices, several devices share one.
         """
-        sizes = {key: 0 for key in self.stacks}
-        for group in self.groups:
-            sizes[self._key(group.micro_batch)] += len(group.batch_sizes)
-        share = 1.0 if self.spec.learns else sizes.get(stack, 1) / sum(sizes.values())
-        return max(1, ceil(count * share / max(1, devices // len(sizes))))
+        share = 1.0 if self.spec.learns else self._share(params) / self._shapes
+        return self._each(count * share, devices)
+
+    def in_all(self, params: Mapping[str, Scalar], count: int, devices: int) -> int:
+        """Return how many of `count` trials to come to expect in a trial's stack on one of a worker's devices.
+
+        Also a method that learns tries several shapes first, and which it comes to like is not known.
+        """
+        share = 1.0 if self.spec.learns else self._share(params)
+        return self._each(count * share / self._shapes, devices)
+
+    def _each(self, count: float, devices: int) -> int:
+        stacks = len({group.micro_batch for group in self.groups}) * self._shapes
+        return max(1, ceil(count / max(1, devices // stacks)))
+
+    def _share(self, params: Mapping[str, Scalar]) -> float:
+        """Return the share of the batch sizes that train with a trial's micro-batch."""
+        own = Counter(group.micro_batch for group in self._groups.values())
+        return own[self._groups[int(params["batch_size"])].micro_batch] / own.total()
 
     @cached_property
     def _groups(self) -> Mapping[int, Group]:
         return {size: group for group in self.groups for size in group.batch_sizes}
 
-    def _key(self, micro_batch: int) -> str:
-        own = [self.spec.name] if self.spec.reproducible else []
+    @cached_property
+    def _shapes(self) -> int:
+        """How many shapes the models of an optimizer's trials can have, at most."""
+        return max((prod(map(_count, domains)) for domains in self._shaping), default=1)
+
+    @cached_property
+    def _shaping(self) -> list[list[Domain]]:
+        """The domains of each family that enter the keys of stacks; families without any are left out."""
+        values = {PREFIX + name for name in self.spec.workload.values}
+        found = [
+            [domain for name, domain in family.domains.items() if name.startswith(PREFIX) and name not in values]
+            for family in self.families
+        ]
+        return [domains for domains in found if domains]
+
+    def _key(self, shape: Mapping[str, Scalar], micro_batch: int) -> str:
+        own: list[object] = [self.spec.name] if self.spec.reproducible else []
         workload = self.spec.workload
-        identity = json.dumps([workload.model_dump(), micro_batch, *own], sort_keys=True)
+        if workload.values:
+            own.append({"values": workload.values})
+        identity = json.dumps(
+            [{"name": workload.name, "params": {**workload.params, **shape}}, micro_batch, *own], sort_keys=True
+        )
         return f"{workload.name[:40]}/{micro_batch}/{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
     def turns(self, indexes: Sequence[int], count: int) -> list[tuple[FamilySpace, int]]:
@@ -85,6 +138,15 @@ class Plan:
             found.append((self.families[place], index))
             heapreplace(waiting, (index + 1, place))
         return found
+
+
+def _count(domain: Domain) -> int:
+    """Count the values of a domain."""
+    if isinstance(domain, Fixed):
+        return 1
+    if isinstance(domain, Choices):
+        return len(domain.values)
+    return int(domain.max - domain.min) + 1 if domain.integer else MANY
 
 
 def stored(groups: Sequence[Group]) -> list[dict[str, Any]]:

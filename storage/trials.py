@@ -246,6 +246,22 @@ def waiting(session: Session, *, queues: Collection[Queue]) -> set[Queue]:
     return {(study_id, stack) for study_id, stack in session.execute(select(given).where(one))}
 
 
+def stacks_waiting(session: Session, *, study_ids: Collection[int]) -> dict[int, list[str]]:
+    """Return the stacks for which trials of these studies wait, by study; that of the first trial comes first."""
+    if not study_ids:
+        return {}
+    query = (
+        select(t.Trial.study_id, t.Trial.stack)
+        .where(t.Trial.study_id.in_(study_ids), t.Trial.state == QUEUED)
+        .group_by(t.Trial.study_id, t.Trial.stack)
+        .order_by(func.min(t.Trial.number))
+    )
+    found: dict[int, list[str]] = {}
+    for study_id, stack in session.execute(query):
+        found.setdefault(study_id, []).append(stack)
+    return found
+
+
 def queued(session: Session, *, queue: Queue, limit: int, after: int = -1, lock: bool = True) -> list[TrialRecord]:
     """List the first queued trials of a queue with a number above `after`.
 

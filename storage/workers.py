@@ -147,7 +147,12 @@ def count_seen_since(session: Session, *, since: datetime) -> int:
 
 def workload_names(session: Session) -> dict[str, str]:
     """Return every workload that any worker ever registered, with its description."""
-    found: dict[str, str] = {}
-    for workloads in session.scalars(select(t.Worker.workloads).order_by(t.Worker.id)):
-        found.update({w["name"]: w.get("description", "") for w in workloads})
+    return {name: told.get("description", "") for name, told in workloads(session).items()}
+
+
+def workloads(session: Session) -> dict[str, dict[str, Any]]:
+    """Return every workload that any worker ever registered, by name, as the latest told of it."""
+    found: dict[str, dict[str, Any]] = {}
+    for told in session.scalars(select(t.Worker.workloads).order_by(t.Worker.id)):
+        found.update({workload["name"]: workload for workload in told})
     return found

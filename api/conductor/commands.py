@@ -17,6 +17,7 @@ from tuner.study.catalogue import BUILT_IN_WORKLOADS, load_catalogue
 from tuner.study.check import parse_study
 from tuner.study.spec import StudySpec
 from tuner.study.states import TERMINAL, StudyState, TrialState
+from tuner.wire.workload_info import WorkloadInfo
 
 
 class Commands:
@@ -38,9 +39,10 @@ class Commands:
         if idempotency_key is not None and not 1 <= len(idempotency_key) <= 200:
             raise InvalidInput([Fault("Idempotency-Key", "has 1 to 200 characters")])
         with self._database.read() as session:
-            known = {**BUILT_IN_WORKLOADS, **workers.workload_names(session)}
+            told = workers.workloads(session)
+        signatures = {name: WorkloadInfo.model_validate(workload).signature() for name, workload in told.items()}
         # All that depends on the document alone is worked out before others have to wait for the write transaction.
-        spec = parse_study(document, load_catalogue(), known)
+        spec = parse_study(document, load_catalogue(), {*BUILT_IN_WORKLOADS, *signatures}, signatures)
         full, groups = spec.model_dump(mode="json"), spec.groups()
         with self._database.write() as session:
             now = self._database.now(session)

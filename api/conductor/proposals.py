@@ -149,5 +149,5 @@ def _new_trial(plan: Plan, number: int, index: int, params: dict[str, Scalar], a
         asked_after=asked_after,
         total_steps=steps,
         total_examples=steps * batch_size,
-        stack=plan.stack(batch_size),
+        stack=plan.stack(params),
     )

@@ -108,7 +108,13 @@ class Grants:
         running = studies.running(self._session, workloads=names)
         plans = {study.id: self._plans.of(study) for study in running}
         wanted = {offer.stack for offer in self._offers}
-        queues = [Queue(study, plans[study.id], stack) for study in running for stack in plans[study.id].stacks]
+        shaped = [study.id for study in running if plans[study.id].stacks is None]
+        told = trials.stacks_waiting(self._session, study_ids=shaped)
+        queues = [
+            Queue(study, plans[study.id], stack)
+            for study in running
+            for stack in (told.get(study.id, ()) if plans[study.id].stacks is None else plans[study.id].stacks or ())
+        ]
         queues = [queue for queue in queues if None in wanted or queue.stack in wanted]
         waiting = trials.waiting(self._session, queues=[(queue.study.id, queue.stack) for queue in queues])
         return [queue for queue in queues if (queue.study.id, queue.stack) in waiting]

@@ -256,6 +256,7 @@ def assignment(lease: Lease, resume: Resume | None, *, in_flight: int, devices: 
         number=trial.number,
         workload=spec.workload.name,
         workload_params=dict(spec.workload.params),
+        workload_values=list(spec.workload.values),
         params=trial.params,
         seed=trial.seed,
         examples=examples,
@@ -270,7 +271,7 @@ def assignment(lease: Lease, resume: Resume | None, *, in_flight: int, devices: 
         program=study.program,
         resume=resume,
         in_flight=at_once,
-        slots=lease.plan.here(trial.stack, at_once, devices),
-        remaining=lease.plan.here(trial.stack, left, devices),
+        slots=lease.plan.at_once(trial.params, at_once, devices),
+        remaining=lease.plan.in_all(trial.params, left, devices),
         priority=study.priority,
     )

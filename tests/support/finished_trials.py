@@ -31,7 +31,7 @@ def finish_trials(database: Database, plans: Plans, study_id: int, count: int, *
             new.append(
                 NewTrial(
                     number, family.optimizer, params, 0, TrialState.INFEASIBLE, "diverged", number, 1, 32,
-                    plan.stack(int(params["batch_size"])), Origin.PROPOSED, index,
+                    plan.stack(params), Origin.PROPOSED, index,
                 )
             )  # fmt: skip
         ids = trials.create_all(session, study_id=study_id, trials=new, now=NOW)

@@ -2,13 +2,15 @@
 
 import inspect
 import math
+from collections.abc import Mapping
 
 import pytest
 
 from tuner import workloads
-from tuner.errors import InvalidInput
+from tuner.errors import Fault, InvalidInput
 from tuner.study.catalogue import BUILT_IN_WORKLOADS
 from tuner.study.hyperparameter import Hyperparameter, Scalar
+from tuner.study.spec import WorkloadRef
 from tuner.study.workload_parameters import (
     BUILT_IN_PARAMETERS,
     Flag,
@@ -16,7 +18,9 @@ from tuner.study.workload_parameters import (
     Text,
     parameter_faults,
     read_parameters,
+    signature_of,
 )
+from tuner.study.workload_space import workload_space_faults
 from tuner.workloads import registry
 
 DECLARED = [(name, parameter) for name, declared in BUILT_IN_PARAMETERS.items() for parameter in declared]
@@ -31,12 +35,27 @@ def test_every_built_in_workload_is_declared_with_its_parameters_and_defaults() 
         assert {key: value.default for key, value in taken.items()} == wanted
 
 
+def faults_of(name: str, params: Mapping[str, Scalar]) -> list[Fault]:
+    """What is wrong with a workload's parameters in a document that searches none of them."""
+    fields = {"workload": WorkloadRef.model_construct(name=name, params=params, values=[])}
+    signature = signature_of(name)
+    return [*parameter_faults(signature, params), *workload_space_faults(fields, signature)]
+
+
+def test_values_are_declared_as_such() -> None:
+    for name in BUILT_IN_WORKLOADS:
+        told = workloads.takes(name)
+        assert {each["name"] for each in told["parameters"] if each["value"]} == signature_of(name).values
+        assert {each["name"] for each in told["parameters"] if each["required"]} == signature_of(name).required
+
+
 def wrong_values(parameter: Parameter) -> list[Scalar]:
     """Values just outside of what a parameter takes, and of other types."""
     if isinstance(parameter, Text):
         return [3]
     if isinstance(parameter, Flag):
         return ["yes", 1]
+    assert isinstance(parameter, Hyperparameter)
     if parameter.choices:
         return ["float16", 3]
     beyond: list[Scalar] = [parameter.low - 1, parameter.high + 1] if parameter.integer else []
@@ -48,9 +67,9 @@ def wrong_values(parameter: Parameter) -> list[Scalar]:
 @pytest.mark.parametrize(("name", "parameter"), DECLARED, ids=IDS)
 def test_what_a_factory_refuses_is_refused_at_submission(name: str, parameter: Parameter) -> None:
     for value in wrong_values(parameter):
-        params = read_parameters(name, {"directory": "/nowhere", parameter.name: value})
+        params = read_parameters(signature_of(name), {"directory": "/nowhere", parameter.name: value})
         params = {key: item for key, item in params.items() if key in {p.name for p in BUILT_IN_PARAMETERS[name]}}
-        assert [fault.field for fault in parameter_faults(name, params)] == [f"workload.params.{parameter.name}"]
+        assert [fault.field for fault in faults_of(name, params)] == [f"workload.params.{parameter.name}"]
         if not isinstance(parameter, Text) and parameter.name != "precision":  # read after the data
             with pytest.raises(InvalidInput, match=parameter.name):
                 workloads.load(name, params)
@@ -65,10 +84,10 @@ def test_the_ends_of_every_range_are_accepted(name: str, parameter: Parameter) -
     if isinstance(parameter, Hyperparameter):
         ends = list(parameter.choices) or [parameter.low, parameter.high]
     for value in ends:
-        assert parameter_faults(name, {**given, parameter.name: value}) == []
+        assert faults_of(name, {**given, parameter.name: value}) == []
 
 
 def test_heads_divide_the_width_and_a_directory_is_required() -> None:
-    assert [fault.field for fault in parameter_faults("text-gpt", {"heads": 3})] == ["workload.params.width"]
-    assert [fault.field for fault in parameter_faults("mlp-images", {})] == ["workload.params.directory"]
-    assert parameter_faults("mine", {"anything": 3}) == []
+    assert [fault.field for fault in faults_of("text-gpt", {"heads": 3})] == ["workload.params.width"]
+    assert [fault.field for fault in faults_of("mlp-images", {})] == ["workload.params.directory"]
+    assert faults_of("mine", {"anything": 3}) == []

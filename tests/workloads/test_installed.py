@@ -100,9 +100,9 @@ def test_a_registered_workload_counts_before_a_packages(packages: Path) -> None:
 
 
 def test_workers_and_commands_know_them(packages: Path) -> None:
-    told = _hello("cpu")["workloads"]
-    assert {"name": "installed-by-factory", "description": "Given as a factory."} in told
-    assert "installed-broken" not in [one["name"] for one in told]
+    told = {workload["name"]: workload["description"] for workload in _hello("cpu")["workloads"]}
+    assert told["installed-by-factory"] == "Given as a factory."
+    assert "installed-broken" not in told
     listed = CliRunner().invoke(app, ["workloads"])
     row = next(line for line in listed.stdout.splitlines() if line.startswith("installed-by-module"))
     assert listed.exit_code == 0 and "package workload-shop" in row

@@ -1,11 +1,12 @@
 """The model as a function of its parameters.
 
-Trainable parameters come from the stack's flat buffer; everything else in a module (buffers, frozen parameters) is in
-the slot's `extras`. The modules kept here are templates: their own weights are never read. A forward pass changes none
-of its arguments: it returns new buffers.
+Trainable parameters come from the stack's flat buffer; everything else (buffers, frozen parameters, the trial's values)
+is in the slot's `extras`. The modules kept here are templates: their own weights are never read. A forward pass changes
+none of its arguments: it returns new buffers.
 """
 
 import copy
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,9 +19,11 @@ from tuner.engine.layers import dropout, stackable
 from tuner.engine.layers.dropout import Draws
 from tuner.engine.layout import Layout
 from tuner.engine.seeds import INITIALISATION, derive
+from tuner.engine.values import TrialValues
 from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.roles import roles_of_model
 from tuner.optimizers.rule import Role
+from tuner.study.hyperparameter import Scalar
 from tuner.workloads import Task
 from tuner.workloads.tree import call
 
@@ -39,6 +42,8 @@ class Architecture:
         self.training.train()
         self.evaluating = copy.deepcopy(self.training).eval()
         self._dropouts = dropout.install(self.training)
+        dropout.disarm(self.evaluating)
+        self.values = TrialValues(task.values, [part.p for part in self._dropouts.values()], device, dtype)
         self._buffers = [name for name, _ in self.evaluating.named_buffers()]
         self._saved = _saved_names(self.evaluating)
         self._stackable = copy.deepcopy(self.training)
@@ -71,10 +76,14 @@ class Architecture:
         """Return the same weights for copying: float32 on the CPU, in a module that is valid until the next call."""
         return self._initial.model(derive(seed, INITIALISATION))
 
-    def extras(self, module: nn.Module) -> Tensors:
-        """Copy the buffers and frozen parameters of a module."""
+    def extras(self, module: nn.Module, params: Mapping[str, Scalar] | None = None) -> Tensors:
+        """Copy the buffers and frozen parameters of a module, and add the values of a trial with these `params`.
+
+        Without `params` the values are what a dry run uses. Raises `InvalidInput` for illegal values.
+        """
         frozen = {name: p.detach().clone() for name, p in module.named_parameters() if not p.requires_grad}
-        return frozen | {name: buffer.clone() for name, buffer in module.named_buffers()}
+        own = self.values.tensors(params)
+        return own | frozen | {name: buffer.clone() for name, buffer in module.named_buffers()}
 
     def state_dict(self, params: Tensors, extras: Tensors) -> Tensors:
         """Copy the tensors of a slot under the names of the model's own `state_dict`: all names of tied ones."""
@@ -104,7 +113,7 @@ class Architecture:
         `stacked` selects the layers that work under vmap.
         """
         model = self._stackable if stacked else self.training
-        tensors = {**params, **extras}
+        tensors = self.values.begin({**params, **extras})
         tensors |= {name: tensors[name].clone() for name in self._buffers}
         for name in self._dropouts:
             part = model.get_submodule(name)
@@ -114,8 +123,11 @@ class Architecture:
         structure = self.task.training.structure
         # Without autocast's cache, which would keep weights that the next step changes.
         with torch.autocast(self.device.type, torch.bfloat16, self.task.precision == "bf16", cache_enabled=False):
-            output = run(model, tensors, structure.inputs(data))
-            loss = self.task.loss_of(output, structure.targets(data))
+            try:
+                output = run(model, tensors, structure.inputs(data))
+                loss = self.task.loss_of(output, structure.targets(data))
+            finally:
+                self.values.end()
         if loss.dim() != 0:
             raise InvalidInput(f"the workload's loss has shape {list(loss.shape)}; expected one number, the mean")
         return loss.to(self.dtype), {name: tensors[name] for name in self._buffers}

@@ -135,6 +135,11 @@ class Stack:
         }
 
     @property
+    def sample(self) -> dict[str, Scalar]:
+        """The part of a configuration that gives the workload's values, for trials that only measure the stack."""
+        return self._architecture.values.sample()
+
+    @property
     def busy(self) -> bool:
         """Whether a tick has something to do or to report."""
         return bool(self._progress or self._events)
@@ -188,9 +193,10 @@ class Stack:
             return None
         slot = self._free_slot()
         module = self._architecture.fresh(spec.seed)
+        extras = self._architecture.extras(module, spec.params)
         self._occupy(slot, Progress(spec, self.micro_batch, self.per_tick), 0, 0)
         self._architecture.layout.write(self._params[slot], dict(module.named_parameters()))
-        self._forward.extras[slot] = self._architecture.extras(module)
+        self._forward.extras[slot] = extras
         return slot
 
     def tick(self) -> list[Event]:

@@ -9,7 +9,7 @@ another format, count as absent. Needs no torch, since a worker's agent reads it
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -140,10 +140,21 @@ def cpu() -> str:
     return f"cpu of {cores()} cores"
 
 
-def key(workload: str, params: Mapping[str, Scalar], micro_batch: int, place: str, per_tick: int = 1) -> str:
-    """Name the setup for which a choice is valid; `place` is `cpu()` or a GPU's name."""
+def key(
+    workload: str,
+    params: Mapping[str, Scalar],
+    micro_batch: int,
+    place: str,
+    per_tick: int = 1,
+    values: Sequence[str] = (),
+) -> str:
+    """Name the setup for which a choice is valid; `place` is `cpu()` or a GPU's name.
+
+    `values` are the workload's parameters that are one number per trial: other programs than with plain numbers.
+    """
     parts = {"workload": workload, "params": dict(sorted(params.items())), "micro_batch": micro_batch}
     parts |= {} if per_tick == 1 else {"per_tick": per_tick}
+    parts |= {"values": sorted(values)} if values else {}
     return json.dumps(parts | {"place": place, "torch": version("torch"), "dtype": "float32"}, sort_keys=True)
 
 

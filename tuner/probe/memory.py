@@ -105,7 +105,7 @@ def footprint(
 def fill(stack: Stack, optimizer: str = "adamw", ticks_per_step: int = 1) -> None:
     """Put an endless trial into every slot, all of them due in the same ticks."""
     batch_size = ticks_per_step * stack.tick_examples
-    params: dict[str, Scalar] = {"optimizer": optimizer, "lr": 1e-4, "batch_size": batch_size}
+    params: dict[str, Scalar] = {"optimizer": optimizer, "lr": 1e-4, "batch_size": batch_size, **stack.sample}
     for slot in range(stack.free):
         stack.admit(TrialSpec(slot, params, slot, 10**12, report_every=10**12, divergence_factor=1e30))
 

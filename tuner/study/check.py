@@ -16,13 +16,19 @@ from tuner.study.reading import shown
 from tuner.study.space_check import space_faults
 from tuner.study.spec import Budget, Metric, OptimizerChoice, ParameterSpec, Retry, StudySpec, WorkloadRef
 from tuner.study.suggestion import hint
-from tuner.study.workload_parameters import parameter_faults, read_parameters
+from tuner.study.workload_parameters import Signature, parameter_faults, read_parameters, signature_of
+from tuner.study.workload_space import read_space, workload_space_faults
 
 _SECTIONS: dict[str, type[BaseModel]] = {"workload": WorkloadRef, "metric": Metric, "budget": Budget, "retry": Retry}
 
 
-def parse_study(document: Mapping[str, Any], catalogue: Catalogue, workloads: Collection[str]) -> StudySpec:
-    """Read a study document.
+def parse_study(
+    document: Mapping[str, Any],
+    catalogue: Catalogue,
+    workloads: Collection[str],
+    signatures: Mapping[str, Signature] | None = None,
+) -> StudySpec:
+    """Read a study document. `signatures` say what users' workloads take, as far as workers told.
 
     Raises:
         InvalidInput: with every fault that the document has.
@@ -45,11 +51,14 @@ def parse_study(document: Mapping[str, Any], catalogue: Catalogue, workloads: Co
             faults += found
             if not found:
                 fields[name] = value
-    if "workload" in fields:
-        faults += _workload_faults(fields, workloads)
+    reference: WorkloadRef | None = fields.get("workload")
+    if reference is not None:
+        signature = signature_of(reference.name, signatures)
+        faults += _workload_faults(fields, workloads, signature)
     faults += space_faults(fields, catalogue)
-    if faults:
+    if faults or reference is None:
         raise InvalidInput(faults)
+    read_space(fields, signature)
     return StudySpec.model_construct(**fields)  # every field has been validated above
 
 
@@ -120,16 +129,17 @@ def _entries(name: str, value: Any) -> tuple[Any, list[Fault]]:
     return parameters, faults
 
 
-def _workload_faults(fields: dict[str, Any], workloads: Collection[str]) -> Iterator[Fault]:
+def _workload_faults(fields: dict[str, Any], workloads: Collection[str], signature: Signature) -> Iterator[Fault]:
     """Check the workload, its parameters and the metric as far as they are known; read the parameters."""
     reference: WorkloadRef = fields["workload"]
     name = reference.name
     if name not in workloads:
         known = f"known are {', '.join(sorted(workloads))}"
         yield Fault("workload", f"unknown workload {shown(name)}; {hint(name, workloads, known)}")
-    params = read_parameters(name, reference.params)
+    params = read_parameters(signature, reference.params)
     fields["workload"] = WorkloadRef(name=name, params=params)
-    yield from parameter_faults(name, params)
+    yield from parameter_faults(signature, params)
+    yield from workload_space_faults(fields, signature)
     metric, reported = fields.get("metric"), BUILT_IN_METRICS.get(name)
     if reported is not None and metric is not None and metric.name not in reported:
         told = f"{name} reports {', '.join(reported)}"

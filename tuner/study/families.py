@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from tuner.study.catalogue import Catalogue
-from tuner.study.hyperparameter import Hyperparameter
+from tuner.study.hyperparameter import PREFIX, Hyperparameter, Scalar
 from tuner.study.space import Choices, Domain, FamilySpace, Fixed, Range
 from tuner.study.spec import OptimizerChoice, ParameterSpec, StudySpec
+from tuner.study.workload_parameters import Anything
 
 
 def schedule_parameters(catalogue: Catalogue) -> dict[str, Hyperparameter]:
@@ -33,7 +34,7 @@ def _family(spec: StudySpec, catalogue: Catalogue, index: int) -> FamilySpace:
         elif shared is not None:
             domains[name] = shared.domain(hyperparameter)
             if "schedule" in shared.when:
-                schedules_of[name] = frozenset(shared.when["schedule"])
+                schedules_of[name] = frozenset(shared.names("schedule", ()))
         elif not hyperparameter.treatment:
             domains[name] = _default(hyperparameter)
     domains["batch_size"] = _batch_size(spec.batch_sizes_of(choice))
@@ -42,11 +43,27 @@ def _family(spec: StudySpec, catalogue: Catalogue, index: int) -> FamilySpace:
     for name, hyperparameter in schedule_parameters(catalogue).items():
         shared = _applying(spec, name, choice.name)
         users = {s for s in chosen if any(p.name == name for p in catalogue.schedules[s].parameters)}
-        if shared is not None and (users := users & set(shared.when.get("schedule", users))):
+        if shared is not None and (users := users & set(shared.names("schedule", sorted(users)))):
             domains[name] = shared.domain(hyperparameter)
             schedules_of[name] = frozenset(users)
     defaults = {s: {p.name: p.default for p in catalogue.schedules[s].parameters} for s in sorted(chosen)}
-    return FamilySpace(choice.name, domains, schedules_of, defaults)
+    conditions = _add_workload(spec, choice, domains)
+    return FamilySpace(choice.name, domains, schedules_of, defaults, conditions)
+
+
+def _add_workload(
+    spec: StudySpec, choice: OptimizerChoice, domains: dict[str, Domain]
+) -> dict[str, dict[str, tuple[Scalar, ...]]]:
+    """Add the domains of the workload's parameters, in a fixed order; return their conditions."""
+    conditions: dict[str, dict[str, tuple[Scalar, ...]]] = {}
+    for name in sorted(key for key in {**spec.parameters, **choice.overrides} if key.startswith(PREFIX)):
+        given = choice.overrides.get(name) or _applying(spec, name, choice.name)
+        if given is None:
+            continue
+        domains[name] = given.domain(Anything(name))
+        if others := {other: tuple(wanted) for other, wanted in given.when.items() if other != "optimizer"}:
+            conditions[name] = others
+    return conditions
 
 
 def chosen_schedules(
@@ -65,7 +82,7 @@ def schedule_choice(catalogue: Catalogue) -> Hyperparameter:
 
 def _applying(spec: StudySpec, name: str, optimizer: str) -> ParameterSpec | None:
     parameter = spec.parameters.get(name)
-    if parameter is None or optimizer not in parameter.when.get("optimizer", [optimizer]):
+    if parameter is None or optimizer not in parameter.names("optimizer", [optimizer]):
         return None
     return parameter
 

@@ -15,6 +15,9 @@ Scaling = Literal["linear", "log", "reverse_log"]
 
 Scalar = float | int | str | bool
 
+PREFIX = "workload."
+"""Before the name of a workload's parameter in a configuration: `workload.hidden`."""
+
 _MISREAD = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 
 

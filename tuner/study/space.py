@@ -6,7 +6,7 @@ configuration by `FamilySpace.configuration`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from tuner.study.hyperparameter import Scalar, Scaling
@@ -94,13 +94,15 @@ class FamilySpace:
     """All domains that one optimizer's trials need.
 
     `schedules_of` names the schedules under which a parameter applies (others always apply); `schedule_defaults` holds
-    the defaults of each schedule's own parameters, for those that the study does not set.
+    the defaults of each schedule's own parameters, for those that the study does not set. `conditions` of a workload
+    parameter are the values that other parameters must have for it to apply.
     """
 
     optimizer: str
     domains: dict[str, Domain]
     schedules_of: dict[str, frozenset[str]] = field(default_factory=dict)
     schedule_defaults: dict[str, dict[str, Scalar]] = field(default_factory=dict)
+    conditions: dict[str, dict[str, tuple[Scalar, ...]]] = field(default_factory=dict)
 
     @property
     def swept(self) -> dict[str, Domain]:
@@ -108,10 +110,25 @@ class FamilySpace:
         return {name: domain for name, domain in self.domains.items() if not isinstance(domain, Fixed)}
 
     def configuration(self, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """Complete the chosen values with the fixed ones and drop what does not count under the chosen schedule."""
+        """Complete the chosen values with the fixed ones and drop what does not count beside the others."""
         values: dict[str, Scalar] = {"optimizer": self.optimizer}
         for name, domain in self.domains.items():
             values[name] = domain.value if isinstance(domain, Fixed) else chosen[name]
         schedule = str(values["schedule"])
         counting = {k: v for k, v in values.items() if k not in self.schedules_of or schedule in self.schedules_of[k]}
+        for name in self.conditions:
+            if not self._applies(name, values):
+                counting.pop(name, None)
         return {**self.schedule_defaults.get(schedule, {}), **counting}
+
+    def _applies(self, name: str, values: Mapping[str, Scalar]) -> bool:
+        """Whether a parameter's conditions hold, and those of the parameters that they name."""
+        return all(
+            other in values and is_among(values[other], wanted) and self._applies(other, values)
+            for other, wanted in self.conditions.get(name, {}).items()
+        )
+
+
+def is_among(value: Scalar, wanted: Collection[Scalar]) -> bool:
+    """Whether a value is one of these; true is not 1."""
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in wanted)

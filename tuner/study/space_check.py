@@ -12,7 +12,7 @@ from typing import Any
 from tuner.errors import Fault
 from tuner.study.catalogue import Catalogue
 from tuner.study.families import chosen_schedules, schedule_choice, schedule_parameters
-from tuner.study.hyperparameter import Hyperparameter, Scalar
+from tuner.study.hyperparameter import PREFIX, Hyperparameter, Scalar
 from tuner.study.reading import shown
 from tuner.study.spec import BATCH_SIZE, Budget, OptimizerChoice, ParameterSpec, batch_sizes
 from tuner.study.suggestion import hint
@@ -30,7 +30,9 @@ def space_faults(fields: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Fa
     names = [choice.name for choice in choices if choice is not None]
     unused: list[Fault] = []
     for key, parameter in parameters.items():
-        faults = list(_parameter_faults(key, parameter, names, catalogue))
+        faults = list(_when_faults(f"parameters.{key}.when", parameter, names, catalogue))
+        if not key.startswith(PREFIX):  # see `workload_space.py`
+            faults += _parameter_faults(key, parameter, names, catalogue)
         yield from faults
         if not faults and known and len(known) == len(choices):
             unused += _unused(key, parameter, known, parameters, catalogue)
@@ -53,6 +55,8 @@ def _optimizer_faults(choices: Sequence[OptimizerChoice | None], catalogue: Cata
             yield Fault(path, f"{choice.name!r} is listed twice; each optimizer is one family")
         seen.add(choice.name)
         for name, parameter in choice.overrides.items():
+            if name.startswith(PREFIX):
+                continue
             yield from _override_faults(f"{path}.{name}", choice.name, name, parameter, catalogue)
 
 
@@ -76,15 +80,21 @@ def _override_faults(
         yield from _domain_faults(path, hyperparameter, parameter)
 
 
-def _parameter_faults(key: str, parameter: ParameterSpec, names: list[str], catalogue: Catalogue) -> Iterator[Fault]:
-    path = f"parameters.{key}"
-    for name in parameter.when.get("optimizer", []):
+def _when_faults(path: str, parameter: ParameterSpec, names: list[str], catalogue: Catalogue) -> Iterator[Fault]:
+    for name in parameter.names("optimizer", ()):
         if name not in names:
             told = hint(name, names, f"those are {', '.join(names)}")
-            yield Fault(f"{path}.when.optimizer", f"{shown(name)} is not among the study's optimizers; {told}")
-    for name in parameter.when.get("schedule", []):
+            yield Fault(f"{path}.optimizer", f"{shown(name)} is not among the study's optimizers; {told}")
+    for name in parameter.names("schedule", ()):
         if name not in catalogue.schedules:
-            yield Fault(f"{path}.when.schedule", _unknown_schedule(name, catalogue))
+            yield Fault(f"{path}.schedule", _unknown_schedule(name, catalogue))
+
+
+def _parameter_faults(key: str, parameter: ParameterSpec, names: list[str], catalogue: Catalogue) -> Iterator[Fault]:
+    path = f"parameters.{key}"
+    for name in parameter.when:
+        if name.startswith(PREFIX):
+            yield Fault(f"{path}.when.{name}", "only parameters of the workload may depend on one of the workload")
     shared = schedule_parameters(catalogue)
     if key in OWN:
         yield from _own_faults(path, key, parameter, catalogue)
@@ -97,7 +107,7 @@ def _parameter_faults(key: str, parameter: ParameterSpec, names: list[str], cata
 def _hyperparameter_faults(
     key: str, parameter: ParameterSpec, names: list[str], catalogue: Catalogue
 ) -> Iterator[Fault]:
-    path, wanted = f"parameters.{key}", parameter.when.get("optimizer", names)
+    path, wanted = f"parameters.{key}", parameter.names("optimizer", names)
     families = [name for name in names if name in catalogue.optimizers and name in wanted]
     found = {name: catalogue.optimizers[name].hyperparameter(key) for name in families}
     lacking = [name for name, hyperparameter in found.items() if hyperparameter is None]
@@ -166,8 +176,8 @@ def _unused(
     catalogue: Catalogue,
 ) -> Iterator[Fault]:
     """Yield a fault if no trial can have the parameter."""
-    path, when = f"parameters.{key}", parameter.when
-    applying = [choice for choice in choices if choice.name in when.get("optimizer", [choice.name])]
+    path = f"parameters.{key}"
+    applying = [choice for choice in choices if choice.name in parameter.names("optimizer", [choice.name])]
     if not applying:
         yield Fault(f"{path}.when.optimizer", "can never hold: it names no optimizer")
         return
@@ -180,7 +190,7 @@ def _unused(
     users = [s for s, info in catalogue.schedules.items() if any(p.name == key for p in info.parameters)]
     if users and not set(users) & set(chosen):
         yield Fault(path, f"is a parameter of the schedules {', '.join(users)}; {told}")
-    elif not set(users or chosen) & set(chosen) & set(when.get("schedule", chosen)):
+    elif not set(users or chosen) & set(chosen) & set(parameter.names("schedule", chosen)):
         yield Fault(f"{path}.when.schedule", f"can never hold for the schedules of these trials; {told}")
 
 

@@ -5,16 +5,19 @@ than one field, and is the entry point (`parse_study`).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tuner.study.hyperparameter import Hyperparameter, Scalar, Scaling
+from tuner.study.hyperparameter import PREFIX, Hyperparameter, Scalar, Scaling
 from tuner.study.micro_batch import Group, grouped
 from tuner.study.reading import AnyScalar, Number, Whole, shown
 from tuner.study.space import Choices, Domain, Fixed, Range
+from tuner.study.workload_parameters import Parameter
 
+CONDITIONS = ("optimizer", "schedule")
+"""What `when` may name, besides parameters of the workload."""
 BATCH_SIZE = Hyperparameter("batch_size", 32, "examples per step", low=1, high=10**9, integer=True)
 
 
@@ -38,6 +41,11 @@ class WorkloadRef(Section):
 
     name: str = Field(min_length=1, max_length=200)
     params: dict[str, AnyScalar] = Field(default_factory=dict, max_length=64)
+    values: list[str] = Field(
+        default_factory=list,
+        max_length=64,
+        description="filled in at submission: searched parameters that are one number per trial of one stack",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -67,7 +75,7 @@ class Metric(Section):
 
 
 class ParameterSpec(Section):
-    """A value, a list of values or a range; `when` limits it to some optimizers or schedules."""
+    """A value, a list of values or a range; `when` limits it to some optimizers, schedules or workload parameters."""
 
     value: AnyScalar | None = None
     values: list[AnyScalar] | None = Field(default=None, min_length=1, max_length=1000)
@@ -75,7 +83,7 @@ class ParameterSpec(Section):
     max: Number | None = None
     scaling: Scaling = "linear"
     integer: bool | None = None
-    when: dict[Literal["optimizer", "schedule"], list[str]] = Field(default_factory=dict)
+    when: dict[str, list[AnyScalar]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -87,6 +95,16 @@ class ParameterSpec(Section):
         if not isinstance(value, dict | ParameterSpec):
             raise ValueError(f"{shown(value)} given; allowed is a value, a list of values, or min and max")
         return value
+
+    @field_validator("when")
+    @classmethod
+    def _conditions(cls, when: dict[str, list[Scalar]]) -> dict[str, list[Scalar]]:
+        for name, wanted in when.items():
+            if name not in CONDITIONS and not name.startswith(PREFIX):
+                raise ValueError(f"{shown(name)} given; allowed are {', '.join(CONDITIONS)} and {PREFIX}<parameter>")
+            if name in CONDITIONS and not all(isinstance(value, str) for value in wanted):
+                raise ValueError(f"{name}: {shown(wanted)} given; allowed are names")
+        return when
 
     @model_validator(mode="after")
     def _one_form(self) -> "ParameterSpec":
@@ -105,16 +123,22 @@ class ParameterSpec(Section):
             raise ValueError(f"reverse_log scaling needs max below 1, not {self.max:g}")
         return self
 
+    def names(self, condition: str, otherwise: Sequence[str]) -> list[str]:
+        """Return the optimizers or schedules that `when` names, `otherwise` where it names none."""
+        return [str(name) for name in self.when.get(condition, otherwise)]
+
     @property
     def listed(self) -> list[Scalar]:
         """The values that are named one by one: all of them, or the ends of a range."""
         return self.values or [one for one in (self.value, self.min, self.max) if one is not None]
 
-    def domain(self, hyperparameter: Hyperparameter) -> Domain:
+    def domain(self, hyperparameter: Parameter) -> Domain:
         """Return the domain of a hyperparameter: as written, with its values as the hyperparameter reads them."""
         if self.min is not None and self.max is not None and self.min < self.max:
-            return Range(self.min, self.max, self.scaling, hyperparameter.integer)
-        values = tuple(dict.fromkeys(map(hyperparameter.read, self.listed)))
+            integer = getattr(hyperparameter, "integer", bool(self.integer))
+            return Range(self.min, self.max, self.scaling, integer)
+        read = map(hyperparameter.read, self.listed)
+        values = tuple({(isinstance(value, bool), value): value for value in read}.values())  # true is not 1
         return Choices(values) if len(values) > 1 else Fixed(values[0])
 
 

@@ -12,6 +12,7 @@ from tuner.store import PATTERN, SCOPE, SHARED
 from tuner.study.hyperparameter import Scalar
 from tuner.wire.message import Count, DeviceName, Message, Number, Text
 from tuner.wire.strict_json import storable
+from tuner.wire.workload_info import WorkloadInfo
 
 Outcome = Literal["finished", "error", "crashed", "drained", "displaced", "stopped"]
 """How a worker can end an attempt. Only the server sets `lost`."""
@@ -27,13 +28,6 @@ class DeviceInfo(Message):
     )
     checkpoints: bool = Field(default=False, description="whether it has a checkpoint store")
     scope: str = Field(default=SHARED, pattern=SCOPE, description="which one: the shared one, or that of its own disk")
-
-
-class WorkloadInfo(Message):
-    """A workload that the worker can run."""
-
-    name: Text = Field(min_length=1, max_length=200)
-    description: Text = ""
 
 
 class Registration(Message):
@@ -210,7 +204,12 @@ class Assignment(Message):
     study_id: Count
     number: int
     workload: str
-    workload_params: dict[str, Scalar] = Field(default_factory=dict)
+    workload_params: dict[str, Scalar] = Field(
+        default_factory=dict, description="of the study; the trial's own are among `params`, as `workload.<name>`"
+    )
+    workload_values: list[str] = Field(
+        default_factory=list, description="the workload's parameters that are one number per trial of a stack"
+    )
     params: dict[str, Scalar] = Field(description="the whole configuration: optimizer, lr, batch_size, schedule, ...")
     seed: int
     examples: int = Field(description="training budget; total steps = floor(examples / batch_size)")

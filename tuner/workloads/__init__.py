@@ -16,8 +16,22 @@ from tuner.workloads.registry import (
     load,
     names,
     origin,
+    takes,
     workload,
 )
 from tuner.workloads.task import Task
+from tuner.workloads.value import Value
 
-__all__ = ["Task", "describe", "import_user_workloads", "is_built_in", "known", "load", "names", "origin", "workload"]
+__all__ = [
+    "Task",
+    "Value",
+    "describe",
+    "import_user_workloads",
+    "is_built_in",
+    "known",
+    "load",
+    "names",
+    "origin",
+    "takes",
+    "workload",
+]

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from tuner.errors import Fault, InvalidInput
+from tuner.workloads.value import SlotValue
 
 
 def whole_number(name: str, value: Any, low: int, high: int) -> int:
@@ -16,7 +17,12 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
 
 
 def number(name: str, value: Any, low: float, high: float) -> float:
-    """Return `value` as a float; raise `InvalidInput` unless it is a finite number in [low, high]."""
+    """Return `value` as a float; raise `InvalidInput` unless it is a finite number in [low, high].
+
+    A number of each trial passes: the study's domain has been checked.
+    """
+    if isinstance(value, SlotValue):
+        return value  # type: ignore[return-value]
     fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not fits or not low <= value <= high:
         raise InvalidInput([Fault(f"workload.params.{name}", f"is {value!r}; allowed is a number in [{low}, {high}]")])

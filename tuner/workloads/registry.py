@@ -9,14 +9,16 @@ import importlib.util
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tuner.errors import Fault, InvalidInput, NotFound
 from tuner.study.hyperparameter import Scalar
 from tuner.workloads.installed import installed, package_of
+from tuner.workloads.signature import describe_parameters, values_of
 from tuner.workloads.task import Task
+from tuner.workloads.value import SlotValue
 
 log = logging.getLogger(__name__)
 
@@ -102,19 +104,28 @@ def describe(name: str) -> str:
     return (inspect.getdoc(_factory(name)) or "").partition("\n")[0]
 
 
-def load(name: str, params: Mapping[str, Scalar]) -> Task:
+def takes(name: str) -> dict[str, Any]:
+    """Return what a workload takes, as workers tell it to the server (`describe_parameters`)."""
+    return describe_parameters(_factory(name))
+
+
+def load(name: str, params: Mapping[str, Scalar], values: Collection[str] = ()) -> Task:
     """Build a workload's task.
+
+    The parameters named by `values`, which must be annotated `tuner.Value`, are numbers of each trial: the factory gets
+    a handle, whose number for trials without one is in `params`, or else the factory's default.
 
     Raises `NotFound` for an unknown name, `InvalidInput` for unknown or missing parameters.
     """
     factory = _factory(name)
-    faults = _parameter_faults(name, factory, params)
+    handles = [SlotValue(value, _default(factory, value, params)) for value in sorted(values)]
+    faults = _parameter_faults(name, factory, [*params, *values]) + _value_faults(name, factory, handles)
     if faults:
         raise InvalidInput(faults)
-    task = factory(**params)
+    task = factory(**{**params, **{handle.name: handle for handle in handles}})
     if not isinstance(task, Task):
         raise InvalidInput([Fault("workload", f"{name!r} returned {type(task).__name__}; expected a tuner.Task")])
-    return task
+    return task.with_values(handles) if handles else task
 
 
 def import_user_workloads(source: str) -> list[str]:
@@ -181,7 +192,7 @@ def _import_installed(name: str) -> None:
         raise BrokenPackage(f"{what}, which is {type(found).__name__} and registers no workload of this name")
 
 
-def _parameter_faults(name: str, factory: Callable[..., Task], params: Mapping[str, Scalar]) -> list[Fault]:
+def _parameter_faults(name: str, factory: Callable[..., Task], params: Collection[str]) -> list[Fault]:
     signature = inspect.signature(factory).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature):
         return []
@@ -190,3 +201,20 @@ def _parameter_faults(name: str, factory: Callable[..., Task], params: Mapping[s
     faults = [Fault(f"workload.params.{key}", f"is unknown; {allowed}") for key in params if key not in taken]
     missing = [p.name for p in signature if p.default is p.empty and p.name not in params]
     return faults + [Fault(f"workload.params.{key}", f"is missing; {allowed}") for key in missing]
+
+
+def _value_faults(name: str, factory: Callable[..., Task], handles: Collection[SlotValue]) -> list[Fault]:
+    known = values_of(factory)
+    told = f"{name} has {', '.join(sorted(known))}" if known else f"{name} has none"
+    return [
+        Fault(f"workload.{handle.name}", f"is not annotated tuner.Value; {told}")
+        for handle in handles
+        if handle.name not in known
+    ]
+
+
+def _default(factory: Callable[..., Task], value: str, params: Mapping[str, Scalar]) -> float | None:
+    """Return the number of a value in trials that do not have it; None if there is none."""
+    parameter = inspect.signature(factory).parameters.get(value)
+    found = params.get(value, None if parameter is None else parameter.default)
+    return float(found) if isinstance(found, int | float) else None

@@ -18,6 +18,7 @@ from tuner.errors import Fault, InvalidInput
 from tuner.workloads.examples import Augmented, Data, Examples, Indexed, Source
 from tuner.workloads.kind import Kind, guessed_kind
 from tuner.workloads.sources import source_of
+from tuner.workloads.value import SlotValue
 
 __all__ = ["PRECISIONS", "Augmented", "Data", "Examples", "Indexed", "Kind", "Task"]
 
@@ -55,6 +56,7 @@ class Task:
     `guessed_kind` of the validation data.
     `roles`: patterns of parameter names (fnmatch, e.g. `{"blocks.*.experts": "matrix"}`) -> `matrix`, `convolution`,
     `embedding`, `head` or `vector`, for those whose layer does not say it; of several that match, the last counts.
+    `values` are the handles of the parameters that are one number per trial (`tuner.Value`); the registry sets them.
 
     Raises `InvalidInput` if the data is malformed.
     """
@@ -71,6 +73,7 @@ class Task:
     kind: Kind | None = None
     roles: Mapping[str, str] | None = None
     evaluate_with_grad: bool = False
+    values: tuple[SlotValue, ...] = ()
     training: Source = field(init=False, repr=False, compare=False)
     """`train` as the engine reads it."""
     validation: Source = field(init=False, repr=False, compare=False)
@@ -112,6 +115,12 @@ class Task:
             message = f"is None, but the model's output, {type(output).__name__}, has no loss; allowed is a callable"
             raise InvalidInput([Fault("loss", message)])
         return found
+
+    def with_values(self, handles: Sequence[SlotValue]) -> "Task":
+        """Return the same task with these handles."""
+        task = copy.copy(self)
+        object.__setattr__(task, "values", tuple(handles))
+        return task
 
     def build_model(self, seed: int) -> nn.Module:
         """Return a module of its own, on the CPU, whose weights depend only on `seed` (64 bits)."""

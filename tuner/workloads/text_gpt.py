@@ -20,6 +20,7 @@ from tuner.workloads.parameters import number, whole_number
 from tuner.workloads.python_sources import python_sources
 from tuner.workloads.registry import workload
 from tuner.workloads.task import Data, Task
+from tuner.workloads.value import Value
 
 BYTES = 256
 TRAIN_BYTES, VALID_BYTES = 1 << 21, 1 << 15
@@ -32,7 +33,7 @@ def text_gpt(
     heads: int = 4,
     width: int = 64,
     context: int = 64,
-    dropout: float = 0.0,
+    dropout: Value = 0.0,
     precision: str = "float32",
 ) -> Task:
     """A byte-level GPT on the Python standard library's source files."""

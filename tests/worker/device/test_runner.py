@@ -261,6 +261,7 @@ def test_a_second_process_compiles_what_it_can_and_tells_all_others() -> None:
     wanted = {
         "workload": "digits-mlp",
         "workload_params": {},
+        "workload_values": [],
         "micro_batch": 4,
         "per_tick": 2,
         "batch": None,
@@ -291,6 +292,7 @@ def test_compiling_ends_with_the_process_that_asked_for_it() -> None:
     wanted = {
         "workload": "digits-mlp",
         "workload_params": {},
+        "workload_values": [],
         "micro_batch": 4,
         "per_tick": 2,
         "batch": None,

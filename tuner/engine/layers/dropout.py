@@ -5,7 +5,8 @@ trial's stream, the dropout call within the model, and the element's position wi
 the same masks in any slot, with any neighbours and after any snapshot; if dim 0 of the activation is the batch, also
 for any micro-batch. Repeated evaluations of the same examples get the same masks: a line search sees one function.
 
-The layers replace torch's on a copy of the model, by type: direct calls of `F.dropout` are not replaced.
+The layers replace torch's on a copy of the model, by type: direct calls of `F.dropout` are not replaced. A probability
+may be a number of each trial (`tuner.Value`).
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from tuner.engine.layers.philox import MASK, philox
 from tuner.engine.seeds import STOCHASTIC_LAYERS, derive
 from tuner.engine.slots import Ints
+from tuner.workloads.value import SlotValue
 
 Stream = Callable[[int], tuple[int, int]]
 """Slot -> (seed, examples seen)."""
@@ -40,12 +42,15 @@ class CounterDropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         """Zero elements with probability p and scale the others by 1 / (1 - p)."""
-        if not self.training or self.p == 0:
+        of_each_trial = isinstance(self.p, SlotValue)
+        if not self.training or (not of_each_trial and self.p == 0):
             return input
         shape = self._mask_shape(input)
         site = self.site * CALLS + self.calls
         self.calls += 1
         bits = random_words(self.key, self.examples, site, shape.numel()).view(shape)
+        if of_each_trial:
+            return _dropped(input, bits, cast(SlotValue, self.p).tensor)
         keep = bits >= round(self.p * 2**32)
         return torch.where(keep, input * (1 / (1 - self.p) if self.p < 1 else 0.0), 0.0)
 
@@ -58,6 +63,13 @@ class CounterChannelDropout(CounterDropout):
 
     def _mask_shape(self, input: Tensor) -> torch.Size:
         return torch.Size((*input.shape[:2], *(1,) * (input.dim() - 2)))
+
+
+def _dropped(input: Tensor, bits: Tensor, p: Tensor) -> Tensor:
+    """Do the same with a probability that is a tensor without dimensions."""
+    keep = bits >= (p * 2**32).round().long()
+    scale = torch.where(p < 1, 1 / (1 - p), 0.0)
+    return torch.where(keep, input * scale.to(input.dtype), 0.0)
 
 
 _REPLACEMENTS: dict[type[nn.Module], type[CounterDropout]] = {
@@ -78,6 +90,13 @@ def install(model: nn.Module) -> dict[str, CounterDropout]:
         layer.register_buffer("examples", torch.zeros(1, dtype=torch.int64), persistent=False)
         layer.site, layer.calls = site, 0
     return {name: cast(CounterDropout, part) for name, part in found.items() if part.p}
+
+
+def disarm(model: nn.Module) -> None:
+    """Let the dropout layers of a model in evaluation mode have a probability that is one of each trial, in place."""
+    for part in model.modules():
+        if type(part) in _REPLACEMENTS and isinstance(part.p, SlotValue):
+            part.__class__ = _REPLACEMENTS[type(part)]
 
 
 def random_words(key: Tensor, examples: Tensor, site: int, count: int) -> Tensor:

@@ -176,7 +176,7 @@ class Evaluation:
         """Count the operations of one slot's evaluation; infinity if they cannot be counted."""
         counter = FlopCounterMode(display=False)
         try:
-            with torch.no_grad(), counter:
+            with torch.no_grad(), self._architecture.values.sampled(), counter:
                 run(self._architecture.evaluating, {}, self._data.structure.inputs(self._data.part(0, 1)))
         except Exception:  # a model that cannot run fails the trial, not the stack
             return 2**62

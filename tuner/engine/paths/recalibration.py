@@ -28,6 +28,7 @@ class Recalibration:
     def __init__(self, architecture: Architecture, feed: AnyFeed, batch: int) -> None:
         """`feed` has the training data; `batch` is the number of examples that share statistics."""
         self._feed = feed
+        self._values = architecture.values
         self._examples = architecture.task.examples
         self._evaluation = architecture.evaluation
         self._structure = architecture.task.training.structure
@@ -51,10 +52,14 @@ class Recalibration:
         if not self._fresh:
             return extras
         tensors = {**params, **extras, **{name: buffer.clone() for name, buffer in self._fresh.items()}}
-        with self._evaluation(), drawing(self._device):
-            draw_from(derive(seed, RECALIBRATION, seen), self._device)
-            for inputs in self._batches():
-                run(self._model, tensors, inputs)
+        own = self._values.begin(tensors)
+        try:
+            with self._evaluation(), drawing(self._device):
+                draw_from(derive(seed, RECALIBRATION, seen), self._device)
+                for inputs in self._batches():
+                    run(self._model, own, inputs)
+        finally:
+            self._values.end()
         return {name: tensors[name] for name in extras}
 
     def _batches(self) -> Iterator[Any]:

@@ -56,9 +56,13 @@ class Scores:
 
     def values(self, model: nn.Module, tensors: Tensors, data: Data | None = None) -> Tensor:
         """Return the values of one model, float64 [names]. `data`, if given, stands for all of the validation data."""
-        if self.whole:
-            return self._of_all(model, tensors, self._data.part(0, len(self._data)) if data is None else data)
-        return self._by_chunks(model, tensors)
+        tensors = self._architecture.values.begin(tensors)
+        try:
+            if self.whole:
+                return self._of_all(model, tensors, self._data.part(0, len(self._data)) if data is None else data)
+            return self._by_chunks(model, tensors)
+        finally:
+            self._architecture.values.end()
 
     def _of_all(self, model: nn.Module, tensors: Tensors, data: Data) -> Tensor:
         structure = self._data.structure
@@ -125,7 +129,7 @@ class Scores:
             return None
         architecture, model = self._architecture, self._architecture.evaluating
         try:
-            with architecture.evaluation(), drawing(architecture.device):
+            with architecture.evaluation(), architecture.values.sampled(), drawing(architecture.device):
                 draw_from(0, architecture.device)
                 return outputs_of(lambda count: self._run(model, {}, self._data.part(0, count)))
         except Exception as error:  # a model that cannot run fails the trial, not the stack

@@ -22,8 +22,8 @@ from tuner.wire.sync import (
     Stop,
     SyncReply,
     SyncRequest,
-    WorkloadInfo,
 )
+from tuner.wire.workload_info import WorkloadInfo
 from tuner.worker.agent.ahead import Ahead
 from tuner.worker.agent.attempts import Attempts, plain
 from tuner.worker.agent.child import DeviceProcess

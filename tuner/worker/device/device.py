@@ -118,7 +118,10 @@ def _checkpoints(root: str | None, every_s: float, own_disk: bool) -> Checkpoint
 
 
 def _hello(device: str) -> Json:
-    known = [{"name": name, "description": description} for name, description in workloads.known().items()]
+    known = [
+        {"name": name, "description": description, **workloads.takes(name)}
+        for name, description in workloads.known().items()
+    ]
     return {"workloads": known, "description": hardware(torch.device(device))}
 
 

@@ -6,7 +6,7 @@ trial's: `NotLoaded`. What no stack uses is dropped when another workload is loa
 
 import hashlib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.splitting import splits
 from tuner.errors import InvalidInput, TunerError
 from tuner.study.failure import NOT_LOADED
-from tuner.study.hyperparameter import Scalar
+from tuner.study.hyperparameter import PREFIX, Scalar
 from tuner.worker.channel import Json
 from tuner.workloads import Task
 
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 Address = tuple[str, str]
 """(workload, its parameters in a fixed form)."""
+Parameters = tuple[dict[str, Scalar], tuple[str, ...]]
+"""A workload's parameters, and the names of those that are one number per trial."""
 
 
 class NotLoaded(TunerError):
@@ -38,7 +40,12 @@ class Loaded:
 
     workload: str
     params: Mapping[str, Scalar]
+    """The study's, and those of the trial that fix its shape."""
+    values: tuple[str, ...]
+    """Its parameters that are one number per trial."""
     address: Address
+    family: Address
+    """The same without what differs between the study's trials: all shapes that come from one document."""
     task: Task
     depends_on_batch: bool
     splits: bool
@@ -68,16 +75,29 @@ class Loading:
         address = address_of(head)
         if address not in self._loaded:
             self._loaded = {key: loaded for key, loaded in self._loaded.items() if key in used}
-            name, params = head["workload"], head["workload_params"]
-            task = _task(name, params)
+            name, (params, values) = head["workload"], parameters_of(head)
+            task = _task(name, params, values)
             mixes = depends_on_batch(task, self._device)
             apart = not mixes and splits(task, self._device)
-            self._loaded[address] = Loaded(name, params, address, task, mixes, apart, shapes_of(task))
+            family = _family_of(head)
+            self._loaded[address] = Loaded(name, params, values, address, family, task, mixes, apart, shapes_of(task))
         return self._loaded[address]
+
+
+def parameters_of(head: Json) -> Parameters:
+    """Return the parameters of an assignment's workload: the study's, and the trial's own."""
+    own = {name.removeprefix(PREFIX): value for name, value in head["params"].items() if name.startswith(PREFIX)}
+    values = tuple(head["workload_values"])
+    return head["workload_params"] | {k: v for k, v in own.items() if k not in values}, values
 
 
 def address_of(head: Json) -> Address:
     """Return what tells an assignment's workload from others."""
+    params, values = parameters_of(head)
+    return head["workload"], repr((sorted(params.items()), values))
+
+
+def _family_of(head: Json) -> Address:
     return head["workload"], repr(sorted(head["workload_params"].items()))
 
 
@@ -97,9 +117,9 @@ def not_loaded(name: str, error: Exception) -> NotLoaded:
     return NotLoaded(f"workload {name!r} {NOT_LOADED}{type(error).__name__}: {error}")
 
 
-def _task(name: str, params: Mapping[str, Scalar]) -> Task:
+def _task(name: str, params: Mapping[str, Scalar], values: Sequence[str]) -> Task:
     try:
-        return workloads.load(name, params)
+        return workloads.load(name, params, values)
     except InvalidInput:
         raise
     except Exception as error:  # the device's boundary: the workload's own code runs here

@@ -4,7 +4,8 @@ A trial enters the first stack of its kind that takes it. Where there is none, o
 its key train already as were found to be fastest, or the memory is not there: then it waits. Invariants:
 
 - A stack that ran out of memory beside others trains alone next time; one that did alone is halved.
-- The first trial of an own workload trains alone until it was evaluated: it makes the mistakes that all would make.
+- The first trial of an own workload trains alone until it was evaluated: it makes the mistakes that all would make,
+  whatever the shapes of their models.
 - Where something better was compiled, a stack admits no more trials and goes when it is empty. What fails while it is
   looked for costs nothing but the better program.
 """
@@ -58,7 +59,7 @@ class Placing:
             NotLoaded: the model does not load here.
             Whatever else the workload's code raises.
         """
-        if not self._is_proven(loaded) and self._stacks.trials_of(loaded.address):
+        if not self._is_proven(loaded) and self._stacks.trials_of(loaded.family):
             return None
         kind = self.choice.kind(head, loaded)
         places = [held for held in self._stacks if held.kind == kind and held.takes(head["params"])]
@@ -71,10 +72,10 @@ class Placing:
 
     def saw(self, held: Held, events: Iterable[Event]) -> bool:
         """Note what a stack's trials have shown; return whether more trials of its workload may train now."""
-        if held.loaded.address in self._proven or not any(map(_proves, events)):
+        if held.loaded.family in self._proven or not any(map(_proves, events)):
             return False
-        self._proven.add(held.loaded.address)
-        self._widths |= {one.key: one.chosen.width for one in self._stacks if one.loaded is held.loaded}
+        self._proven.add(held.loaded.family)
+        self._widths |= {one.key: one.chosen.width for one in self._stacks if one.loaded.family == held.loaded.family}
         return True
 
     def make_smaller(self, kind: Kind, width: int) -> bool:
@@ -142,7 +143,7 @@ class Placing:
 
     def _is_proven(self, loaded: Loaded) -> bool:
         """Whether a trial of a workload has been evaluated here, or it is one of ours."""
-        return loaded.address in self._proven or workloads.is_built_in(loaded.workload)
+        return loaded.family in self._proven or workloads.is_built_in(loaded.workload)
 
     def _open(
         self, head: Json, loaded: Loaded, kind: Kind, backlog: Sequence[Json], announce: Callable[[], None]

@@ -214,7 +214,7 @@ class StackChoice:
             return
         self._asked |= {(kind, width, rule) for rule in wanted}
         program = {"workload": loaded.workload, "workload_params": loaded.params, "micro_batch": kind.micro_batch}
-        program |= {"model": loaded.model}
+        program |= {"model": loaded.model, "workload_values": list(loaded.values)}
         place = {"device": str(self._device), "threads": chosen.threads, "workloads": list(self._given.sources)}
         program |= {"base": [base.path, base.width]}
         share = {
@@ -341,7 +341,8 @@ class StackChoice:
         return self._known[name].of_model(loaded.model)
 
     def _name(self, kind: Kind, loaded: Loaded) -> str:
-        return key(loaded.workload, loaded.params, kind.micro_batch, place_of(self._device), kind.per_tick)
+        place = place_of(self._device)
+        return key(loaded.workload, loaded.params, kind.micro_batch, place, kind.per_tick, loaded.values)
 
 
 def rule_of(params: Mapping[str, Scalar]) -> str:

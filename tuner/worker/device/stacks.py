@@ -99,9 +99,9 @@ class Stacks:
         """Return the stack that a trial was admitted to, and its slot, until its end was told."""
         return self._places.get(key)
 
-    def trials_of(self, address: Address) -> int:
-        """Count the trials of a workload in all stacks."""
-        return sum(len(held.trials) for held in self._held if held.loaded.address == address)
+    def trials_of(self, family: Address) -> int:
+        """Count the trials of a workload, models of all shapes, in all stacks."""
+        return sum(len(held.trials) for held in self._held if held.loaded.family == family)
 
     def slots(self, stack_key: str, params: Json) -> int:
         """Count the slots for a trial in the stacks of its key; of those that admit no more, the taken ones."""

@@ -1,7 +1,8 @@
 """Compile a stack's programs into the shared cache and time them, in a separate process, beside the training.
 
     python -P -m tuner.worker.device.warm '{"workload": "digits-mlp", "workload_params": {}, "micro_batch": 8,
-                                            "model": "0123456789ab", "rules": {"x": {"optimizer": "adamw"}},
+                                            "workload_values": [], "model": "0123456789ab",
+                                            "rules": {"x": {"optimizer": "adamw"}},
                                             "batch": null, "per_tick": 2, "width": 64,
                                             "base": ["eager", 64], "nice": 15,
                                             "device": "cpu", "threads": 1, "workloads": [], "parent": 17}'
@@ -81,10 +82,10 @@ def _compile(wanted: Json) -> int:
 
     torch.set_num_threads(wanted["threads"])
     import_workloads(wanted["workloads"])
-    task = workloads.load(wanted["workload"], wanted["workload_params"])
+    task = workloads.load(wanted["workload"], wanted["workload_params"], wanted["workload_values"])
     size, width, device = wanted["micro_batch"], wanted["width"], torch.device(wanted["device"])
-    per_tick, batch = wanted["per_tick"], wanted["batch"]
-    name = key(wanted["workload"], wanted["workload_params"], size, place_of(device), per_tick)
+    values, per_tick, batch = wanted["workload_values"], wanted["per_tick"], wanted["batch"]
+    name = key(wanted["workload"], wanted["workload_params"], size, place_of(device), per_tick, values)
     found = stored(name)
     known = found.of_model(wanted["model"]) if found is not None else None
     same = [one for one in known.compiled if (one.width, one.threads) == (width, wanted["threads"])] if known else []
