@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tuner.engine.layers.philox import MASK, philox
 from tuner.engine.seeds import DATA_ORDER, derive
 from tuner.engine.slots import Ints
+from tuner.engine.weighted_draws import Chances
 
 ROUNDS = 8
 FEW, ROUNDS_FOR_FEW = 256, 24
@@ -38,11 +39,12 @@ _NARROW = 2**31
 
 
 class DataOrder:
-    """The stream of example numbers of one trial: a fresh permutation of 0..examples-1 per epoch."""
+    """The stream of example numbers of one trial: a fresh permutation of 0..examples-1 per epoch, or weighted draws."""
 
-    def __init__(self, seed: int, examples: int) -> None:
+    def __init__(self, seed: int, examples: int, chances: Chances | None = None) -> None:
         self.seed = seed
         self.examples = examples
+        self.chances = chances
         self.key = derive(seed, DATA_ORDER)
 
     def take(self, start: int, count: int) -> Ints:
@@ -51,10 +53,25 @@ class DataOrder:
         return found
 
 
+class Orders:
+    """The streams of the trials of one task."""
+
+    def __init__(self, examples: int, weights: NDArray[np.float64] | None = None) -> None:
+        """`weights` [examples], if given, are those of weighted draws."""
+        self._examples = examples
+        self._chances = None if weights is None else Chances(weights)
+
+    def of(self, seed: int) -> DataOrder:
+        """Return the stream of a trial's seed."""
+        return DataOrder(seed, self._examples, self._chances)
+
+
 def take_each(orders: Sequence[DataOrder], starts: Sequence[int], count: int) -> Ints:
     """Return `count` example numbers of each of n streams over the same data, from its own position, [n, count]."""
     if not orders or not count:
         return np.empty((len(orders), count), np.int64)
+    if orders[0].chances is not None:
+        return orders[0].chances.take_each([order.seed for order in orders], starts, count)
     examples = orders[0].examples
     first = np.asarray(starts, np.int64)
     last = first + count - 1

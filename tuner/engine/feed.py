@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tuner.engine.data_order import DataOrder, take_each
+from tuner.engine.data_order import DataOrder, Orders, take_each
 from tuner.engine.slots import Ints, Slots
 from tuner.workloads.task import Data
 
@@ -25,8 +25,10 @@ def on_device(data: Data, device: torch.device, dtype: torch.dtype) -> Data:
 class Feed:
     """Provides (inputs, *targets), each [width, b, ...], tick by tick."""
 
-    def __init__(self, data: Data, slots: Slots, width: int, device: torch.device) -> None:
+    def __init__(self, data: Data, orders: Orders, slots: Slots, width: int, device: torch.device) -> None:
         self._data = data
+        self.order = orders.of
+        """The stream of a trial's seed."""
         self._slots = slots
         self._orders: dict[int, DataOrder] = {}
         self._block = torch.zeros(BLOCK_TICKS, width, slots.micro_batch, dtype=torch.int64, device=device)
@@ -34,7 +36,7 @@ class Feed:
 
     def admit(self, slot: int, seed: int) -> None:
         """Give a slot the data order of a trial's seed, starting after the examples it has already seen."""
-        self._orders[slot] = DataOrder(seed, len(self._data[0]))
+        self._orders[slot] = self.order(seed)
         if self._tick < BLOCK_TICKS:
             self._block[self._tick :, slot].copy_(torch.from_numpy(self._ahead([slot], self._tick)[0]))
 

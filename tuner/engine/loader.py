@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.engine.data_order import DataOrder, take_each
+from tuner.engine.data_order import DataOrder, Orders, take_each
 from tuner.engine.feed import Feed, Seeds, on_device
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.seeds import example_seeds
@@ -46,10 +46,10 @@ def fits_on(device: torch.device, data: Data) -> bool:
 
 def feed_of(task: Task, slots: Slots, width: int, device: torch.device, dtype: torch.dtype) -> "AnyFeed":
     """Copy the training data to the device, or leave it in place and load it tick by tick."""
-    tensors = task.training.tensors
+    tensors, orders = task.training.tensors, Orders(task.examples, task.weights)
     if tensors is not None and task.resident and fits_on(device, tensors):
-        return Feed(on_device(tensors, device, dtype), slots, width, device)
-    return LoadingFeed(task.training, slots, width, device, dtype)
+        return Feed(on_device(tensors, device, dtype), orders, slots, width, device)
+    return LoadingFeed(task.training, orders, slots, width, device, dtype)
 
 
 @dataclass
@@ -64,10 +64,14 @@ class _Tick:
 class LoadingFeed:
     """Hands out the tensors of a source, each [width, b, ...], tick by tick."""
 
-    def __init__(self, source: Source, slots: Slots, width: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, source: Source, orders: Orders, slots: Slots, width: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
         source = source.opened()
         self._reader = _Reader(source, device, dtype)
         self._examples = len(source)
+        self.order = orders.of
+        """The stream of a trial's seed."""
         self._slots = slots
         self._width = width
         self._device = device
@@ -84,7 +88,7 @@ class LoadingFeed:
 
     def admit(self, slot: int, seed: int) -> None:
         """Give a slot the data order of a trial's seed, starting after the examples it has already seen."""
-        self._orders[slot] = DataOrder(seed, self._examples)
+        self._orders[slot] = self.order(seed)
         if self._ticks:
             indexes = self._indexes([slot], 0, len(self._ticks)).swapaxes(0, 1)
             for ahead, (tick, index) in enumerate(zip(self._ticks, indexes, strict=True)):

@@ -16,6 +16,7 @@ STOCHASTIC_LAYERS = "dropout"
 EVALUATION = "evaluation"
 RECALIBRATION = "recalibration"
 AUGMENTATION = "augmentation"
+WEIGHTED_DRAWS = "weighted draws"
 
 
 def derive(seed: int, purpose: str, counter: int = 0) -> int:
@@ -33,11 +34,18 @@ def derive(seed: int, purpose: str, counter: int = 0) -> int:
 def example_seeds(seed: int, start: int, count: int) -> NDArray[np.uint64]:
     """Return 64 bits for each of the `count` examples from position `start` of a trial's stream on.
 
-    They depend only on the trial's seed and the position, that is epoch and place. SplitMix64 (Steele, Lea, Flood 2014,
-    "Fast splittable pseudorandom number generators") with the trial's key as its start.
+    They depend only on the trial's seed and the position, that is epoch and place.
+    """
+    return position_bits(seed, AUGMENTATION, start, count)
+
+
+def position_bits(seed: int, purpose: str, start: int, count: int) -> NDArray[np.uint64]:
+    """Return 64 bits for each of `count` positions from `start` on, which depend only on (seed, purpose, position).
+
+    SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators") with a key as its start.
     """
     state = np.arange(start + 1, start + count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    state += np.uint64(derive(seed, AUGMENTATION))
+    state += np.uint64(derive(seed, purpose))
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from tuner.engine.architecture import Architecture
-from tuner.engine.data_order import DataOrder
 from tuner.engine.loader import feed_of
 from tuner.engine.paths.evaluation import Evaluation
 from tuner.engine.paths.recalibration import Recalibration
@@ -30,7 +29,8 @@ def model_of(task: Task, seed: int) -> nn.Module:
 def batches(task: Task, seed: int, batch_size: int, count: int, device: str = "cpu") -> Iterator[Data]:
     """Yield the batches of a trial's `count` updates, in its order, augmented as in the trial."""
     place = torch.device(device)
-    feed, order = feed_of(task, Slots(1, batch_size), 1, place, torch.float32), DataOrder(seed, task.examples)
+    feed = feed_of(task, Slots(1, batch_size), 1, place, torch.float32)
+    order = feed.order(seed)
     try:
         for start in range(0, count * batch_size, batch_size):
             numbers = torch.from_numpy(order.take(start, batch_size)).to(place)

@@ -128,7 +128,7 @@ class Stack:
             **({} if self._batch is None else {"batch_dependent": True}),
             **self._path.program,
             "torch": torch.__version__,
-            "train_examples": self._examples,
+            **({"train_examples": self._examples} if task.weights is None else {}),  # else there is no end of draws
             "kind": str(task.kind),
             **({} if task.digest is None else {"data": task.digest}),
             **({} if task.precision == "float32" else {"precision": task.precision}),

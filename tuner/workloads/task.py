@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -48,6 +49,8 @@ class Task:
     `metrics`: name -> `fn(output, *targets)`, a scalar over all examples given; or an object with
     `update(output, *targets)` and `compute()`, as in torchmetrics, or a function without arguments that makes one. They
     are evaluated on the validation data and reported as `valid_<name>`, next to `valid_loss`.
+    `weights`: one for each training example, [n]: then examples are drawn with chances in proportion to them, with
+    replacement, by the trial's seed; None shows every example once per epoch.
     `evaluate_with_grad`: whether evaluation runs with gradients, for models that differentiate to compute their output.
     `precision` of the training passes: `float32`; `tf32`, which rounds the inputs of a GPU's matrix products to TF32;
     `bf16`, which runs them in bfloat16 (torch.autocast). Parameters, state and evaluation are float32 in any case.
@@ -74,6 +77,7 @@ class Task:
     roles: Mapping[str, str] | None = None
     evaluate_with_grad: bool = False
     values: tuple[SlotValue, ...] = ()
+    weights: Any = None
     training: Source = field(init=False, repr=False, compare=False)
     """`train` as the engine reads it."""
     validation: Source = field(init=False, repr=False, compare=False)
@@ -86,6 +90,8 @@ class Task:
                 object.__setattr__(self, place, source_of(name, given))
             except InvalidInput as error:
                 faults += error.faults
+        if self.weights is not None and not faults:
+            faults += self._take_weights()
         if not callable(self.model):
             faults.append(Fault("model", f"is {type(self.model).__name__}; allowed is a module or a callable"))
         elif self.fresh and not isinstance(self.model, nn.Module):
@@ -100,6 +106,26 @@ class Task:
             raise InvalidInput(faults)
         if self.kind is None:
             object.__setattr__(self, "kind", guessed_kind(self.validation))
+
+    def _take_weights(self) -> list[Fault]:
+        """Keep the weights as an array of float64, and return what is wrong with them."""
+        try:
+            found = np.asarray(self.weights).astype(np.float64)
+        except (TypeError, ValueError) as error:
+            return [Fault("weights", f"are not numbers: {error}")]
+        if found.shape != (self.examples,):
+            return [
+                Fault(
+                    "weights",
+                    f"have the shape {list(found.shape)}; allowed is one for each of {self.examples} examples",
+                )
+            ]
+        if not np.isfinite(found).all() or found.min() < 0 or not 0 < found.sum() < np.inf:
+            return [
+                Fault("weights", f"are from {found.min()} to {found.max()}; allowed are finite ones >= 0, not all zero")
+            ]
+        object.__setattr__(self, "weights", found)
+        return []
 
     @property
     def examples(self) -> int:

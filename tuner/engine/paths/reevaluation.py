@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tuner.engine.architecture import Architecture, Tensors
-from tuner.engine.data_order import DataOrder, take_each
+from tuner.engine.data_order import take_each
 from tuner.engine.layers.dropout import Stream
 from tuner.engine.loader import AnyFeed
 from tuner.engine.machine.out_of_memory import is_out_of_memory
@@ -51,7 +51,6 @@ class Reevaluation:
     ) -> None:
         self._layout = architecture.layout
         self._feed = feed
-        self._examples_in_all = architecture.task.examples
         self._slots = slots
         self._stack = forward
         self._stream = stream
@@ -163,7 +162,7 @@ class Reevaluation:
         counts, size = self._slots.ticks_per_step[part], self._slots.micro_batch
         index = np.zeros((int(counts.max()), len(self._forward.params), size), np.int64)
         slots = part.tolist()
-        orders = [DataOrder(self._stream(slot)[0], self._examples_in_all) for slot in slots]
+        orders = [self._feed.order(self._stream(slot)[0]) for slot in slots]
         found = take_each(orders, [self._first_example(slot) for slot in slots], int(counts.max()) * size)
         for row, count in enumerate(counts.tolist()):
             index[:count, row] = found[row, : count * size].reshape(count, size)
