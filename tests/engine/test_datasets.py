@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import random
 import re
 import signal
 import time
@@ -250,6 +251,47 @@ def test_a_data_set_augments_its_examples_by_seeds() -> None:
     assert set(pairs) <= set(task.train.asked)
     assert course(task, spec(1, "sgd", lr=0.1, seed=4, examples=32), spec(2, "sgd", lr=0.1)) == alone
     assert alone != course(task_of("Dataset"))
+
+
+class Transformed(Pairs):
+    """Random transforms in the manner of torchvision's, from all three global generators."""
+
+    def __getitem__(self, number: int) -> Any:
+        (x, ids), y = super().__getitem__(number)
+        return (x * (1 + 0.1 * torch.rand(1).item()) + 0.1 * np.random.rand() + 0.1 * random.random(), ids), y
+
+
+class Drops(Two):
+    """Draws on the loop path, from the same generators."""
+
+    def forward(self, numbers: Tensor, words: Tensor) -> Tensor:
+        return super().forward(torch.nn.functional.dropout(numbers, 0.3, self.training), words)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("model", [Two, Drops])
+def test_random_transforms_are_those_of_the_trial_and_disturb_nobody(workers: int, model: Any) -> None:
+    """They depend on the trial's seed and position: not on neighbours, processes, or what else draws."""
+    task = replace(task_of("Dataset"), model=model, train=Transformed(), valid=Transformed())
+    torch.manual_seed(1)
+    expected = course(task)
+    state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    shared = replace(task, train=DataLoader(Transformed(), num_workers=workers))
+    assert course(shared, spec(1, "sgd", lr=0.1, seed=4, examples=32), spec(2, "sgd", lr=0.1)) == expected
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == state[1:]
+    assert course(task, spec(1, "sgd", lr=0.1)) == expected != course(replace(task, train=Pairs()))
+
+
+def test_every_epoch_has_transforms_of_its_own_and_validation_always_the_same() -> None:
+    source = source_of("train", Transformed())
+    assert source.augments
+    numbers, seeds = np.array([3, 3, 4]), np.array([11, 12, 11], np.uint64)
+    reader = source.opened()
+    one, other, third = reader.read(numbers, seeds)[0]
+    assert not torch.equal(one, other) and torch.equal(reader.read(numbers[:1], seeds[:1])[0][0], one)
+    assert torch.equal(reader.read(numbers[2:])[0], source.read(numbers[2:])[0]) and not torch.equal(third, one)
+    reader.close()
 
 
 class Drifting(Pairs):

@@ -3,11 +3,16 @@
 Examples are put together by PyTorch's `default_collate`, in which every example stands for itself. A `collate_fn` of
 one's own gets each example alone, so that no example depends on those read with it, and one that would make it depend
 on them is refused. Lists of numbers in an example, such as the tokens in a row of a Hugging Face data set, are arrays.
+
+A data set that draws random numbers while its first examples are read (random transforms) is read by a process of its
+own, where the generators are seeded for every example: by its seed in the trial, or else by its number. So it disturbs
+nobody's numbers, and a trial sees the same examples again wherever it runs.
 """
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +23,7 @@ from torch.utils.data import default_collate
 from tuner.errors import Fault, InvalidInput
 from tuner.workloads.examples import Data, Numbers, Seeds, Source, as_tensor
 from tuner.workloads.processes import Processes
+from tuner.workloads.random_numbers import left_alone, seed_all, states
 from tuner.workloads.tree import Structure, named_leaves
 
 Collate = Callable[[list[Any]], Any]
@@ -47,8 +53,13 @@ class Items(Source):
         self._field, self._dataset, self._collate = field, dataset, collate
         self._workers = workers or Workers()
         self._lock = threading.Lock()
-        self.augments = hasattr(dataset, "augmented")
-        first = self._fetch(np.arange(min(2, len(dataset))), None)
+        self._seeded = False
+        """Whether the generators are seeded for every example."""
+        with left_alone():
+            before = states()
+            first = self._fetch(np.arange(min(2, len(dataset))), None)
+            self._seeded = states() != before
+        self.augments = self._seeded or hasattr(dataset, "augmented")
         batch = self._batch(first[:1])
         self.structure, leaves = Structure.of(batch)
         self._check(batch, leaves)
@@ -61,7 +72,7 @@ class Items(Source):
 
     def read(self, numbers: Numbers, seeds: Seeds | None = None) -> Data:
         """See `Source.read`; by one thread at a time, since data sets keep files open."""
-        with self._lock:
+        with self._lock, left_alone() if self._seeded else nullcontext():
             return self.read_unlocked(numbers, seeds)
 
     def read_unlocked(self, numbers: Numbers, seeds: Seeds | None) -> Data:
@@ -74,19 +85,29 @@ class Items(Source):
 
     def opened(self) -> Source:
         """See `Source.opened`."""
-        return _Shared(self, self._workers) if self._workers.count else self
+        count = max(self._workers.count, int(self._seeded))
+        return _Shared(self, replace(self._workers, count=count)) if count else self
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the lock behind: a process that is not forked has a copy, and reads without it."""
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
 
     def _fetch(self, numbers: Numbers, seeds: Seeds | None) -> list[Any]:
-        if seeds is not None and self.augments:
+        if seeds is not None and hasattr(self._dataset, "augmented"):
             each = zip(numbers.tolist(), seeds.tolist(), strict=True)
             return [self._dataset.augmented(number, seed) for number, seed in each]
+        if self._seeded:
+            return [
+                self._drawn(*each)
+                for each in zip(numbers.tolist(), (numbers if seeds is None else seeds).tolist(), strict=True)
+            ]
         if hasattr(self._dataset, "__getitems__"):  # torch's own way to read many
             return list(self._dataset.__getitems__(numbers.tolist()))
         return [self._dataset[number] for number in numbers.tolist()]
+
+    def _drawn(self, number: int, seed: int) -> Any:
+        seed_all(seed)
+        return self._dataset[number]
 
     def _batch(self, items: list[Any]) -> Any:
         if self._collate is not None:
@@ -129,7 +150,7 @@ class Items(Source):
             return
         message = (
             "has a collate_fn that makes other numbers of two examples than of each alone; allowed is one in which an "
-            "example stands for itself: pad to a fixed length, and draw random numbers in `augmented` of the data set"
+            "example stands for itself: pad to a fixed length, and draw random numbers in `__getitem__` of the data set"
         )
         raise InvalidInput([Fault(self._field, message)])
 
