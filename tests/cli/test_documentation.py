@@ -20,6 +20,7 @@ from tuner import workloads
 from tuner.cli import app
 from tuner.client import Client
 from tuner.document import parse_document
+from tuner.engine import Ended, Row, Stack, TrialSpec
 from tuner.study.catalogue import BUILT_IN_WORKLOADS, load_catalogue
 from tuner.study.check import parse_study
 from tuner.workloads.registry import _factories
@@ -79,21 +80,37 @@ def test_the_guide_to_optimizers_steps_a_model() -> None:
 def test_the_guide_to_workloads_registers_tasks_that_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save((torch.randn(40, 20), torch.arange(40) % 4, torch.randn(8, 20), torch.arange(8) % 4), "data.pt")
-    examples = 10_004
-    np.zeros(examples, np.uint8).tofile("labels.u8")
-    with open("images.u8", "wb") as images:
-        images.truncate(examples * 3 * 64 * 64)  # zeros, without taking the space
+    (np.arange(24) % 10).astype(np.uint8).tofile("labels.u8")
+    np.zeros(24 * 3 * 64 * 64, np.uint8).tofile("images.u8")
     before = set(_factories)
     for code in of("workloads.md", "python"):
         exec(compile(code, "workloads.md", "exec"), {"__name__": "guide"})
-    parameters: dict[str, dict[str, Any]] = {"my-network": {"hidden": 8}, "many-images": {"directory": "."}}
+    parameters: dict[str, dict[str, Any]] = {
+        "my-network": {"hidden": 8},
+        "photographs": {},
+        "table": {},
+        "tokens": {},
+        "forecast": {"hidden": 4},
+        "autoencoder": {},
+        "many-images": {"directory": ".", "valid": 8},
+    }
     assert set(_factories) - before == set(parameters)
+    slot_by_slot = {"forecast", "autoencoder"}
     for name, given in parameters.items():
-        task = workloads.load(name, given)
-        inputs, target = (torch.stack([torch.tensor(example) for example in part[:4].tolist()]) for part in task.train)
-        loss = task.loss(task.model()(inputs), target)
-        loss.backward()
-        assert loss.isfinite()
+        stack = Stack(workloads.load(name, given), width=2, micro_batch=8)
+        assert stack.path == ("loop" if name in slot_by_slot else "eager"), name
+        for key in range(2):
+            params = {"optimizer": "adamw", "lr": 0.01, "batch_size": 8}
+            stack.admit(TrialSpec(key, params, seed=key, examples=400, report_every=8))
+        rows: list[Row] = []
+        while stack.busy:
+            for event in stack.tick():
+                assert not isinstance(event, Ended) or event.outcome == "finished", (name, event)
+                rows += [event] if isinstance(event, Row) else []
+        stack.close()
+        losses = [row.metrics["train_loss"] for row in rows if row.key == 0]
+        assert sum(losses[-5:]) < sum(losses[:5]), name
+        assert all(np.isfinite(value) for value in rows[-1].metrics.values()), name
 
 
 def test_every_study_that_the_documentation_shows_is_accepted() -> None:

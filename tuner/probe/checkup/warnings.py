@@ -113,8 +113,8 @@ def of_data(task: Task, free: int | None) -> list[str]:
     if free is not None and held > LARGE_SHARE * free:
         found.append(
             f"The data takes {held / GIB:.3g} GiB of {free / GIB:.3g} GiB that are free, and each process of a worker "
-            "holds a copy. Give training data as a numpy.memmap or another object that reads it (see 'Data larger than "
-            "memory' in docs/workloads.md)."
+            "holds a copy. Give training data as a numpy.memmap or another object that reads it (see 'Data' in "
+            "docs/workloads.md)."
         )
     files = sorted({str(name) for part in given if (name := getattr(part, "filename", None)) is not None})
     if files:
