@@ -52,6 +52,16 @@ class Positions(Own):
         return super().forward(x + self.positions.mean(0))
 
 
+class Experts(Own):
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 7))
+        self.experts = nn.Parameter(torch.zeros(4, 7, 7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + torch.einsum("bi,eio->bo", x, self.experts) + self.token[0])
+
+
 class Recurrent(Own):
     def __init__(self) -> None:
         super().__init__()
@@ -124,6 +134,16 @@ def positions() -> Task:
 @tuner.workload("check-positions-told")
 def positions_told() -> Task:
     return task(Positions, roles={"positions": "embedding"})
+
+
+@tuner.workload("check-experts")
+def experts() -> Task:
+    return task(Experts)
+
+
+@tuner.workload("check-experts-told")
+def experts_told() -> Task:
+    return task(Experts, roles={"experts": "matrix"})
 
 
 @tuner.workload("check-recurrent")

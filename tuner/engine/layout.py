@@ -5,12 +5,15 @@ differently from the rest, so without the padding a trial's bits would depend on
 that steps whole rows may make 0/0 of it, so who applies the rule leaves the padding out (`real`).
 """
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from tuner.optimizers.members import member
 
 ALIGNMENT_BYTES = 64
 
@@ -23,6 +26,13 @@ class Place:
     shape: torch.Size
     offset: int
     size: int
+    turned: bool = False
+    """Whether the numbers in the row are those of the transposed matrix, so that its view is not contiguous."""
+
+    def view(self, flat: Tensor) -> Tensor:
+        """Return the parameter in rows [n, P] as a view [n, *shape]."""
+        numbers = flat[:, self.offset : self.offset + self.size]
+        return numbers.view(-1, *reversed(self.shape)).mT if self.turned else numbers.view(-1, *self.shape)
 
 
 class Layout:
@@ -42,13 +52,30 @@ class Layout:
         for place in self.places:
             self.real[place.offset : place.offset + place.size] = True
 
+    def apart(self, stacks: Collection[str]) -> "Layout":
+        """Return the same rows with each matrix of these parameters [E, in, out] as a place of its own, [out, in]."""
+        if not stacks:
+            return self
+        other = copy.copy(self)
+        other.places = []
+        for place in self.places:
+            if place.name not in stacks:
+                other.places.append(place)
+                continue
+            count, rows, columns = place.shape
+            size = rows * columns
+            for number in range(count):
+                turned = torch.Size((columns, rows))
+                other.places.append(Place(member(place.name, number), turned, place.offset + number * size, size, True))
+        return other
+
     def allocate(self, rows: int, device: torch.device) -> Tensor:
         """Return zeros [rows, P]."""
         return torch.zeros(rows, self.row, dtype=self.dtype, device=device)
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """Return each parameter of `flat` [n, P] as a view [n, *shape]."""
-        return {p.name: flat[:, p.offset : p.offset + p.size].view(-1, *p.shape) for p in self.places}
+        return {place.name: place.view(flat) for place in self.places}
 
     def flat(self, values: Mapping[str, Tensor]) -> Tensor:
         """Return parameters [n, *shape] as rows [n, P], zeros in the padding."""

@@ -18,6 +18,8 @@ class RuleGroup:
     def __init__(self, rule: Rule, layout: Layout, like: Tensor, compiled: bool) -> None:
         width, device = len(like), like.device
         self.rule = rule
+        self.layout = layout
+        """Of the parameters as the rule sees them."""
         self.names = [h.name for h in rule.declared() if not h.fixes_program]
         self.slabs = max(len(self.buffer_names(parameter)) for parameter in rule.roles)
         """How many of the stack's slabs it uses, starting from the first."""

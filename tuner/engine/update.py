@@ -28,6 +28,7 @@ from tuner.engine.slots import Ints, Slots
 from tuner.engine.trial import TrialSpec
 from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rule, program_key
+from tuner.optimizers.members import roles_apart, stacks_of
 from tuner.optimizers.rule import Evaluate, Role, State, Tensors
 from tuner.study.hyperparameter import Scalar
 
@@ -201,15 +202,20 @@ class Updates:
         return pool.row(slot) if pool.size else None
 
     def _views(self, group: RuleGroup, rows: Tensor) -> Tensors:
-        return {_FLAT: rows} if group.rule.elementwise else self._layout.views(rows)
+        return {_FLAT: rows} if group.rule.elementwise else group.layout.views(rows)
 
     def _group(self, optimizer: str, values: Mapping[str, Scalar], params: Tensor) -> RuleGroup:
         key = program_key(optimizer, values)
         if key not in self._group_keys:
             rule = make_rule(optimizer, self._roles, values)
+            layout = self._layout
             if rule.elementwise:
                 rule.roles = {_FLAT: "vector"}
-            self._groups.append(RuleGroup(rule, self._layout, params, self._compiled))
+            elif rule.sees_matrices:
+                shapes = {place.name: place.shape for place in layout.places}
+                stacks = {name: shapes[name][0] for name in stacks_of(self._roles, shapes)}
+                layout, rule.roles = layout.apart(stacks), roles_apart(self._roles, stacks)
+            self._groups.append(RuleGroup(rule, layout, params, self._compiled))
             self._group_keys.append(key)
         return self._groups[self._group_keys.index(key)]
 

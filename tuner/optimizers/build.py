@@ -154,7 +154,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             for part in parts_of(self.name, group, self.state, self._has_begun):
                 rule, hp = self._rule(group, part)
                 state = part.state(rule, self.state)
-                for key, result in rule.evaluation_params(part.params(), state, self._vectors(hp, part)).items():
+                for key, result in rule.evaluation_params(part.params(rule), state, self._vectors(hp, part)).items():
                     param = part.members[int(key)]
                     self.state[param][_TRAINED] = param.detach().clone()
                     param.copy_(result[0])
@@ -219,13 +219,14 @@ class RuleOptimizer(torch.optim.Optimizer):
         else:
             norm = None if norm is None else norm.to(part.device)
             vectors = self._vectors(hp, part)
-            rule.step(part.grads(), part.params(), part.state(rule, self.state), vectors, evaluate, norm)
+            rule.step(part.grads(rule), part.params(rule), part.state(rule, self.state), vectors, evaluate, norm)
         part.count(self.state)
 
     def _rule(self, group: Mapping[str, Any], part: Part) -> tuple[Rule, dict[str, float]]:
         """Return a group's rule for a part of it, and its hyperparameters that do not fix the program."""
         values = {key: plain(group[key]) for key in self._declared()}
         rule = make_rule(self.name, part.named_roles(), values)
+        rule.roles = part.roles_for(rule)
         rule.lone = True
         return rule, {key: float(values[key]) for key in vector_names(self.name)}
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.catalogue import rule_class
+from tuner.optimizers.members import apart, roles_apart, stacks_of
 from tuner.optimizers.rule import Role, Rule, State, Tensors
 
 Memory = MutableMapping[Tensor, dict[str, Any]]
@@ -38,37 +39,54 @@ class Part:
         """Where all members are."""
         return self.first.device
 
-    def params(self) -> Tensors:
-        """Return views [1, ...] of the members, by number."""
-        return {str(index): param.detach().unsqueeze(0) for index, param in enumerate(self.members)}
+    def params(self, rule: Rule) -> Tensors:
+        """Return views [1, ...] of the members as the rule sees them, by number."""
+        return apart(
+            {str(index): param.detach().unsqueeze(0) for index, param in enumerate(self.members)}, self._stacks(rule)
+        )
 
-    def grads(self) -> Tensors:
+    def grads(self, rule: Rule) -> Tensors:
         """Return their gradients [1, ...]; zeros where there is none."""
         found = [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in self.members]
-        return {str(index): grad.unsqueeze(0) for index, grad in enumerate(found)}
+        return apart({str(index): grad.unsqueeze(0) for index, grad in enumerate(found)}, self._stacks(rule))
 
     def named_roles(self) -> dict[str, Role]:
         """Return their roles, by number."""
         return {str(index): role for index, role in enumerate(self.roles)}
 
+    def roles_for(self, rule: Rule) -> dict[str, Role]:
+        """Return the roles of what the rule sees."""
+        return roles_apart(self.named_roles(), self._stacks(rule))
+
+    def _stacks(self, rule: Rule) -> dict[str, int]:
+        """Return the members that the rule sees as several matrices, by number, with how many each is."""
+        if not rule.sees_matrices:
+            return {}
+        shapes = {str(index): param.shape for index, param in enumerate(self.members)}
+        return {key: shapes[key][0] for key in stacks_of(self.named_roles(), shapes)}
+
     def state(self, rule: Rule, memory: Memory) -> State:
         """Return views [1, ...] of what is remembered; what is new starts where the rule says."""
         step = torch.full((1,), self.done, dtype=torch.float64, device=self.device)
         state = State(step, (int(self.done),))
-        shapes = {str(index): param.shape for index, param in enumerate(self.members)}
+        stacks = self._stacks(rule)
+        shapes = {key: param.shape[1:] for key, param in self.params(rule).items()}
         if not self.members:  # a step without any gradient counts for the trial
             state.buffers = {buffer: {} for buffer in rule.buffers("vector")}
-        for index, param in enumerate(self.members):
-            for buffer in rule.own_buffers(rule.roles[str(index)]):
-                state.buffers.setdefault(buffer, {})[str(index)] = kept(memory, param, buffer, rule).unsqueeze(0)
+        for index, (param, role) in enumerate(zip(self.members, self.roles, strict=True)):
+            for buffer in rule.own_buffers(role):
+                own = {str(index): kept(memory, param, buffer, rule).unsqueeze(0)}
+                state.buffers.setdefault(buffer, {}).update(apart(own, stacks))
         for pool, wanted in rule.pools(shapes).items():
-            state.pools[pool] = {
-                key: kept(memory, self.members[int(key)], pool, rule, shape).unsqueeze(0)
-                for key, shape in wanted.items()
-            }
+            state.pools[pool] = {key: self._pooled(memory, key, pool, rule, shape) for key, shape in wanted.items()}
         for name, shape in rule.trial_state(shapes).items():
             state.trial[name] = kept(memory, self.first, f"trial_{name}", rule, shape).unsqueeze(0)
         return state
+
+    def _pooled(self, memory: Memory, key: str, pool: str, rule: Rule, shape: Sequence[int]) -> Tensor:
+        """Return a view [1, ...] of pooled state; that of a stack's matrix is remembered with the stack."""
+        index, bracket, number = key.partition("[")
+        return kept(memory, self.members[int(index)], f"{pool}{bracket}{number}", rule, shape).unsqueeze(0)
 
     def count(self, memory: Memory) -> None:
         """Note one more update."""

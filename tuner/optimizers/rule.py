@@ -91,6 +91,11 @@ class Rule(ABC):
         if treatment is not None and treatment.decay_roles != "all":
             self.elementwise = False  # one flat tensor would hide the roles
 
+    @property
+    def sees_matrices(self) -> bool:
+        """Whether it is handed the matrices of a stack of them one by one (see `members.py`)."""
+        return not (self.elementwise or self.needs_loss or self.averages)
+
     @classmethod
     def declared(cls) -> tuple[Hyperparameter, ...]:
         """Return every hyperparameter that may be set: the rule's own, and those of applicable treatments."""

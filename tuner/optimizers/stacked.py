@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rule, vector_names
+from tuner.optimizers.members import apart, roles_apart, stacks_of
 from tuner.optimizers.roles import check_roles, roles_of_shapes
 from tuner.optimizers.rule import FLOAT_TYPES, Evaluate, Role, Tensors
 from tuner.optimizers.scalars import plain
@@ -53,8 +54,11 @@ class Stacked:
         largest = {key: float(value.max()) for key, value in self.hp.items()}
         fixed = {key: plain(value) for key, value in hp.items() if key not in self.hp}
         self.rule = make_rule(name, {**roles_of_shapes(shapes), **(roles or {})}, {**largest, **fixed})
+        stacks = stacks_of(self.rule.roles, shapes) if self.rule.sees_matrices else []
+        self._stacks = {key: shapes[key][0] for key in stacks}
+        self.rule.roles = roles_apart(self.rule.roles, self._stacks)
         with torch.no_grad():
-            self.state = self.rule.init(params)
+            self.state = self.rule.init(apart(params, self._stacks))
 
     def step(self, grads: Tensors, evaluate: Evaluate | None = None) -> None:
         """Apply one update to every trial.
@@ -68,7 +72,8 @@ class Stacked:
         """
         _check_tensors("grads", grads, self.params)
         with torch.no_grad():
-            self.rule.step(grads, self.params, self.state, self.hp, evaluate)
+            own = apart(grads, self._stacks), apart(self.params, self._stacks)
+            self.rule.step(*own, self.state, self.hp, evaluate)
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of everything but the parameters: {"name", "structure", "step", "hp", "state"}."""

@@ -58,6 +58,8 @@ WARNINGS = {
     "check-random": [r"Random numbers drawn in the model itself \(FunctionalDropout\) force"],
     "check-positions": [r'Only by their shape .* take positions .*Task\(roles=\{"positions": "embedding"\}\)'],
     "check-positions-told": [],
+    "check-experts": [r'leave experts to AdamW.*Task\(roles=\{"experts": "matrix"\}\) makes each'],
+    "check-experts-told": [],
     "check-head": [r'head.weight runs last.*Task\(roles=\{"head.weight": "head", "body.weight": "matrix"\}\)'],
     "check-infinite": ["initial weights is inf: every trial would end as diverged"],
     "check-batch-norm": [],

@@ -93,6 +93,13 @@ def of_roles(model: nn.Module, roles: Mapping[str, Role], given: Iterable[str], 
             f"layer says what they are. If one is an embedding, a head or a table of positions, say so: "
             f"{_say(bare[0], _likely(bare[0]))}; if it is a matrix, say that."
         )
+    shapes = {name: param.shape for name, param in model.named_parameters()}
+    experts = [n for n, role in roles.items() if role == "vector" and n not in told and _may_be_experts(shapes[n])]
+    if experts:
+        found.append(
+            f"Matrix rules (muon, shampoo, ...) leave {_some(experts)} to AdamW: no layer says what they are. If they "
+            f"are weights of experts [E, in, out], say so: {_say(experts[0], 'matrix')} makes each expert's a matrix."
+        )
     head = next((name for name, role in roles.items() if role == "head" and name not in told), None)
     last = f"{last_linear}.weight"
     if head is not None and last != head and roles.get(last) == "matrix" and last not in told:
@@ -126,6 +133,11 @@ def of_data(task: Task, free: int | None) -> list[str]:
             "CPU: a stack copies what it needs."
         )
     return found
+
+
+def _may_be_experts(shape: Sequence[int]) -> bool:
+    """Whether a shape is that of several matrices; [1, n, d] is a table of positions, [1, 1, d] a token."""
+    return len(shape) == 3 and min(shape) > 1
 
 
 def _owners(model: nn.Module) -> dict[str, nn.Module]:
