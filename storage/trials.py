@@ -246,6 +246,12 @@ def waiting(session: Session, *, queues: Collection[Queue]) -> set[Queue]:
     return {(study_id, stack) for study_id, stack in session.execute(select(given).where(one))}
 
 
+def numbers_in(session: Session, *, study_id: int, stacks: Collection[str]) -> list[int]:
+    """Return the numbers of the trials of a study that belong to one of these stacks."""
+    query = select(t.Trial.number).where(t.Trial.study_id == study_id, t.Trial.stack.in_(stacks))
+    return list(session.scalars(query))
+
+
 def stacks_waiting(session: Session, *, study_ids: Collection[int]) -> dict[int, list[str]]:
     """Return the stacks for which trials of these studies wait, by study; that of the first trial comes first."""
     if not study_ids:

@@ -11,7 +11,7 @@ from api.figures import NoisePoint
 from api.plans import Plan
 from api.results.reading import Reading
 from api.results.step_times import Timed
-from storage import attempts, reports
+from storage import attempts, reports, trials
 from storage.points import TrialPoint
 from storage.reports import ReportRow
 from storage.studies import StudyRecord
@@ -66,16 +66,35 @@ class _Learnt(TypedDict):
 
 
 def _chosen(reading: Reading) -> list[TrialPoint]:
-    """Return the best completed trials, and the diverged ones: they bound the learning rates that work."""
+    """Return the best completed trials, and the diverged ones: they bound the learning rates that work.
+
+    Of each optimizer only those whose models have the shape of its best one: the noise of another model is another
+    noise. Values (`tuner.Value`) are hyperparameters like others, whose scatter the advice allows for.
+    """
     diverged: dict[str, list[TrialPoint]] = {}
     for trial in reading.trials:
         if trial.state is TrialState.INFEASIBLE and trial.reason == "diverged" and trial.lr > 0:
             diverged.setdefault(trial.optimizer, []).append(trial)
     chosen: list[TrialPoint] = []
     for family, completed in _completed(reading).items():
-        chosen += [trial for trial in completed if trial.lr > 0][:MEASURED]
-        chosen += diverged.get(family, [])[:MEASURED]
+        usable = [trial for trial in completed if trial.lr > 0]
+        same = _shaped_like(reading, usable[0]) if usable else None
+        for found in (usable, diverged.get(family, [])):
+            chosen += [trial for trial in found if same is None or trial.number in same][:MEASURED]
     return chosen
+
+
+def _shaped_like(reading: Reading, trial: TrialPoint) -> frozenset[int] | None:
+    """Return the numbers of the trials whose models have a trial's shape; None where all have."""
+    session, study, plan = reading.session, reading.study, reading.plan
+    if plan.stacks is not None:
+        return None
+
+    def read() -> frozenset[int]:
+        (record,) = trials.by_ids(session, ids=[trial.id]).values()
+        return frozenset(trials.numbers_in(session, study_id=study.id, stacks=plan.population(record.params)))
+
+    return reading.board.derived(f"shaped_like_{trial.optimizer}", (trial.id, study.revision), read)
 
 
 def _completed(reading: Reading) -> dict[str, list[TrialPoint]]:

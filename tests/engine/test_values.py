@@ -58,8 +58,9 @@ def trial(key: int, numbers: dict[str, float], seed: int = 0) -> TrialSpec:
     return spec(key, "momentum", seed=seed, batch_size=8, examples=8 * 40, **OPTIMIZER, **own)
 
 
-def stack_of(path: str, width: int = 3, dtype: torch.dtype = torch.float64) -> Stack:
-    stack = Stack(workloads.load("valued", {}, NAMES), width=width, micro_batch=4, path=path, dtype=dtype)
+def stack_of(path: str, width: int = 3, dtype: torch.dtype = torch.float64, per_tick: int = 1) -> Stack:
+    task = workloads.load("valued", {}, NAMES)
+    stack = Stack(task, width=width, micro_batch=4, path=path, dtype=dtype, per_tick=per_tick)
     assert stack.path == path
     return stack
 
@@ -71,10 +72,11 @@ def trained(stack: Stack, trials: Sequence[TrialSpec], ticks: int) -> list[dict[
     return [stack.weights(slot) for slot in slots if slot is not None]
 
 
+@pytest.mark.parametrize("per_tick", [1, 2])
 @pytest.mark.parametrize("path", PATHS)
-def test_a_stack_of_values_is_each_trial_alone_with_plain_numbers(path: str) -> None:
-    stack = stack_of(path)
-    found = trained(stack, [trial(i, numbers, i) for i, numbers in enumerate(NUMBERS)], 60)
+def test_a_stack_of_values_is_each_trial_alone_with_plain_numbers(path: str, per_tick: int) -> None:
+    stack = stack_of(path, per_tick=per_tick)
+    found = trained(stack, [trial(i, numbers, i) for i, numbers in enumerate(NUMBERS)], 60 // per_tick)
     metrics = stack.evaluate([0, 1, 2])
     for i, numbers in enumerate(NUMBERS):
         alone = Stack(workloads.load("valued", numbers), width=1, micro_batch=4, path="loop", dtype=torch.float64)
