@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from _sweep_service import Service, Timing  # noqa: E402
 
-WARM = 3
+WARM = 2
 TRIALS, SHAPES, ONE = 32, [16, 32, 64, 128], 64
 MOST = 1.5
 """Bound of the ratio."""
@@ -60,8 +60,11 @@ def main() -> None:
             turn = list(CASES) if number % 2 else list(reversed(CASES))
             for case in turn:
                 timing = service.run(document(case, number, examples))
+                print(f"  {case}, round {number - WARM + 1}: {timing.wall_s:.2f} s", file=sys.stderr, flush=True)
                 if number >= WARM:
                     found[case].append(timing)
+            if number < WARM:
+                service.settle()
     report(found, examples)
 
 

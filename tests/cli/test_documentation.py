@@ -93,6 +93,7 @@ def test_the_guide_to_workloads_registers_tasks_that_train(tmp_path: Path, monke
         "forecast": {"hidden": 4},
         "autoencoder": {},
         "many-images": {"directory": ".", "valid": 8},
+        "my-values": {"dropout": 0.5, "smoothing": 0.1},
     }
     assert set(_factories) - before == set(parameters)
     slot_by_slot = {"forecast", "autoencoder"}
@@ -111,6 +112,7 @@ def test_the_guide_to_workloads_registers_tasks_that_train(tmp_path: Path, monke
         losses = [row.metrics["train_loss"] for row in rows if row.key == 0]
         assert sum(losses[-5:]) < sum(losses[:5]), name
         assert all(np.isfinite(value) for value in rows[-1].metrics.values()), name
+    assert Stack(workloads.load("my-values", {}, ["dropout", "smoothing"]), width=2, micro_batch=4).path == "eager"
 
 
 def test_every_study_that_the_documentation_shows_is_accepted() -> None:
