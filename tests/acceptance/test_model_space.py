@@ -86,6 +86,16 @@ def test_choices_conditions_and_values_of_an_own_workload(server: LiveServer, me
         assert [trial["params"] for trial in again] == [trial["params"] for trial in trials]
 
 
+def test_whether_a_trial_gets_whole_batches_depends_on_its_own_model(server: LiveServer) -> None:
+    parameters = {"workload.batch_norm": [True, False], "batch_size": {"values": [16, 32]}}
+    document = small("norms", 8, parameters, workload="digits-cnn", budget={"examples_per_trial": 320})
+    trials = finished(server, document)
+    assert [trial["state"] for trial in trials] == ["completed"] * 8, [trial["error"] for trial in trials]
+    for trial in trials:
+        whole, program = trial["params"]["workload.batch_norm"], trial["program"]
+        assert (program["micro_batch"], program.get("batch_dependent")) == (("whole", True) if whole else (8, None))
+
+
 def test_what_a_worker_told_of_its_workload_is_checked(server: LiveServer) -> None:
     document = small("wrong", 4, {"workload.depth": [1, 2], "workload.norm": [True, 2]})
     answer = server.client.post("/api/v1/studies", json=document, timeout=30)

@@ -8,9 +8,9 @@ from fake_worker import FakeWorker
 from fastapi.testclient import TestClient
 from over_http import submit, wait_for
 
-from api.plans import Plan
+from api.plans import Plan, Plans
 from api.results import noise
-from storage import trials
+from storage import studies, trials
 from tuner.study.catalogue import load_catalogue
 from tuner.study.check import parse_study
 from tuner.study.families import families
@@ -73,6 +73,34 @@ def test_a_stack_expects_its_share_of_the_trials(changes: dict[str, Any], at_onc
     found = plan(**changes)
     own = params(hidden=16, channels=4, batch_norm=True)
     assert (found.at_once(own, 32, 1), found.in_all(own, 32, 1)) == (at_once, in_all)
+
+
+def test_a_restarted_server_asks_no_worker_what_the_shapes_are(client: TestClient) -> None:
+    worker = FakeWorker(client)
+    told = {
+        "name": "mine",
+        "parameters": [{"name": "width", "takes": "whole"}, {"name": "rate", "value": True}],
+        "more": False,
+    }
+    answer = client.post(
+        "/api/v1/workers",
+        json={"session": "fake-session-0002", "name": "f", "devices": [{"device": "cpu"}], "workloads": [told]},
+    )
+    assert answer.status_code == 200
+    domains = {"workload.width": {"min": 4, "max": 9}, "workload.rate": {"min": 0.1, "max": 0.2}}
+    study = submit(client, name="own", workload="mine", optimizers=["sgd"], parameters=domains, metric="valid_loss")
+    wait_for(lambda: client.get("/api/v1/studies/own").json()["counts"] == {"queued": 4})
+    server: Any = client.app.state.server  # type: ignore[attr-defined]
+    with server.database.read() as session:
+        record = studies.get(session, study)
+        again, before = Plans().of(record), server.plans.of(record)
+        created = trials.page(session, study_id=study, limit=10)
+    assert again.spec.workload.values == ["rate"]
+    for trial in created:
+        assert isinstance(trial.params["workload.width"], int)
+        assert again.stack(trial.params) == before.stack(trial.params) == trial.stack
+    assert len({trial.stack for trial in created}) == len({trial.params["workload.width"] for trial in created})
+    assert not worker.sync(capacity=[entry(4)]).assign, "a worker without the workload gets none of it"
 
 
 def queue(client: TestClient, count: int, **changes: Any) -> None:
