@@ -80,10 +80,16 @@ def test_an_example_that_several_trials_want_is_read_once_and_for_all_its_parts(
 class Deadly(Pairs):
     """Ends the process that reads it."""
 
+    status = 3
+
     def __getitem__(self, number: int) -> Any:
         if number == self.broken:
-            os._exit(3)
+            os._exit(self.status)
         return super().__getitem__(number)
+
+
+class Leaving(Deadly):
+    status = 0
 
 
 @pytest.mark.parametrize(
@@ -92,6 +98,7 @@ class Deadly(Pairs):
         (Pairs, 0, "OSError: example {} cannot be read"),
         (Pairs, 2, "OSError: example {} cannot be read"),
         (Deadly, 2, "ended with exit code 3"),
+        (Leaving, 2, "ended with exit code 0"),
     ],
 )
 def test_a_fault_of_the_data_ends_its_own_trial(dataset: type[Pairs], workers: int, said: str) -> None:
@@ -105,7 +112,7 @@ def test_a_fault_of_the_data_ends_its_own_trial(dataset: type[Pairs], workers: i
     rows, ends = run_until_idle(stack, trials)
     stack.close()
     assert ends[1].outcome == "error" and said.format(broken) in str(ends[1].error)
-    assert "__getitem__" in str(ends[1].error) or dataset is Deadly
+    assert "__getitem__" in str(ends[1].error) or issubclass(dataset, Deadly)
     alone, _ = run_until_idle(Stack(whole, width=2, micro_batch=4), trials[1:])
     assert ends[2].outcome == "finished" and [r.metrics for r in rows[2]] == [r.metrics for r in alone[2]]
 
@@ -138,6 +145,21 @@ def test_reading_processes_share_the_work_and_end_with_their_stack() -> None:
     assert again[0] not in (found[0], os.getpid()) and again[3] == found[3], "one of them is new"
     readers.close()
     assert all(map(gone, {*found, *again}))
+
+
+def test_reading_processes_that_are_not_asked_end_and_are_there_again_when_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processes, "PARENT_S", 0.02)
+    monkeypatch.setattr(processes, "IDLE_S", 0.05)
+    readers = Processes(own_process, 1)
+    seen = []
+    for turn in range(30):  # some questions come just when the process ends
+        seen.append(int(readers.read(np.arange(1), None)[0]))
+        time.sleep(0.05 + 0.002 * turn)
+    assert 2 < len(set(seen)) and gone(seen[0])
+    readers.close()
+    assert all(map(gone, seen))
 
 
 def test_reading_processes_end_when_the_process_that_started_them_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

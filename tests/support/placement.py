@@ -6,6 +6,7 @@ COMPILED, BROWSER = "compiled", "browser"
 FILES_THAT_COMPILE = (
     "tests/engine/paths/test_compiled.py",
     "tests/engine/paths/test_compiled_extras.py",
+    "tests/engine/paths/test_compiled_batches.py",
     "tests/engine/test_stack_equals_solo.py",
     "tests/engine/test_values.py",
     "tests/worker/device/test_runner.py",

@@ -2,7 +2,7 @@
 
 Each holds the data set, gets example numbers and answers with arrays. Invariants: an example has the same bits
 whichever process reads it; what the data's code raises there is raised here; a process ends with the one that started
-it, even if that was killed, and is started again if it ends by itself.
+it, even if that was killed, and when it was not asked for a while; one that has ended is started again when needed.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -27,6 +28,8 @@ Read = Callable[[Numbers, Seeds | None], Data]
 
 PARENT_S = 1.0
 """How often a process looks whether its parent is there."""
+IDLE_S = 60.0
+"""After which a process that is not asked for anything ends: stacks are kept for the next study."""
 
 
 class Processes:
@@ -48,9 +51,10 @@ class Processes:
             if not self._running:
                 raise RuntimeError("the processes that read examples were ended")
             shares = [share for share in np.array_split(np.arange(len(numbers)), len(self._running)) if len(share)]
-            for number, share in enumerate(shares):
-                self._ask(number, (numbers[share], None if seeds is None else seeds[share]))
-            answers = [self._answer(number) for number in range(len(shares))]
+            questions = [pickle.dumps((numbers[s], None if seeds is None else seeds[s])) for s in shares]
+            for number, question in enumerate(questions):
+                self._ask(number, question)
+            answers = [self._answer(number, question) for number, question in enumerate(questions)]
         errors = [answer for answer in answers if isinstance(answer, BaseException)]
         if errors:
             raise errors[0]
@@ -81,21 +85,25 @@ class Processes:
         other.close()
         return process, own
 
-    def _ask(self, number: int, question: tuple[Numbers, Seeds | None]) -> None:
+    def _ask(self, number: int, question: bytes) -> None:
         try:
-            self._running[number][1].send_bytes(pickle.dumps(question))
+            self._running[number][1].send_bytes(question)
         except OSError:  # it ended since it was last asked
             self._running[number] = self._start(number)
-            self._running[number][1].send_bytes(pickle.dumps(question))
+            self._running[number][1].send_bytes(question)
 
-    def _answer(self, number: int) -> Any:
+    def _answer(self, number: int, question: bytes, again: bool = True) -> Any:
         process, pipe = self._running[number]
         try:
             return pickle.loads(pipe.recv_bytes())  # from a process of this one's own
         except (EOFError, OSError):
             process.join(PARENT_S)
+            pipe.close()
             self._running[number] = self._start(number)
-            return RuntimeError(f"a process that reads examples ended with exit code {process.exitcode}")
+        if again and process.exitcode == 0:  # it went idle when it was asked
+            self._ask(number, question)
+            return self._answer(number, question, again=False)
+        return RuntimeError(f"a process that reads examples ended with exit code {process.exitcode}")
 
 
 def _serve(pipe: Connection, read: Read, prepare: Callable[[int], object] | None, number: int) -> None:
@@ -108,8 +116,9 @@ def _serve(pipe: Connection, read: Read, prepare: Callable[[int], object] | None
         if prepare is not None:
             prepare(number)
         while True:
+            idle_since = time.monotonic()
             while not pipe.poll(PARENT_S):
-                if os.getppid() != parent:
+                if os.getppid() != parent or time.monotonic() - idle_since > IDLE_S:
                     return
             question = pipe.recv_bytes()
             if not question:
