@@ -58,6 +58,12 @@ def workloads_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pyt
     return path
 
 
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time a few ticks only."""
+    monkeypatch.setattr("tuner.probe.checkup.checkup.TIMED_S", 0.0)
+
+
 def named(path: Path, kind: str) -> str:
     return f"{path.stem.removesuffix('_workloads')}-{kind}"
 

@@ -6,7 +6,7 @@ this file depends on torch's Optimizer class.
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ def build(
     name: str,
     params: Params,
     *,
-    roles: Mapping[str, Role] | None = None,
+    roles: Mapping[str, str] | None = None,
     compiled: bool | None = None,
     **hp: Scalar,
 ) -> "RuleOptimizer":
@@ -63,7 +63,7 @@ def build(
     if isinstance(params, nn.Module):
         roles = roles_of_model(params, roles)
         params = list(params.named_parameters())
-    return RuleOptimizer(name, params, roles or {}, {**defaults(name), **hp}, compiled)
+    return RuleOptimizer(name, params, cast(Mapping[str, Role], roles or {}), {**defaults(name), **hp}, compiled)
 
 
 class RuleOptimizer(torch.optim.Optimizer):

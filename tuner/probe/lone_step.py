@@ -61,7 +61,7 @@ class _Step:
     def __init__(self, task: Task, optimizer: str, device: torch.device) -> None:
         self._task, self._device = task, device
         self._model = task.build_model(0).to(device).train()
-        self._optimizer = build(optimizer, self._model)
+        self._optimizer = build(optimizer, self._model, roles=task.roles)
         self._kind = rule_class(optimizer)
 
     def batch(self, size: int) -> Data:

@@ -18,6 +18,12 @@ from tuner.probe.checkup import Report, check_up, warnings
 from tuner.probe.checkup.rules import family_of, representatives
 
 
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time a few ticks only."""
+    monkeypatch.setattr("tuner.probe.checkup.checkup.TIMED_S", 0.0)
+
+
 def checked(name: str, **params: object) -> Report:
     return check_up(name, params)  # type: ignore[arg-type]
 
