@@ -7,6 +7,7 @@ own CPU time counts, and the fastest of a few rounds, so that what else runs on 
 is kept.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -32,6 +33,10 @@ TRIED_TICKS = 20
 """Ticks of one trial that the first look at several slots costs, its dry run included."""
 CHEAP_S, SHARE = 0.5, 0.02
 """What it may cost: so many seconds, or this share of the work to come."""
+SHORT_S, SHORT_SHARE = 3e-3, 0.3
+"""Ticks of one trial below this are mostly calls, which several slots share: then it may cost this share."""
+LOADING_S = 1.1
+"""What the first pass of several slots takes to import parts of PyTorch that a loop does not need."""
 LONG_S = 0.3
 """Above this, a single step is timed."""
 
@@ -82,13 +87,19 @@ def first_look(
         if found is None:
             return
         yield found
-        if narrow is None and TRIED_TICKS * found.tick_s > max(CHEAP_S, SHARE * expected * found.tick_s):
+        if narrow is None and not _worth_going_on(found.tick_s, expected):
             return
         path = "auto" if narrow is None else found.path  # the first several slots find out whether they can be stacked
         rate = found.width / found.tick_s
         if rate < enough:
             return
         best, narrow = max(best, rate), found
+
+
+def _worth_going_on(tick_s: float, expected: float) -> bool:
+    """Whether to look at several slots, after one trial's tick has been timed and so many ticks are to come."""
+    cost = TRIED_TICKS * tick_s + (0.0 if "torch._dynamo" in sys.modules else LOADING_S)
+    return cost <= max(CHEAP_S, (SHORT_SHARE if tick_s < SHORT_S else SHARE) * expected * tick_s)
 
 
 def steps_every(batch: str | None, per_tick: int) -> int:
