@@ -6,6 +6,7 @@ A rule object steps all trials that agree in what fixes its program; whatever ma
 import torch
 from torch import Tensor
 
+from tuner.engine.compiled_rows import CompiledRows, compiled_rows
 from tuner.engine.elementwise import ElementwiseUpdate, elementwise_update
 from tuner.engine.layout import Layout
 from tuner.engine.pool import Pool
@@ -27,8 +28,12 @@ class RuleGroup:
         self.pool = Pool(rule, layout, device)
         self.elementwise: ElementwiseUpdate | None = None
         """None: the rule is called with copies of the due rows."""
+        self.compiled: CompiledRows | None = None
+        """Such a call as a compiled program."""
         if isinstance(rule, ElementwiseRule) and rule.treatment is None:
             self.elementwise = elementwise_update(rule, layout, like, compiled)
+        elif compiled:
+            self.compiled = compiled_rows(rule, layout, self.pool, self.names, like)
 
     def work_out(self, slot: int, steps: Tensor, lr_factor: Tensor) -> None:
         """Prepare a slot's updates number `steps` [n] (float64), with lr multiplied by `lr_factor` [n]."""

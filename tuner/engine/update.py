@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner import schedules
+from tuner.engine.compiled_rows import FLAT, CompiledRows, fill_buffers, flat_view
 from tuner.engine.elementwise import CHUNK as LR_CHUNK
 from tuner.engine.elementwise import clear
 from tuner.engine.layout import Layout
@@ -31,8 +32,6 @@ from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rul
 from tuner.optimizers.members import roles_apart, stacks_of
 from tuner.optimizers.rule import Evaluate, Role, State, Tensors
 from tuner.study.hyperparameter import Scalar
-
-_FLAT = "flat"
 
 
 class Updates:
@@ -130,10 +129,32 @@ class Updates:
             self._work_out(slot, int(self._slots.step[slot]))
 
     def _step_group(self, group: RuleGroup, params: Tensor, sums: Tensor, due: Ints) -> None:
-        if group.elementwise is None:
-            self._step(group, due, params, sums)
-        else:
+        if group.elementwise is not None:
             group.elementwise.run(due, self._slots.step % LR_CHUNK, self.counts, params, sums, self.slabs)
+            return
+        program = group.compiled
+        later = due[self._slots.step[due] > 0] if program is not None else due[:0]
+        if len(later) < len(due):
+            self._step(group, np.setdiff1d(due, later), params, sums)
+        if program is not None:
+            for start in range(0, len(later), program.size):
+                self._step_compiled(group, program, later[start : start + program.size], params, sums)
+
+    def _step_compiled(self, group: RuleGroup, program: CompiledRows, due: Ints, params: Tensor, sums: Tensor) -> None:
+        slots = program.padded(due)
+        rows, step = torch.from_numpy(slots), self._slots.step[slots]
+        table = group.table.index_select(0, rows)
+        table[:, group.names.index("lr")] *= torch.from_numpy(self._lr_factor[slots, step % LR_CHUNK])
+        whole = (params, sums, self.counts, *self.slabs[: group.slabs])
+        values, total, counts, *slabs = (each.index_select(0, rows) for each in whole)
+        pool = group.pool.gather(slots) if group.pool.size else None
+        program.run(values, total, counts, torch.from_numpy(step.astype(np.float64)), table, slabs, pool)
+        rows, own = rows[: len(due)], slice(len(due))
+        for target, content in zip((params, *self.slabs), (values, *slabs), strict=False):
+            target.index_copy_(0, rows, content[own])
+        if pool is not None:
+            group.pool.scatter(due, pool[own])
+        clear(sums, due)
 
     def _step(self, group: RuleGroup, due: Ints, params: Tensor, sums: Tensor) -> None:
         device, step = params.device, self._slots.step[due]
@@ -163,8 +184,7 @@ class Updates:
         slabs = [slab.index_select(0, rows) for slab in self.slabs[: group.slabs]]  # other rules may use more
         step = self._slots.step[slots]
         state = State(torch.from_numpy(step.astype(np.float64)).to(rows.device), tuple(step.tolist()))
-        for name, views in _buffers(group, [self._views(group, slab) for slab in slabs]).items():
-            state.buffers[name] = views
+        fill_buffers(state, group.rule, [self._views(group, slab) for slab in slabs])
         pool = group.pool.gather(slots) if group.pool.size else None
         if pool is not None:
             group.pool.show(pool, state)
@@ -183,7 +203,7 @@ class Updates:
         state, hp, _, _ = self._gather(group, slots, torch.from_numpy(slots).to(params.device))
         views = self._views(group, params[slot : slot + 1])
         averaged = group.rule.evaluation_params(views, state, hp)
-        return averaged[_FLAT][0] if group.rule.elementwise else self._layout.flat(averaged)[0]
+        return averaged[FLAT][0] if group.rule.elementwise else self._layout.flat(averaged)[0]
 
     def results(self, slots: Sequence[int], params: Tensor) -> dict[int, Tensor]:
         """Return `result` for each slot whose rule gives one; see `take_failures` for the others."""
@@ -202,7 +222,7 @@ class Updates:
         return pool.row(slot) if pool.size else None
 
     def _views(self, group: RuleGroup, rows: Tensor) -> Tensors:
-        return {_FLAT: rows} if group.rule.elementwise else group.layout.views(rows)
+        return flat_view(rows) if group.rule.elementwise else group.layout.views(rows)
 
     def _group(self, optimizer: str, values: Mapping[str, Scalar], params: Tensor) -> RuleGroup:
         key = program_key(optimizer, values)
@@ -210,7 +230,7 @@ class Updates:
             rule = make_rule(optimizer, self._roles, values)
             layout = self._layout
             if rule.elementwise:
-                rule.roles = {_FLAT: "vector"}
+                rule.roles = {FLAT: "vector"}
             elif rule.sees_matrices:
                 shapes = {place.name: place.shape for place in layout.places}
                 stacks = {name: shapes[name][0] for name in stacks_of(self._roles, shapes)}
@@ -229,14 +249,6 @@ class Updates:
         group = self._groups[self._group_of[slot]]
         steps = torch.arange(start + 1, start + count + 1, dtype=torch.float64)
         group.work_out(slot, steps, torch.from_numpy(self._lr_factor[slot, :count]))
-
-
-def _buffers(group: RuleGroup, slabs: list[Tensors]) -> dict[str, Tensors]:
-    buffers: dict[str, Tensors] = {}
-    for parameter in group.rule.roles:
-        for slab, name in zip(slabs, group.buffer_names(parameter), strict=False):
-            buffers.setdefault(name, {})[parameter] = slab[parameter]
-    return buffers
 
 
 def _hyperparameters(optimizer: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -72,6 +72,8 @@ class Rule(ABC):
     """True if it needs an `evaluate` that is a `Curvature`: the engine always provides one."""
     averages: ClassVar[bool] = False
     """True when other parameters than the trained ones are the result: see `evaluation_params`."""
+    periodic: ClassVar[bool] = False
+    """True if what it does depends on the number of updates, by `State.counts`, beyond whether it is the first."""
     lone: bool = False
     """Whether the trial will never have neighbours, so that its bits may depend on how its own tensors are grouped."""
     starts_at_parameter: ClassVar[tuple[str, ...]] = ()

@@ -20,6 +20,11 @@ _ALONE_ABOVE = {"cpu": 2**14, "cuda": 2**18}
 _CUDA_BATCH = 16
 
 
+def threads() -> int:
+    """Return the number of threads that a BLAS has."""
+    return torch.get_num_threads()
+
+
 def whole(size: int, like: Tensor) -> int:
     """Round a dimension up to whole 64-byte lines of like's type: 8 doubles, 16 floats."""
     line = _ALIGNMENT_BYTES // like.element_size()
@@ -33,11 +38,16 @@ def aligned(matrices: Tensor, own: bool = False) -> Tensor:
     """
     count, rows, columns = matrices.shape
     shape = (count, whole(rows, matrices), whole(columns, matrices))
-    if shape == matrices.shape and matrices.is_contiguous() and matrices.data_ptr() % _ALIGNMENT_BYTES == 0:
+    if shape == matrices.shape and matrices.is_contiguous() and _starts_a_line(matrices):
         return matrices.clone() if own else matrices
     padded = matrices.new_zeros(shape)
     padded[:, :rows, :columns] = matrices
     return padded
+
+
+def _starts_a_line(matrices: Tensor) -> bool:
+    """Whether memory is aligned; a compiled program's own always is, and has no address before it runs."""
+    return torch.compiler.is_compiling() or matrices.data_ptr() % _ALIGNMENT_BYTES == 0
 
 
 def whole_count(matrices: Tensor) -> int:
@@ -49,7 +59,7 @@ def whole_count(matrices: Tensor) -> int:
     if matrices[0].numel() > alone_above(matrices):
         return count
     if devices.is_cpu(matrices):
-        return max(count, torch.get_num_threads())
+        return max(count, threads())
     return -(-count // _CUDA_BATCH) * _CUDA_BATCH
 
 
@@ -85,7 +95,7 @@ def multiply(left: Tensor, right: Tensor) -> Tensor:
             torch.mm(left[index], right[index], out=result[index])
         return result
     if devices.is_cpu(left):
-        missing = max(0, torch.get_num_threads() - count)
+        missing = max(0, threads() - count)
     else:
         missing = -count % _CUDA_BATCH
     if missing:

@@ -70,6 +70,7 @@ class PSGDKron(Rule):
     reference = "Li 2018, https://arxiv.org/abs/1512.04202"
     memory = "1 + (m² + k²) / (m k) for matrices, 2 for the rest"
     elementwise = False
+    periodic = True
     decay = "decoupled"
     hyperparameters = (
         learning_rate(1e-3, 1e-4, 1e-2, f"includes the best of {_FPO}: 5e-4-1e-3; bounds are ours"),

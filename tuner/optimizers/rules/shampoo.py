@@ -60,6 +60,7 @@ class Shampoo(Rule):
     reference = "Gupta, Koren and Singer 2018, https://arxiv.org/abs/1802.09568"
     memory = "2 + 2 (m² + k²) / (m k) for matrices, blockwise; 2 for the rest"
     elementwise = False
+    periodic = True
     decay = "decoupled"
     hyperparameters = (
         learning_rate(1e-3, 1e-4, 1e-2, f"{_ALGOPERF}: 1e-4-1e-2, log"),

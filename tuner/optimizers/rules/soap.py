@@ -48,6 +48,7 @@ class SOAP(Rule):
     reference = "Vyas et al. 2024, https://arxiv.org/abs/2409.11321"
     memory = "2 + 2 (m² + k²) / (m k) for matrices, 2 for the rest"
     elementwise = False
+    periodic = True
     decay = "decoupled"
     hyperparameters = (
         learning_rate(3e-3, 3e-4, 3e-2, f"includes the authors' 3e-3 and the best of {_FPO}: 4e-3-8e-3; bounds ours"),
