@@ -41,10 +41,22 @@ def is_value(hint: object) -> bool:
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations; one that names what exists for type checkers only hides none of the others."""
+    whole = inspect.unwrap(factory)
+    return {
+        name: _resolved(annotation, getattr(whole, "__globals__", {}))
+        for name, annotation in inspect.get_annotations(whole).items()
+    }
+
+
+def _resolved(annotation: Any, scope: dict[str, Any]) -> Any:
+    def one() -> None: ...
+
+    one.__annotations__ = {"it": annotation}
     try:
-        return typing.get_type_hints(factory, include_extras=True)
-    except Exception:  # a name that exists for type checkers only: the others are as they stand
-        return dict(inspect.get_annotations(factory))
+        return typing.get_type_hints(one, scope, include_extras=True)["it"]
+    except Exception:  # whatever the name of a missing thing leads to
+        return annotation
 
 
 def _taken(hint: object) -> dict[str, Any]:
@@ -57,7 +69,7 @@ def _taken(hint: object) -> dict[str, Any]:
     if typing.get_origin(hint) is typing.Literal:
         choices = typing.get_args(hint)
         return {"takes": "choice", "choices": list(choices)} if _are_text(choices) else {"takes": "anything"}
-    return {"takes": _KINDS.get(hint, "anything")}
+    return {"takes": _KINDS.get(hint, "anything") if isinstance(hint, type) else "anything"}
 
 
 def _are_text(choices: tuple[object, ...]) -> bool:
