@@ -4,9 +4,9 @@
 
 Tuner as a user runs it (`_sweep_service.py`), digits-mlp with AdamW at two batch sizes, quasirandom. Both studies have
 the same configurations but for the width of the hidden layer: 16, 32, 64 and 128 in turn, or 64. The caches are warm:
-each study has run `WARM` times before, so that what pays was compiled and measured. Rounds are pairs, one after the
-other, in turns; other load hits both, so their ratio counts. A third study searches a dropout rate (a value, not a
-shape) as well: one stack. Prints one table, writes results/model_space.json, and ends with a line per promised figure.
+each study has run before, until all of its trials ran in compiled stacks (at most `WARM` times). Rounds are pairs, one
+after the other, in turns; other load hits both, so their ratio counts. A third study searches a dropout rate (a value,
+not a shape) as well: one stack. Prints one table, writes results/model_space.json, and ends with a line per promised figure.
 """
 
 import argparse
@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from _sweep_service import Service, Timing  # noqa: E402
 
-WARM = 2
+WARM = 10
 TRIALS, SHAPES, ONE = 32, [16, 32, 64, 128], 64
 MOST = 1.5
 """Bound of the ratio."""
@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
 def document(case: str, number: int, examples: int) -> dict[str, Any]:
     """Return one study. `number` tells its name from others."""
     return {
-        "name": f"{case.replace(' ', '-')}-{number}",
+        "name": f"{case.replace(' ', '-')}-{number + WARM}",
         "workload": "digits-mlp",
         "optimizers": ["adamw"],
         "parameters": {"batch_size": {"values": [16, 32]}, **CASES[case]},
@@ -56,16 +56,29 @@ def main() -> None:
     rounds, examples = (2, 4000) if options.quick else (options.rounds, options.examples)
     found: dict[str, list[Timing]] = {case: [] for case in CASES}
     with tempfile.TemporaryDirectory() as folder, Service(Path(folder) / "service", ()) as service:
-        for number in range(WARM + rounds):
-            turn = list(CASES) if number % 2 else list(reversed(CASES))
-            for case in turn:
-                timing = service.run(document(case, number, examples))
-                print(f"  {case}, round {number - WARM + 1}: {timing.wall_s:.2f} s", file=sys.stderr, flush=True)
-                if number >= WARM:
-                    found[case].append(timing)
-            if number < WARM:
-                service.settle()
+        for case in CASES:
+            warm_up(service, case, examples)
+        for number in range(rounds):
+            for case in list(CASES) if number % 2 else list(reversed(CASES)):
+                found[case].append(run(service, case, number, examples))
     report(found, examples)
+
+
+def warm_up(service: Service, case: str, examples: int) -> None:
+    """Run a study until all of its trials are in compiled stacks, and wait each time until nothing is compiled."""
+    for number in range(WARM):
+        timing = run(service, case, number - WARM, examples)
+        if all("compiled" in program for program in timing.programs):
+            return
+        service.settle()
+
+
+def run(service: Service, case: str, number: int, examples: int) -> Timing:
+    """Run a study and say how long it took."""
+    timing = service.run(document(case, number, examples))
+    programs = ", ".join(f"{count} {name}" for name, count in timing.programs.items())
+    print(f"  {case}, round {number + 1}: {timing.wall_s:.2f} s; {programs}", file=sys.stderr, flush=True)
+    return timing
 
 
 def report(found: dict[str, list[Timing]], examples: int) -> None:
