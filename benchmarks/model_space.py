@@ -6,7 +6,8 @@ Tuner as a user runs it (`_sweep_service.py`), digits-mlp with AdamW at two batc
 the same configurations but for the width of the hidden layer: 16, 32, 64 and 128 in turn, or 64. The caches are warm:
 each study has run before, until all of its trials ran in compiled stacks (at most `WARM` times). Rounds are pairs, one
 after the other, in turns; other load hits both, so their ratio counts. A third study searches a dropout rate (a value,
-not a shape) as well: one stack. Prints one table, writes results/model_space.json, and ends with a line per promised figure.
+not a shape) as well: one stack. Prints one table, writes results/model_space.json, and ends with a line per promised
+figure.
 """
 
 import argparse
