@@ -316,6 +316,31 @@ def test_every_epoch_has_transforms_of_its_own_and_validation_always_the_same() 
     reader.close()
 
 
+class Shuffled(Rows):
+    """The keys of a row come in another order than those of the row before."""
+
+    def __getitem__(self, place: Any) -> dict[str, Any]:
+        row = super().__getitem__(place)
+        return dict(sorted(row.items(), reverse=bool(place % 2)))
+
+
+def test_values_go_by_their_names_and_not_by_their_order() -> None:
+    assert course(replace(task_of("rows"), train=Shuffled())) == course(task_of("rows"))
+
+
+class Lacking(Rows):
+    def __getitem__(self, place: Any) -> dict[str, Any]:
+        row = super().__getitem__(place)
+        return row if place < 20 else {"input_ids": row["input_ids"], "labels": row["labels"]}
+
+
+def test_an_example_that_lacks_something_ends_the_trial() -> None:
+    stack = Stack(replace(task_of("rows"), train=Lacking()), width=1, micro_batch=1)
+    _, ends = run_until_idle(stack, [spec(1, "sgd", lr=0.1, batch_size=1)])
+    stack.close()
+    assert "not made like the first one: KeyError: 'attention_mask'" in str(ends[1].error)
+
+
 class Drifting(Pairs):
     """Whole numbers first, and later others."""
 

@@ -59,12 +59,12 @@ class Items(Source):
             before = states()
             first = self._fetch(np.arange(min(2, len(dataset))), None)
             self._seeded = states() != before
+            batch = self._batch(first[:1])
+            self.structure, leaves = Structure.of(batch)
+            self._check(batch, leaves)
+            if collate is not None and len(first) == 2:
+                self._check_collate(collate, first)
         self.augments = self._seeded or hasattr(dataset, "augmented")
-        batch = self._batch(first[:1])
-        self.structure, leaves = Structure.of(batch)
-        self._check(batch, leaves)
-        if collate is not None and len(first) == 2:
-            self._check_collate(collate, first)
 
     def __len__(self) -> int:
         """See `Source`."""
@@ -119,7 +119,11 @@ class Items(Source):
             raise InvalidInput([Fault(self._field, message)]) from error
 
     def _leaves(self, batch: Any) -> Data:
-        return tuple(as_tensor(leaf) for leaf in Structure.of(batch)[1])
+        try:
+            return tuple(as_tensor(leaf) for leaf in self.structure.flatten(batch))
+        except (KeyError, ValueError) as error:
+            message = f"has examples that are not made like the first one: {type(error).__name__}: {error}"
+            raise InvalidInput([Fault(self._field, message)]) from error
 
     def _check(self, batch: Any, leaves: Sequence[Any]) -> None:
         wrong = [

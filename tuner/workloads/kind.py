@@ -12,7 +12,7 @@ from tuner.workloads.tree import leaves
 
 Kind = Literal["classification", "regression", "language", "other"]
 
-SAMPLE = 64
+SAMPLE = 16
 """Examples looked at where data is not in memory."""
 
 

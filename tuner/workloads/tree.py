@@ -59,14 +59,22 @@ class Structure:
     @classmethod
     def of(cls, batch: Any) -> tuple["Structure", tuple[Any, ...]]:
         """Return the structure of a batch and its leaves. A dict by itself is the inputs, without targets."""
-        whole = batch if isinstance(batch, tuple) else tuple(batch) if isinstance(batch, list) else (batch,)
         found: list[Any] = []
 
         def number(leaf: Any) -> int:
             found.append(leaf)
             return len(found) - 1
 
-        return cls(tuple(map_leaves(number, part) for part in whole)), tuple(found)
+        return cls(tuple(map_leaves(number, part) for part in _entries(batch))), tuple(found)
+
+    def flatten(self, batch: Any) -> tuple[Any, ...]:
+        """Return the leaves of another batch in this one's order, whatever the order of its keys.
+
+        Raises `KeyError` or `ValueError` where it lacks some.
+        """
+        found: list[Any] = []
+        map_leaves(lambda place, leaf: found.append(leaf), self.template, _entries(batch))
+        return tuple(found)
 
     def inputs(self, data: tuple[Tensor, ...]) -> Any:
         """Return what the model gets: a tensor, or a tuple, list or dict of more."""
@@ -75,6 +83,12 @@ class Structure:
     def targets(self, data: tuple[Tensor, ...]) -> list[Any]:
         """Return what the loss and the metrics get after the output."""
         return [map_leaves(data.__getitem__, part) for part in self.template[1:]]
+
+
+def _entries(batch: Any) -> tuple[Any, ...]:
+    if isinstance(batch, list | tuple):
+        return tuple(batch)
+    return (batch,)
 
 
 def call(model: Callable[..., Any], inputs: Any) -> Any:
