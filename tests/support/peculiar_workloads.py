@@ -62,6 +62,19 @@ class Experts(Own):
         return super().forward(x + torch.einsum("bi,eio->bo", x, self.experts) + self.token[0])
 
 
+class Untrainable(Own):
+    """Works as long as nothing was learnt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("start", self.out.weight.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.equal(self.start, self.out.weight):
+            raise RuntimeError("it has learnt something")
+        return super().forward(x)
+
+
 class Recurrent(Own):
     def __init__(self) -> None:
         super().__init__()
@@ -134,6 +147,11 @@ def positions() -> Task:
 @tuner.workload("check-positions-told")
 def positions_told() -> Task:
     return task(Positions, roles={"positions": "embedding"})
+
+
+@tuner.workload("check-untrainable")
+def untrainable() -> Task:
+    return task(Untrainable)
 
 
 @tuner.workload("check-experts")

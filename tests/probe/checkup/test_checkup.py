@@ -137,6 +137,13 @@ def test_a_fault_of_the_users_code_keeps_the_users_frames_alone() -> None:
     assert report.fault.endswith("KeyError: 'no such class'")
 
 
+def test_a_fault_after_an_update_is_found_in_the_stack() -> None:
+    report = checked("check-untrainable")
+    assert report.fault is not None and report.fault.endswith("RuntimeError: it has learnt something")
+    assert "peculiar_workloads.py" in report.fault and "site-packages" not in report.fault
+    assert report.metrics and report.alone_s is None
+
+
 def test_a_fault_while_loading_and_wrong_parameters() -> None:
     fault = checked("check-loading", directory="/nowhere").fault
     assert fault is not None and "FileNotFoundError" in fault and "peculiar_workloads.py" in fault

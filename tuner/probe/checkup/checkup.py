@@ -47,7 +47,7 @@ def check_up(
     *,
     micro_batch: int = 8,
     device: str = "cpu",
-    note: Note = lambda text: None,
+    note: Note = _quiet,
 ) -> Report:
     """Check one registered workload; `note` is told what is being done. Exceptions of its code become a fault."""
     report, threads = Report(name, dict(params)), torch.get_num_threads()
@@ -83,6 +83,8 @@ def _check(report: Report, micro_batch: int, device: torch.device, note: Note) -
     report.warnings += warnings.of_random_layers(seen, report.why_not_stacked)
     note("one update with each family of optimizers")
     _rules(report, task, device)
+    if report.fault is not None:
+        return
     note("measuring time and memory")
     _measure(report, task, device)
 
