@@ -79,7 +79,8 @@ def test_the_guide_to_optimizers_steps_a_model() -> None:
 
 def test_the_guide_to_workloads_registers_tasks_that_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save((torch.randn(40, 20), torch.arange(40) % 4, torch.randn(8, 20), torch.arange(8) % 4), "data.pt")
+    train, valid = torch.randn(48, 20, generator=torch.Generator().manual_seed(0)).split(40)
+    torch.save((train, torch.arange(40) % 4, valid, torch.arange(8) % 4), "data.pt")
     (np.arange(24) % 10).astype(np.uint8).tofile("labels.u8")
     np.zeros(24 * 3 * 64 * 64, np.uint8).tofile("images.u8")
     before = set(_factories)
