@@ -11,6 +11,7 @@ from worker_doubles import FakeDevice, assignment
 from tuner.errors import InvalidInput
 from tuner.worker.agent.holdings import Holdings
 from tuner.worker.channel import Json
+from tuner.worker.device.loading import Loading
 from tuner.worker.device.runner import Runner
 from tuner.worker.device.stack_choice import Given
 from tuner.workloads import Task, registry
@@ -131,3 +132,23 @@ def test_the_first_trial_of_an_own_workload_runs_alone_until_it_was_evaluated() 
     assert "started3" in course[first_row:]
     widths = [m["stacks"]["small_task/4"] for m in told if m.get("stacks")]
     assert widths == [1, 2]
+
+
+def of_shape(values: list[str], **own: object) -> Json:
+    params = {"optimizer": "sgd", **{f"workload.{name}": value for name, value in own.items()}}
+    head: Json = {"workload": "digits-mlp", "workload_params": {}, "workload_values": values, "params": params}
+    return head
+
+
+def test_a_task_is_loaded_for_each_shape_and_for_all_its_values() -> None:
+    loading = Loading(torch.device("cpu"))
+    first = loading.load(of_shape(["dropout"], hidden=8, dropout=0.1), ())
+    assert loading.known(of_shape(["dropout"], hidden=8, dropout=0.4)) is first
+    assert (first.params, first.values) == ({"hidden": 8}, ("dropout",))
+    wider = loading.load(of_shape(["dropout"], hidden=16, dropout=0.1), {first.address})
+    plain = loading.load(of_shape([], hidden=8, dropout=0.1), {first.address, wider.address})
+    assert plain.params == {"hidden": 8, "dropout": 0.1}
+    assert (
+        len({one.address for one in (first, wider, plain)}) == len({id(one.task) for one in (first, wider, plain)}) == 3
+    )
+    assert {one.family for one in (first, wider, plain)} == {first.family}
