@@ -87,7 +87,7 @@ def first_look(
         if found is None:
             return
         yield found
-        if narrow is None and not _worth_going_on(found.tick_s, expected):
+        if narrow is None and not worth_going_on(found.tick_s, expected):
             return
         path = "auto" if narrow is None else found.path  # the first several slots find out whether they can be stacked
         rate = found.width / found.tick_s
@@ -96,7 +96,7 @@ def first_look(
         best, narrow = max(best, rate), found
 
 
-def _worth_going_on(tick_s: float, expected: float) -> bool:
+def worth_going_on(tick_s: float, expected: float) -> bool:
     """Whether to look at several slots, after one trial's tick has been timed and so many ticks are to come."""
     cost = TRIED_TICKS * tick_s + (0.0 if "torch._dynamo" in sys.modules else LOADING_S)
     return cost <= max(CHEAP_S, (SHORT_SHARE if tick_s < SHORT_S else SHARE) * expected * tick_s)

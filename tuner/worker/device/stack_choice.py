@@ -29,7 +29,7 @@ from tuner.optimizers.one_pass import has_compiler
 from tuner.probe import plan
 from tuner.probe.bench import place_of
 from tuner.probe.choice import DEFAULT_WIDTH, Choice, changed_at, cores, key, learn, stored
-from tuner.probe.first_look import first_look
+from tuner.probe.first_look import first_look, worth_going_on
 from tuner.probe.room import room
 from tuner.study.hyperparameter import Scalar
 from tuner.study.program import Program
@@ -63,6 +63,8 @@ COMPILER = "torch._inductor.compile_fx"
 """The module whose import takes the longest before anything compiled can be built."""
 PAYS_S = 2.0
 """Device time of uncompiled ticks, past and expected, from which on compiling pays."""
+MUCH_MORE = 10
+"""A kind is looked at again when so many times as much work is expected."""
 LONG_S = 60.0
 """Expected device time from which on the compiler may take a noticeable share of the machine."""
 PATIENT, EAGER = 15, 5
@@ -108,6 +110,8 @@ class StackChoice:
         """Device time of uncompiled ticks."""
         self._asked: set[tuple[Kind, int, str]] = set()
         """(kind, width, rule) that the compiling process was asked for."""
+        self._looked: dict[tuple[Kind, int], tuple[int, float]] = {}
+        """The widest stack that a look was for, and the ticks that were expected then, by kind and threads."""
         self._sizes: dict[Address, set[int]] = {}
         """Micro-batches that were asked for, by workload."""
         self._warming: Warming | None = None
@@ -299,8 +303,9 @@ class StackChoice:
         """
         threads = torch.get_num_threads()
         known = self._of(kind, loaded, threads)
-        if known is not None and (plan.settled(known) or max(cell.width for cell in known.cells) >= most):
+        if known is not None and self._suffices(known, kind, threads, most, ticks):
             return known
+        self._looked[kind, threads] = most, ticks
         widths = plan.widths_to_measure(most) if self._given.width is None else [most]
         try:
             how: dict[str, Any] = {
@@ -317,6 +322,20 @@ class StackChoice:
             self._known[name] = learn(name, *cells, model=loaded.model)
             self._read_at = changed_at()
         return self._of(kind, loaded, threads)
+
+    def _suffices(self, known: Choice, kind: Kind, threads: int, most: int, ticks: float) -> bool:
+        """Whether a look would show nothing that is not known already, by this process or by another one.
+
+        What ended the last one (the memory, its own cost) would end it again, unless far more work has come since.
+        """
+        widest = max(cell.width for cell in known.cells)
+        if plan.settled(known) or widest >= most:
+            return True
+        most_before, ticks_before = self._looked.get((kind, threads), (0, 0.0))
+        if most <= most_before and ticks < MUCH_MORE * ticks_before:
+            return True
+        lone = known.tick_s("loop", 1)
+        return widest == 1 and lone is not None and not worth_going_on(lone, ticks)
 
     def _of(self, kind: Kind, loaded: Loaded, threads: int) -> Choice | None:
         """Return what is known of a kind; where whole batches differ in size only, of the nearest size."""
