@@ -1,6 +1,7 @@
 """A device looks at a kind of trials once: what ended a look would end the next one, for this process and others."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,11 @@ from tuner.worker.channel import Json
 from tuner.worker.device import stack_choice
 from tuner.worker.device.loading import Loaded, Loading
 from tuner.worker.device.stack_choice import Given, StackChoice
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 @pytest.fixture
