@@ -44,7 +44,7 @@ def test_a_look_that_would_cost_too_much_is_not_made_twice(looks: list[float], m
     for module in (look_module, stack_choice):
         monkeypatch.setattr(module, "worth_going_on", lambda *_: False)
     head, loaded = head_of()
-    processes = [StackChoice("cpu", Given()) for _ in range(2)]
+    processes = [StackChoice("cpu", Given(threads=1)) for _ in range(2)]
     for _ in range(3):
         for process in processes:
             process.news()
@@ -67,15 +67,26 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_look_that_memory_ended_is_not_made_twice(ended: list[float]) -> None:
-    process = StackChoice("cpu", Given())
+    process = StackChoice("cpu", Given(threads=1))
     head, loaded = head_of()
     for _ in range(3):
         assert process.choose(head, loaded, 0).path == "eager"
     assert len(ended) == 1
 
 
+def test_a_look_that_showed_nothing_is_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trials of some models end at once; each of them shows why."""
+    seen = []
+    monkeypatch.setattr(stack_choice, "first_look", lambda *_, **more: seen.append(more["expected"]) or [])
+    process = StackChoice("cpu", Given(threads=1))
+    head, loaded = head_of()
+    for _ in range(3):
+        assert process.choose(head, loaded, 0).path == "auto"
+    assert len(seen) == 1
+
+
 def test_far_more_work_is_worth_another_look(ended: list[float]) -> None:
-    process = StackChoice("cpu", Given())
+    process = StackChoice("cpu", Given(threads=1))
     for examples in (320, 640, 32000):
         process.choose(*head_of(examples=examples), 0)
     assert ended == [640.0, 64000.0]

@@ -303,7 +303,7 @@ class StackChoice:
         """
         threads = torch.get_num_threads()
         known = self._of(kind, loaded, threads)
-        if known is not None and self._suffices(known, kind, threads, most, ticks):
+        if self._suffices(known, kind, threads, most, ticks):
             return known
         self._looked[kind, threads] = most, ticks
         widths = plan.widths_to_measure(most) if self._given.width is None else [most]
@@ -323,16 +323,18 @@ class StackChoice:
             self._read_at = changed_at()
         return self._of(kind, loaded, threads)
 
-    def _suffices(self, known: Choice, kind: Kind, threads: int, most: int, ticks: float) -> bool:
+    def _suffices(self, known: Choice | None, kind: Kind, threads: int, most: int, ticks: float) -> bool:
         """Whether a look would show nothing that is not known already, by this process or by another one.
 
         What ended the last one (the memory, its own cost) would end it again, unless far more work has come since.
         """
-        widest = max(cell.width for cell in known.cells)
-        if plan.settled(known) or widest >= most:
-            return True
         most_before, ticks_before = self._looked.get((kind, threads), (0, 0.0))
         if most <= most_before and ticks < MUCH_MORE * ticks_before:
+            return True
+        if known is None:
+            return False
+        widest = max(cell.width for cell in known.cells)
+        if plan.settled(known) or widest >= most:
             return True
         lone = known.tick_s("loop", 1)
         return widest == 1 and lone is not None and not worth_going_on(lone, ticks)
