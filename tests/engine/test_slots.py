@@ -7,7 +7,7 @@ from tuner.engine.slots import Slots
 
 
 def test_the_occupied_slots_share_the_empty_ones() -> None:
-    slots = Slots(width=8, micro_batch=4)
+    slots = Slots(width=8, tick_examples=4)
     slots.occupy(2, ticks_per_step=1, step=0, tick_in_step=0, next_evaluation=9)
     slots.advance()  # alone: all eight are computed for it
     slots.occupy(5, ticks_per_step=1, step=0, tick_in_step=0, next_evaluation=9)

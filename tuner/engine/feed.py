@@ -31,7 +31,7 @@ class Feed:
         """The stream of a trial's seed."""
         self._slots = slots
         self._orders: dict[int, DataOrder] = {}
-        self._block = torch.zeros(BLOCK_TICKS, width, slots.micro_batch, dtype=torch.int64, device=device)
+        self._block = torch.zeros(BLOCK_TICKS, width, slots.tick_examples, dtype=torch.int64, device=device)
         self._tick = BLOCK_TICKS
 
     def admit(self, slot: int, seed: int) -> None:
@@ -65,7 +65,7 @@ class Feed:
 
     def sample(self) -> Data:
         """Return micro-batches of the shapes that `next` returns, with the first examples in every slot."""
-        count = torch.arange(self._slots.micro_batch, device=self._block.device) % len(self._data[0])
+        count = torch.arange(self._slots.tick_examples, device=self._block.device) % len(self._data[0])
         return self.gather(count.expand_as(self._block[0]))
 
     def gather(self, index: torch.Tensor, seeds: Seeds | None = None) -> Data:
@@ -74,6 +74,6 @@ class Feed:
 
     def _ahead(self, slots: list[int], tick: int) -> Ints:
         """Return the examples of some slots from this tick of the block on, [slots, ticks, b]."""
-        ticks, size = BLOCK_TICKS - tick, self._slots.micro_batch
+        ticks, size = BLOCK_TICKS - tick, self._slots.tick_examples
         orders, starts = [self._orders[slot] for slot in slots], [self._slots.examples(slot) for slot in slots]
         return take_each(orders, starts, ticks * size).reshape(len(slots), ticks, size)

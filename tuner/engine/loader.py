@@ -116,7 +116,7 @@ class LoadingFeed:
 
     def sample(self) -> Data:
         """Return micro-batches of the shapes that `next` returns, with the first examples in every slot."""
-        count = torch.arange(self._slots.micro_batch) % self._examples
+        count = torch.arange(self._slots.tick_examples) % self._examples
         return self.gather(count.expand(self._width, -1))
 
     def gather(self, index: Tensor, seeds: Seeds | None = None) -> Data:
@@ -131,7 +131,7 @@ class LoadingFeed:
 
     def _request(self, ahead: int) -> None:
         """Start gathering the tick that comes this many ticks after the next."""
-        index, slots = np.zeros((self._width, self._slots.micro_batch), np.int64), list(self._orders)
+        index, slots = np.zeros((self._width, self._slots.tick_examples), np.int64), list(self._orders)
         index[slots] = self._indexes(slots, ahead, 1)[:, 0]
         seeds = np.zeros(index.shape, np.uint64)
         for slot in slots:
@@ -142,12 +142,12 @@ class LoadingFeed:
 
     def _indexes(self, slots: list[int], ahead: int, ticks: int) -> Ints:
         """Return the examples of some slots in the ticks that come this many after the next, [slots, ticks, b]."""
-        size = self._slots.micro_batch
+        size = self._slots.tick_examples
         starts = [self._slots.examples(slot) + ahead * size for slot in slots]
         return take_each([self._orders[slot] for slot in slots], starts, ticks * size).reshape(len(slots), ticks, size)
 
     def _seeds(self, slot: int, ahead: int) -> Seeds:
-        size = self._slots.micro_batch
+        size = self._slots.tick_examples
         return example_seeds(self._orders[slot].seed, self._slots.examples(slot) + ahead * size, size)
 
     def _to_device(self, buffers: Sequence[Tensor]) -> Data:

@@ -10,13 +10,13 @@ Ints = NDArray[np.int64]
 
 
 class Slots:
-    """Occupation and progress of `width` slots that advance by micro-batches of `micro_batch` examples."""
+    """Occupation and progress of `width` slots that advance by ticks of `tick_examples` examples each."""
 
-    def __init__(self, width: int, micro_batch: int) -> None:
-        self.micro_batch = micro_batch
+    def __init__(self, width: int, tick_examples: int) -> None:
+        self.tick_examples = micro_batch
         self.occupied = np.zeros(width, bool)
         self.ticks_per_step: Ints = np.ones(width, np.int64)
-        """K = B / b."""
+        """B over the examples of a tick."""
         self.tick_in_step: Ints = np.zeros(width, np.int64)
         self.step: Ints = np.zeros(width, np.int64)
         """Updates done."""
@@ -66,7 +66,7 @@ class Slots:
     def examples(self, slot: int) -> int:
         """Examples that the slot's trial has seen, the unfinished step included."""
         ticks = self.step[slot] * self.ticks_per_step[slot] + self.tick_in_step[slot]
-        return int(ticks) * self.micro_batch
+        return int(ticks) * self.tick_examples
 
     @property
     def measures_noise(self) -> bool:

@@ -85,7 +85,7 @@ class Updates:
         self._group_of[slot] = self._groups.index(group)
         self._schedules[slot] = schedule
         self._totals[slot] = spec.total_steps
-        self.counts[slot] = spec.batch_size // self._slots.micro_batch
+        self.counts[slot] = spec.batch_size // self._slots.tick_examples
         self._work_out(slot, step)
 
     def slabs_of(self, slot: int) -> list[Tensor]:

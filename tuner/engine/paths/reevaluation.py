@@ -129,7 +129,7 @@ class Reevaluation:
 
     def _run(self, part: Ints, index: Tensor, tick: int, vectors: Tensor | None) -> Tensor:
         """Return the losses [rows] of one micro-batch of each row; zeros with `vectors`, which use a different pass."""
-        size = self._slots.micro_batch
+        size = self._slots.tick_examples
 
         def stream(row: int) -> tuple[int, int]:
             slot = int(part[row])
@@ -159,7 +159,7 @@ class Reevaluation:
 
     def _examples(self, part: Ints) -> Tensor:
         """Return the example numbers [K, rows, b] of the step that each slot is about to complete."""
-        counts, size = self._slots.ticks_per_step[part], self._slots.micro_batch
+        counts, size = self._slots.ticks_per_step[part], self._slots.tick_examples
         index = np.zeros((int(counts.max()), len(self._forward.params), size), np.int64)
         slots = part.tolist()
         orders = [self._feed.order(self._stream(slot)[0]) for slot in slots]
@@ -170,7 +170,7 @@ class Reevaluation:
 
     def _first_example(self, slot: int) -> int:
         """Return the position in the trial's stream at which the slot's current step began."""
-        return int(self._slots.step[slot] * self._slots.ticks_per_step[slot]) * self._slots.micro_batch
+        return int(self._slots.step[slot] * self._slots.ticks_per_step[slot]) * self._slots.tick_examples
 
     def _flat(self, params: Tensors) -> Tensor:
         if FLAT in params:
