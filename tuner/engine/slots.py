@@ -13,7 +13,7 @@ class Slots:
     """Occupation and progress of `width` slots that advance by ticks of `tick_examples` examples each."""
 
     def __init__(self, width: int, tick_examples: int) -> None:
-        self.tick_examples = micro_batch
+        self.tick_examples = tick_examples
         self.occupied = np.zeros(width, bool)
         self.ticks_per_step: Ints = np.ones(width, np.int64)
         """B over the examples of a tick."""
