@@ -7,6 +7,7 @@ trial's own stream.
 """
 
 import logging
+import re
 import traceback
 import warnings
 from abc import ABC, abstractmethod
@@ -351,7 +352,7 @@ def fault_of_vmap(architecture: Architecture, train: Data, micro_batch: int, per
     except Exception as error:  # what vmap cannot take shows in many kinds of error
         if is_out_of_memory(error):
             raise
-        return f"{type(error).__name__}: {error}".partition("\n")[0]
+        return _in_words(error)
     try:
         if not agrees_with_loop(architecture, sample, *found, per_tick):
             return "its losses or gradients under vmap differ from those of a single model"
@@ -361,6 +362,13 @@ def fault_of_vmap(architecture: Architecture, train: Data, micro_batch: int, per
     if not all(_same_bits(one[turned], other) for one, other in zip(slots, slots_turned, strict=True)):
         return SLOT_DEPENDENT
     return None
+
+
+def _in_words(error: Exception) -> str:
+    operation = re.search(r"batching rule for (\S+?)\.? ", str(error))
+    if operation is not None:
+        return f"PyTorch has no batched form of {operation[1]}"
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def agrees_with_loop(
