@@ -91,6 +91,7 @@ def test_the_guide_to_workloads_registers_tasks_that_train(tmp_path: Path, monke
         "photographs": {},
         "table": {},
         "tokens": {},
+        "lora": {},
         "forecast": {"hidden": 4},
         "autoencoder": {},
         "many-images": {"directory": ".", "valid": 8},
@@ -113,6 +114,7 @@ def test_the_guide_to_workloads_registers_tasks_that_train(tmp_path: Path, monke
         losses = [row.metrics["train_loss"] for row in rows if row.key == 0]
         assert sum(losses[-5:]) < sum(losses[:5]), name
         assert all(np.isfinite(value) for value in rows[-1].metrics.values()), name
+    assert len(Stack(workloads.load("lora", {}), width=2, micro_batch=4)._architecture.shared.tensors) == 4
     assert Stack(workloads.load("my-values", {}, ["dropout", "smoothing"]), width=2, micro_batch=4).path == "eager"
 
 

@@ -59,6 +59,58 @@ def test_the_peak_of_64_slots_is_predicted_from_4(name: str, path: str, micro_ba
     assert 0.9 * said < grown < memory.HEAP_FACTOR * said + 4 * MIB
 
 
+LORA = """
+import json, sys
+import torch
+
+sys.path.insert(0, "tests/support")
+torch.set_num_threads(1)
+from adapters import lora_task
+from tuner.engine import Stack
+from tuner.engine.machine.allocator import give_back, keep_freed_memory
+from tuner.probe.memory import fill, footprint, peak_of_stack
+
+assert keep_freed_memory()
+path, cpu = sys.argv[1], torch.device("cpu")
+task = lora_task(1024, 1024, 1024, rank=4)
+
+
+def build():
+    return Stack(task, width=32, micro_batch=4, path=path)
+
+
+def resident():
+    return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
+
+
+seen = footprint(build, cpu)
+said = peak_of_stack(task, 32, 4, path=path)
+give_back(cpu)
+before = resident()
+stack = build()
+fill(stack, ticks_per_step=2)
+for _ in range(2):
+    stack.tick()
+give_back(cpu)
+tensors = task.build_model(0).named_parameters()
+sizes = [(p.nbytes, p.requires_grad) for _, p in tensors]
+base, adapters = (sum(size for size, trained in sizes if trained is wanted) for wanted in (False, True))
+print(json.dumps([base, adapters, seen.held, seen.peak, said, resident() - before]))
+"""
+
+
+@pytest.mark.parametrize("path", ["eager", "loop"])
+def test_32_slots_hold_one_frozen_base_and_their_adapters(path: str) -> None:
+    """Within 10 %: parameters, sums, gradients and two moments of the adapters, and the base once."""
+    command = [sys.executable, "-c", LORA, path]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    base, adapters, held, peak, said, grown = json.loads(answer.stdout)
+    expected = base + 32 * (5 if path == "eager" else 4) * adapters
+    assert base > 8e6 and abs(held / expected - 1) < 0.1
+    assert abs(said / peak - 1) < 0.1
+    assert grown < memory.HEAP_FACTOR * peak + 4 * MIB
+
+
 def test_each_phase_has_a_line_of_its_own() -> None:
     """What does not grow with the width outweighs the rest in narrow stacks only."""
     narrow = [Footprint(2, (100, 20)), Footprint(4, (102, 40)), Footprint(1, (0, 9000))]

@@ -7,6 +7,7 @@ FILES_THAT_COMPILE = (
     "tests/engine/paths/test_compiled.py",
     "tests/engine/paths/test_compiled_extras.py",
     "tests/engine/paths/test_compiled_batches.py",
+    "tests/engine/test_shared.py",
     "tests/engine/test_stack_equals_solo.py",
     "tests/engine/test_values.py",
     "tests/worker/device/test_runner.py",

@@ -14,7 +14,7 @@ It knows no HTTP and no SQL, and needs only torch and numpy. The map:
     layout.py           where each parameter is in the flat buffer
     architecture.py     the model as a function of its parameters
     batch_dependence.py whether a loss depends on which examples share a batch
-    extras.py           buffers and frozen parameters of all slots
+    extras.py, shared.py               buffers and frozen parameters: of each slot, and what all slots share
     update.py, rule_group.py, pool.py  applying each slot's rule to the slots that are due; state of other shapes
     elementwise.py      the same in place, for rules that update every element alone
     feed.py, data_order.py, seeds.py   which examples a trial sees

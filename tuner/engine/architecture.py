@@ -1,33 +1,46 @@
 """The model as a function of its parameters.
 
-Trainable parameters come from the stack's flat buffer; everything else (buffers, frozen parameters, the trial's values)
-is in the slot's `extras`. The modules kept here are templates: their own weights are never read. A forward pass changes
-none of its arguments: it returns new buffers.
+Trainable parameters come from the stack's flat buffer; what no trial changes is `shared`; everything else (buffers,
+other frozen parameters, the trial's values) is in the slot's `extras`. The modules kept here are templates: of their
+own weights only the shared ones are read. A forward pass changes none of its arguments: it returns new buffers.
 """
 
 import copy
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tuner.engine.feed import on_device
 from tuner.engine.initial_weights import InitialWeights
 from tuner.engine.layers import dropout, stackable
-from tuner.engine.layers.dropout import Draws
+from tuner.engine.layers.drawing import draw_from, drawing
+from tuner.engine.layers.dropout import Draws, draws_of
 from tuner.engine.layout import Layout
+from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.seeds import INITIALISATION, derive
+from tuner.engine.shared import Shared, alike, changed_later, held, unwritten
 from tuner.engine.values import TrialValues
 from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.roles import roles_of_model
 from tuner.optimizers.rule import Role
 from tuner.study.hyperparameter import Scalar
 from tuner.workloads import Task
+from tuner.workloads.examples import Data
 from tuner.workloads.tree import call
 
+log = logging.getLogger(__name__)
+
 Tensors = dict[str, Tensor]
+
+TRIED = 4
+"""Most examples of the dry run that finds what is shared."""
 
 
 class Architecture:
@@ -37,16 +50,18 @@ class Architecture:
         self.task = task
         self.device = device
         self.dtype = dtype
-        self.training = self.build(0)
-        self._initial = InitialWeights(task)
-        self.training.train()
-        self.evaluating = copy.deepcopy(self.training).eval()
+        self.shared = Shared({}, lambda: self._whole(0))
+        self.training = self._whole(0).train()
+        self.evaluating = copy.deepcopy(self.training, {id(each): each for each in held(self.training).values()}).eval()
         self._dropouts = dropout.install(self.training)
         dropout.disarm(self.evaluating)
         self.values = TrialValues(task.values, [part.p for part in self._dropouts.values()], device, dtype)
         self._buffers = [name for name, _ in self.evaluating.named_buffers()]
         self._saved = _saved_names(self.evaluating)
-        self._stackable = copy.deepcopy(self.training)
+        self.shared = self._find_shared()
+        self._buffers = [name for name in self._buffers if name not in self.shared.tensors]
+        self._initial = InitialWeights(task, self.shared.tensors)
+        self._stackable = self.copy(self.training)
         stackable.install(self._stackable)
         shapes = {name: p.shape for name, p in self.training.named_parameters() if p.requires_grad}
         if not shapes:
@@ -54,8 +69,50 @@ class Architecture:
         self.layout = Layout(shapes, dtype)
 
     def build(self, seed: int) -> nn.Module:
-        """Return a module with the initial weights of a trial with this seed."""
+        """Return a module with the initial weights of a trial with this seed, and the shared tensors themselves."""
+        return self._placed(self.task.build_model(derive(seed, INITIALISATION), self.shared.tensors))
+
+    def copy(self, module: nn.Module) -> nn.Module:
+        """Copy a template but for the shared tensors."""
+        return copy.deepcopy(module, self.shared.instead())
+
+    def _whole(self, seed: int) -> nn.Module:
         return self._placed(self.task.build_model(derive(seed, INITIALISATION)))
+
+    def _find_shared(self) -> Shared:
+        """Find what is shared, in a model that has anything frozen, or buffers."""
+        own = held(self.evaluating)
+        names = alike(own, held(self._whole(1))) if own else set()
+        if names:
+            try:
+                index = np.arange(min(TRIED, self.task.examples))
+                data = on_device(self.task.training.read(index), self.device, self.dtype)
+                attempts = [partial(self._try_training, data), partial(self._try_evaluating, data)]
+                names = unwritten(attempts, {name: own[name] for name in names})
+            except Exception as error:  # the trials' boundary: the workload's own code runs here
+                if is_out_of_memory(error):
+                    raise
+                log.info("every slot holds what is frozen", extra={"action": "dry run", "reason": repr(error)})
+                names = set()
+        return Shared({name: own[name] for name in own if name in names}, lambda: self._whole(0))
+
+    def _try_training(self, data: Data, tensors: Tensors) -> Tensors:
+        draws = draws_of(0, 0, len(data[0]), self.device) if self.draws else ()
+        params = {name: p.detach().requires_grad_() for name, p in self.training.named_parameters() if p.requires_grad}
+        extras = {name: extra for name, extra in self.extras(self.training).items() if name not in tensors}
+        with torch.enable_grad(), drawing(self.device):
+            draw_from(0, self.device)
+            return self._loss_at(self.training, params | extras | tensors, draws, data)[1]
+
+    def _try_evaluating(self, data: Data, tensors: Tensors) -> Tensors:
+        given = self.values.begin(self.values.tensors(None) | tensors)
+        try:
+            with self.evaluation(), drawing(self.device):
+                draw_from(0, self.device)
+                run(self.evaluating, given, self.task.training.structure.inputs(data))
+        finally:
+            self.values.end()
+        return given
 
     def _placed(self, module: nn.Module) -> nn.Module:
         """Move a module to the device and the dtype. Complex buffers stay complex: `Module.to` would make them real."""
@@ -77,17 +134,16 @@ class Architecture:
         return self._initial.model(derive(seed, INITIALISATION))
 
     def extras(self, module: nn.Module, params: Mapping[str, Scalar] | None = None) -> Tensors:
-        """Copy the buffers and frozen parameters of a module, and add the values of a trial with these `params`.
+        """Copy what a trial holds of a module's buffers and frozen parameters, and add the values for these `params`.
 
         Without `params` the values are what a dry run uses. Raises `InvalidInput` for illegal values.
         """
-        frozen = {name: p.detach().clone() for name, p in module.named_parameters() if not p.requires_grad}
-        own = self.values.tensors(params)
-        return own | frozen | {name: buffer.clone() for name, buffer in module.named_buffers()}
+        own = {name: tensor for name, tensor in held(module).items() if name not in self.shared.tensors}
+        return self.values.tensors(params) | {name: tensor.detach().clone() for name, tensor in own.items()}
 
     def state_dict(self, params: Tensors, extras: Tensors) -> Tensors:
         """Copy the tensors of a slot under the names of the model's own `state_dict`: all names of tied ones."""
-        tensors = {**extras, **params}
+        tensors = {**self.shared.tensors, **extras, **params}
         return {name: tensors[own].detach().clone() for name, own in self._saved.items()}
 
     def roles(self) -> dict[str, Role]:
@@ -112,9 +168,19 @@ class Architecture:
         `data` are the tensors of the batch, flat; `draws` are its (key [2], examples [b]), empty without dropout;
         `stacked` selects the layers that work under vmap.
         """
-        model = self._stackable if stacked else self.training
-        tensors = self.values.begin({**params, **extras})
-        tensors |= {name: tensors[name].clone() for name in self._buffers}
+        given = {**self.shared.tensors, **params, **extras}
+        given |= {name: given[name].clone() for name in self._buffers}
+        loss, left = self._loss_at(self._stackable if stacked else self.training, given, draws, data)
+        changed = [name for name in self.shared.tensors if left[name] is not given[name]]
+        if changed:
+            raise changed_later(changed)
+        if loss.dim() != 0:
+            raise InvalidInput(f"the workload's loss has shape {list(loss.shape)}; expected one number, the mean")
+        return loss.to(self.dtype), {name: left[name] for name in self._buffers}
+
+    def _loss_at(self, model: nn.Module, given: Tensors, draws: Draws, data: Data) -> tuple[Tensor, Tensors]:
+        """Return the loss of one slot, and the tensors that the pass has left in the places of those given."""
+        tensors = self.values.begin(dict(given))
         for name in self._dropouts:
             part = model.get_submodule(name)
             part.calls = 0  # type: ignore[assignment]
@@ -128,9 +194,7 @@ class Architecture:
                 loss = self.task.loss_of(output, structure.targets(data))
             finally:
                 self.values.end()
-        if loss.dim() != 0:
-            raise InvalidInput(f"the workload's loss has shape {list(loss.shape)}; expected one number, the mean")
-        return loss.to(self.dtype), {name: tensors[name] for name in self._buffers}
+        return loss, tensors
 
 
 def run(model: nn.Module, tensors: Tensors, inputs: Any) -> Any:

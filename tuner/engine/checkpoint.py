@@ -1,8 +1,9 @@
 """A snapshot as bytes and back: safetensors with JSON in its header, never pickle.
 
 The content depends only on the trial, not on its slot, its neighbours or the stack's width, so it restores bit for bit
-into any slot of any stack. Floats are stored in JSON as Python prints them, which parses back to the same bits. The key
-is left out: it names the attempt, and the next attempt has a different key.
+into any slot of any stack. What all trials share, such as a frozen base, is not in it: digests tell whether the stack
+that restores it has the same. Floats are stored in JSON as Python prints them, which parses back to the same bits. The
+key is left out: it names the attempt, and the next attempt has a different key.
 """
 
 import json
@@ -31,6 +32,7 @@ def encode(snapshot: Snapshot) -> bytes:
     header = {
         "format": FORMAT,
         "spec": _identity(snapshot.spec),
+        "shared": dict(snapshot.shared),
         "micro_batch": snapshot.progress.micro_batch,
         "per_tick": snapshot.progress.per_tick,
         "progress": snapshot.progress.state(),
@@ -88,6 +90,7 @@ def _snapshot(header: dict[str, Any], tensors: Tensors, spec: TrialSpec) -> Snap
         slabs=tuple(tensors[name] for name in slabs),
         pool=tensors.get("pool"),
         extras=extras,
+        shared=header.get("shared", {}),  # older ones have all tensors among the extras
         progress=Progress.of_state(spec, header["micro_batch"], header.get("per_tick", 1), header["progress"]),
         elapsed_s=header["elapsed_s"],
         step=header["step"],

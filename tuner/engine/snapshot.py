@@ -1,5 +1,6 @@
 """A snapshot of a trial: everything that its further results depend on, bit for bit, in memory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -20,6 +21,8 @@ class Snapshot:
     pool: Tensor | None
     """The rule's pooled state [Q], if any."""
     extras: Tensors
+    shared: Mapping[str, str]
+    """Name -> digest of what all trials of the stack share: it is not in here."""
     progress: Progress
     elapsed_s: float
     step: int

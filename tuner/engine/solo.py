@@ -14,6 +14,7 @@ from tuner.engine.loader import feed_of
 from tuner.engine.paths.evaluation import Evaluation
 from tuner.engine.paths.recalibration import Recalibration
 from tuner.engine.seeds import INITIALISATION, derive, example_seeds
+from tuner.engine.shared import held
 from tuner.engine.slots import Slots
 from tuner.engine.validation_data import ValidationData
 from tuner.workloads.examples import Data
@@ -83,5 +84,6 @@ class _Placed:
     def __init__(self, task: Task, model: nn.Module) -> None:
         self.device = next(model.parameters()).device
         self.architecture = Architecture(task, self.device, torch.float32)
-        self.extras = self.architecture.extras(model)
+        own = {name: tensor.detach().clone() for name, tensor in held(model).items()}  # shared ones too: it has its own
+        self.extras = self.architecture.values.tensors(None) | own
         self.params = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}

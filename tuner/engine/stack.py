@@ -240,6 +240,7 @@ class Stack:
             slabs=tuple(slab[slot].clone() for slab in self._updates.slabs_of(slot)),
             pool=None if (pool := self._updates.pool_row(slot)) is None else pool.clone(),
             extras={name: tensor.clone() for name, tensor in self._forward.extras[slot].items()},
+            shared=self._architecture.shared.digests,
             progress=progress.resumed_at(progress.started),
             elapsed_s=time.monotonic() - progress.started,
             step=int(self._slots.step[slot]),
@@ -249,7 +250,7 @@ class Stack:
     def restore(self, slot: int, snapshot: Snapshot) -> None:
         """Continue a trial, bit for bit, in a free slot of this or another stack of the same task.
 
-        Raises `InvalidInput` when the slot is taken, or the snapshot is of another model.
+        Raises `InvalidInput` when the slot is taken, or the snapshot is of another model, or another frozen part of it.
         """
         if self._slots.occupied[slot]:
             raise InvalidInput([Fault("slot", f"{slot} is taken by {self._progress[slot].spec.key}")])
@@ -257,6 +258,7 @@ class Stack:
         own = self._params.shape[1], self.dtype, self.micro_batch
         if seen != own:
             raise InvalidInput([Fault("snapshot", f"has (P, dtype, micro-batch) {seen}; this stack takes {own}")])
+        self._architecture.shared.compare(snapshot.shared, snapshot.extras)
         progress = snapshot.progress.resumed_at(time.monotonic() - snapshot.elapsed_s)
         if snapshot.tick_in_step and progress.per_tick != self.per_tick:
             within = f"within a step, in ticks of {progress.per_tick} micro-batches; this stack's have {self.per_tick}"

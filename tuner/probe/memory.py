@@ -31,12 +31,14 @@ measured 1.05 (text-gpt, loop) and 1.5 to 1.7 (eager, digits and text-gpt). On G
 class Footprint:
     """The peaks of a stack's phases at one width, in bytes above the initial level.
 
-    The phases: allocation, dry run and admission; a tick in which no slot is due; one in which all slots are due; the
+    The phases: allocation and dry run; admission; a tick in which no slot is due; one in which all slots are due; the
     evaluation of a slot.
     """
 
     width: int
     phases: tuple[int, ...]
+    held: int = 0
+    """What the stack holds in the end: parameters, sums, state, extras, data; no activations."""
 
     @property
     def peak(self) -> int:
@@ -85,13 +87,13 @@ def footprint(
     """
     stacks: list[Stack] = []
 
-    def filled() -> None:
-        stack = build()
-        fill(stack, optimizer, ticks_per_step)
-        stacks.append(stack)
-
-    phases: list[Callable[[], object]] = [filled, lambda: stacks[0].tick(), lambda: stacks[0].tick()]
-    phases.append(lambda: stacks[0].evaluate([0]))
+    phases: list[Callable[[], object]] = [
+        lambda: stacks.append(build()),
+        lambda: fill(stacks[0], optimizer, ticks_per_step),
+        lambda: stacks[0].tick(),
+        lambda: stacks[0].tick(),
+        lambda: stacks[0].evaluate([0]),
+    ]
     held, peaks = 0, []
     gc.collect()
     for phase in phases:
@@ -99,7 +101,7 @@ def footprint(
             phase()
         peaks.append(held + count.peak)
         held += count.kept
-    return Footprint(stacks[0].width, tuple(peaks))
+    return Footprint(stacks[0].width, tuple(peaks), held)
 
 
 def fill(stack: Stack, optimizer: str = "adamw", ticks_per_step: int = 1) -> None:

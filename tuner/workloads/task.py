@@ -148,14 +148,23 @@ class Task:
         object.__setattr__(task, "values", tuple(handles))
         return task
 
-    def build_model(self, seed: int) -> nn.Module:
-        """Return a module of its own, on the CPU, whose weights depend only on `seed` (64 bits)."""
+    def build_model(self, seed: int, instead: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """Return a module of its own, on the CPU, whose weights depend only on `seed` (64 bits).
+
+        `instead`: tensors of these names are not copied, and these stand in their places; but not if it is `fresh`,
+        which writes to what it has.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed also formats a traceback for every absent GPU
             model = self.model if isinstance(self.model, nn.Module) else self.model()
             if not isinstance(model, nn.Module):
                 raise InvalidInput([Fault("model", f"returned {type(model).__name__}; expected an nn.Module")])
-            model = copy.deepcopy(model)  # what a factory returns may be, or contain, a module that it returns again
+            kept: dict[int, Tensor] = {}
+            if instead and not self.fresh:
+                named = [*model.named_parameters(), *model.named_buffers()]
+                kept = {id(tensor): instead[name] for name, tensor in named if name in instead}
+            # What a factory returns may be, or contain, a module that it returns again.
+            model = copy.deepcopy(model, kept)
             if self.fresh:
                 _draw_anew(model)
         return model

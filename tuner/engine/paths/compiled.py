@@ -25,11 +25,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tuner.engine.architecture import Architecture
+from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.layers.dropout import Draws, Stream, stacked_draws
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.paths.forward import TRIED, Forward, agrees_with_loop, slots_of, stacked_gradients
 from tuner.engine.paths.replay import Replay
+from tuner.engine.paths.together import clear, even, fill, models_tried
 from tuner.engine.slots import Ints, Slots
 from tuner.errors import InvalidInput
 from tuner.optimizers.one_pass import has_compiler
@@ -45,9 +46,9 @@ def compiled_forward(
     architecture: Architecture, params: Tensor, sample: Data, per_tick: int = 1
 ) -> "CompiledForward | None":
     """Compile a stack's forward program for data like `sample`; None, and one line in the log, where that fails."""
-    reason = None if has_compiler() else "there is no C++ compiler (CXX, else g++)"
-    if reason is None:
-        forward = CompiledForward(architecture, params, per_tick)
+    reason: str | None = "there is no C++ compiler (CXX, else g++)"
+    for apart in () if not has_compiler() else (False, True) if architecture.shared.tensors else (True,):
+        forward = CompiledForward(architecture, params, per_tick, apart=apart)
         try:
             with first_call():
                 forward.try_out(sample)
@@ -65,13 +66,20 @@ class CompiledForward(Forward):
 
     path = "compiled"
 
-    def __init__(self, architecture: Architecture, params: Tensor, per_tick: int = 1, *, norms: bool = True) -> None:
-        """Without `norms` the squared norms are zero: what a tick costs when noise is not measured."""
+    def __init__(
+        self, architecture: Architecture, params: Tensor, per_tick: int = 1, *, norms: bool = True, apart: bool = True
+    ) -> None:
+        """Without `norms` the squared norms are zero: what a tick costs when noise is not measured.
+
+        `apart`: products with shared tensors are computed slot by slot, see `EagerForward`.
+        """
         super().__init__(architecture, params, per_tick)
+        self._apart = apart
+        repeated = architecture.shared.repeated(len(params)) if apart else {}
         self._replay: Replay | None = None
         self._recorded_for: tuple[int, int] | None = None
         """Addresses of the buffers that the recorded graph holds."""
-        self._program = compile_once(_forward_program(architecture, list(self.extras), norms, per_tick))
+        self._program = compile_once(_forward_program(architecture, list(self.extras), repeated, norms, per_tick))
 
     def run(self, data: Data, slots: Ints, stream: Stream) -> Tensor:
         """See `Forward.run`; one step's gradients are the sums over one micro-batch."""
@@ -93,7 +101,9 @@ class CompiledForward(Forward):
         width, count = data[0].shape[:2]
         draws = stacked_draws(width, slots, stream, count, sums.device) if self.architecture.draws else ()
         call = self._replayed if sums.is_cuda else self._call
-        return call(sums, counts, draws, data)
+        found = call(sums, counts, draws, data)
+        self.architecture.shared.check()
+        return found
 
     def try_out(self, sample: Data) -> None:
         """Compile for data like `sample`; raise `InvalidInput` unless the program does what the stack promises.
@@ -102,22 +112,16 @@ class CompiledForward(Forward):
         slots unlike the others, and the results must be those of the loop.
         """
         width, count = sample[0].shape[:2]
-        models, needed = min(width, TRIED), self.architecture.draws
-        modules = [self.architecture.build(seed) for seed in range(models)]
-        for slot in range(width):
-            self.architecture.layout.write(self.params[slot], dict(modules[slot % models].named_parameters()))
-            self.extras[slot] = self.architecture.extras(modules[slot % models])
+        models, needed = min(width, TRIED) if self._apart else models_tried(width), self.architecture.draws
+        fill(self, models)
         sums, counts = torch.zeros_like(self.params), torch.ones_like(self.params[:, 0])
         draws: Draws = ()
         if needed:
             draws = stacked_draws(width, np.arange(width), lambda slot: (slot % models, 0), count, sums.device)
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no batched form on every device
             found = self._call(sums, counts, draws, sample)
-        numbers = [item.nan_to_num() for item in (found.T, sums, *self.extras.stacked.values())]
-        equal = all(torch.equal(item, item[np.arange(width) % models]) for item in numbers)
-        for slot in range(width):
-            self.extras.release(slot)
-        self.params.zero_()
+        equal = even([found.T, sums, *self.extras.stacked.values()], models)
+        clear(self)
         if not equal:
             raise InvalidInput("its numbers depend on the slot")
         few = tuple(item[:models] for item in sample)
@@ -183,7 +187,9 @@ class MaskedUpdate:
             self._program(due, self._real, counts, scalars, params, sums, *slabs[: self._slabs])
 
 
-def _forward_program(architecture: Architecture, names: list[str], norms: bool, per_tick: int) -> Program:
+def _forward_program(
+    architecture: Architecture, names: list[str], repeated: Tensors, norms: bool, per_tick: int
+) -> Program:
     """`names` are those of the extras, which the program takes as [width, ...] each and changes in place."""
     layout = architecture.layout
     stacked = stacked_gradients(architecture, per_tick)
@@ -195,7 +201,7 @@ def _forward_program(architecture: Architecture, names: list[str], norms: bool, 
         params: Tensor, sums: Tensor, counts: Tensor, extras: tuple[Tensor, ...], draws: Draws, data: Data
     ) -> Tensor:
         carried = dict(zip(names, extras, strict=True))
-        gradients, (losses, buffers) = stacked(layout.views(params), carried, draws, data)
+        gradients, (losses, buffers) = stacked(layout.views(params), carried | repeated, draws, data)
         for name, buffer in buffers.items():
             carried[name].copy_(buffer)
         flat = layout.flat(gradients)

@@ -8,7 +8,6 @@ Invariant: a pass always has the same number of rows, so a slot's results do not
 others are evaluated with it.
 """
 
-import copy
 import logging
 import traceback
 import warnings
@@ -72,6 +71,8 @@ class Evaluation:
         self.rows = 1
         """Slots per pass."""
         self._program: Program | None = None
+        self._repeated: Tensors = {}
+        """Shared tensors as [rows, ...], where the program needs them so."""
         gains = compiled or self._device.type == "cuda"  # run eagerly on a CPU, sharing saves nothing
         if width > 1 and gains and self._scores.stackable and self._flops() <= STACKED_FLOPS.get(self._device.type, 0):
             self._program = self._stacked_program(min(ROWS, width), compiled)
@@ -116,18 +117,35 @@ class Evaluation:
         with self._architecture.evaluation(), drawing(self._device):
             draw_from(derive(seed, EVALUATION, seen), self._device)
             params = self._architecture.layout.slot_views(row)
-            return self._scores.values(self._architecture.evaluating, {**params, **extras}).detach()
+            values = self._scores.values(self._architecture.evaluating, {**params, **extras}).detach()
+        self._architecture.shared.check()
+        return values
 
     def _stacked(self, program: Program, rows: Tensor, extras: Tensors) -> Tensor:
         """Return the values [rows, metrics] of parameters [rows, P]."""
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no batching rule on CPUs
-            return program(rows, tuple(extras.values()), self._data.resident)
+            values = program(rows, (*extras.values(), *self._repeated.values()), self._data.resident)
+        self._architecture.shared.check()
+        return values
 
     def _stacked_program(self, rows: int, compiled: bool) -> Program | None:
         """Return (params [rows, P], extras, data) -> values [rows, metrics]; None if that is impossible."""
+        shared = self._architecture.shared
+        for repeated in [{}, shared.repeated(rows)] if shared.tensors else [{}]:
+            self._repeated = repeated
+            program, reason = self._tried_program(rows, compiled)
+            if reason is None:
+                self.rows = rows
+                return program
+        self._repeated = {}
+        log.info("trials are evaluated one by one", extra={"action": "evaluation", "reason": reason})
+        return None
+
+    def _tried_program(self, rows: int, compiled: bool) -> tuple[Program, str | None]:
+        """Return the program, and what is wrong with it."""
         model, names = (
-            copy.deepcopy(self._architecture.evaluating),
-            list(self._architecture.extras(self._architecture.training)),
+            self._architecture.copy(self._architecture.evaluating),
+            [*self._architecture.extras(self._architecture.training), *self._repeated],
         )
         views = self._architecture.layout.views
         stackable.install(model)
@@ -146,11 +164,7 @@ class Evaluation:
             if is_out_of_memory(error):
                 raise
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        if reason is not None:
-            log.info("trials are evaluated one by one", extra={"action": "evaluation", "reason": reason})
-            return None
-        self.rows = rows
-        return built
+        return built, reason
 
     def _fault(self, program: Program, count: int) -> str | None:
         """Return what is wrong with a program's results for a few new models, in two orders."""

@@ -44,7 +44,7 @@ SLOT_DEPENDENT = "its losses or gradients under vmap depend on the slot"
 
 
 class Forward(ABC):
-    """Computes gradients into a flat buffer, and new buffers into `extras`, which also holds frozen parameters.
+    """Computes gradients into a flat buffer, and new buffers into `extras`, which also holds what else is a slot's own.
 
     A tick is one pass over `per_tick` micro-batches of each slot. `gradients` [width * per_tick, P] has a row for each
     micro-batch, those of a slot one after another.
@@ -135,12 +135,17 @@ def stacked_gradients(
 
 
 class EagerForward(Forward):
-    """All slots as one vmapped program, free ones included (their numbers are ignored)."""
+    """All slots as one vmapped program, free ones included (their numbers are ignored).
+
+    Products with shared tensors are computed slot by slot (`apart`), or for all slots at once: less work, in kernels
+    that may treat slots differently (`together.py`).
+    """
 
     path = "eager"
 
-    def __init__(self, architecture: Architecture, params: Tensor, per_tick: int = 1) -> None:
+    def __init__(self, architecture: Architecture, params: Tensor, per_tick: int = 1, *, apart: bool = True) -> None:
         super().__init__(architecture, params, per_tick)
+        self._repeated = architecture.shared.repeated(len(params)) if apart else {}
         self._views = architecture.layout.views(params)
         self._into = architecture.layout.views(self.gradients)
         self._attends: bool | None = None
@@ -166,7 +171,8 @@ class EagerForward(Forward):
         needed = self.architecture.draws
         draws = stacked_draws(width, slots, stream, count, self.params.device) if needed else ()
         with self._kernels():
-            gradients, (losses, buffers) = self._program(self._views, self.extras.stacked, draws, data)
+            gradients, (losses, buffers) = self._program(self._views, self.extras.stacked | self._repeated, draws, data)
+        self.architecture.shared.check()
         for name, view in self._into.items():
             view.copy_(gradients[name])
         for name, buffer in buffers.items():
@@ -183,7 +189,7 @@ class EagerForward(Forward):
         draws = stacked_draws(width, slots, stream, count, self.params.device) if self.architecture.draws else ()
         along = self.architecture.layout.views(vectors)
         with self._kernels():
-            found = self._products(self._views, along, self.extras.stacked, draws, data)
+            found = self._products(self._views, along, self.extras.stacked | self._repeated, draws, data)
         for name, view in self._into.items():
             view.copy_(found[name])
 
@@ -295,6 +301,7 @@ class LoopForward(Forward):
         draws = draws_of(seed, seen, len(data[0]), self.params.device) if self.architecture.draws else ()
         extras = self.extras[slot]
         loss, buffers = self.architecture.loss(params, extras, draws, *data)
+        self.architecture.shared.check()
         leaves, twice = list(params.values()), vector is not None
         gradients: Sequence[Tensor | None] = torch.autograd.grad(
             loss, leaves, create_graph=twice, allow_unused=True, materialize_grads=twice

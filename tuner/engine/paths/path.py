@@ -14,7 +14,8 @@ from tuner.engine.architecture import Architecture
 from tuner.engine.loader import AnyFeed
 from tuner.engine.machine.hardware import compiler
 from tuner.engine.paths.compiled import compiled_forward
-from tuner.engine.paths.forward import SLOT_DEPENDENT, TRIED, EagerForward, Forward, LoopForward, fault_of_vmap
+from tuner.engine.paths.forward import SLOT_DEPENDENT, TRIED, Forward, LoopForward, fault_of_vmap
+from tuner.engine.paths.together import eager_forward
 from tuner.study.hyperparameter import Scalar
 
 log = logging.getLogger(__name__)
@@ -65,5 +66,9 @@ def path_of(
     if program is None and fault is not None:
         log.warning("the model cannot be stacked and runs slot by slot", extra={"action": "path", "reason": fault})
         path = "loop"
-    uncompiled = LoopForward if path == "loop" else EagerForward
-    return EnginePath(program or uncompiled(architecture, params, per_tick), fault is None and path != "loop")
+    if program is None and path == "loop":
+        program = LoopForward(architecture, params, per_tick)
+    elif program is None:
+        sample = feed.sample() if architecture.shared.tensors else ()
+        program = eager_forward(architecture, params, sample, per_tick)
+    return EnginePath(program, fault is None and path != "loop")

@@ -6,7 +6,6 @@ statistics are the plain mean over the first batches of the training data at the
 continues with its own statistics: the result is a copy, and depends only on the parameters and the data.
 """
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,14 +33,16 @@ class Recalibration:
         self._structure = architecture.task.training.structure
         self._device = architecture.device
         self._batch = batch
-        self._model = copy.deepcopy(architecture.evaluating)
+        self._shared = architecture.shared
+        self._model = architecture.copy(architecture.evaluating)
         self._fresh: Tensors = {}
         for name, part in self._model.named_modules():
-            if isinstance(part, _BatchNorm) and part.track_running_stats:
+            prefix = f"{name}." if name else ""
+            frozen = f"{prefix}running_mean" in self._shared.tensors  # no training pass moves it
+            if isinstance(part, _BatchNorm) and part.track_running_stats and not frozen:
                 part.train()
                 part.momentum = None  # a plain mean over batches, starting from none
                 part.reset_running_stats()
-                prefix = f"{name}." if name else ""
                 self._fresh |= {f"{prefix}{key}": buffer for key, buffer in part.named_buffers(recurse=False)}
 
     def extras(self, params: Tensors, extras: Tensors, seed: int, seen: int) -> Tensors:
@@ -51,7 +52,8 @@ class Recalibration:
         """
         if not self._fresh:
             return extras
-        tensors = {**params, **extras, **{name: buffer.clone() for name, buffer in self._fresh.items()}}
+        fresh = {name: buffer.clone() for name, buffer in self._fresh.items()}
+        tensors = {**self._shared.tensors, **params, **extras, **fresh}
         own = self._values.begin(tensors)
         try:
             with self._evaluation(), drawing(self._device):

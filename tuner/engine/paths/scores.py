@@ -56,7 +56,7 @@ class Scores:
 
     def values(self, model: nn.Module, tensors: Tensors, data: Data | None = None) -> Tensor:
         """Return the values of one model, float64 [names]. `data`, if given, stands for all of the validation data."""
-        tensors = self._architecture.values.begin(tensors)
+        tensors = self._architecture.values.begin({**self._architecture.shared.tensors, **tensors})
         try:
             if self.whole:
                 return self._of_all(model, tensors, self._data.part(0, len(self._data)) if data is None else data)
