@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, dropout
 
 from tuner.engine import Row, Stack, TrialSpec
 from tuner.engine.checkpoint import decode, encode
-from tuner.engine.paths.forward import MEASURED_AT, MEASURED_EVERY
+from tuner.engine.paths.loop import MEASURED_AT, MEASURED_EVERY
 from tuner.engine.splitting import splits
 from tuner.errors import InvalidInput
 from tuner.noise import NoiseSums, estimate_from_rows

@@ -8,7 +8,7 @@ from engine_cases import small_task
 
 from tuner.engine import Stack
 from tuner.engine.paths import path as path_module
-from tuner.engine.paths.forward import SLOT_DEPENDENT
+from tuner.engine.paths.dry_run import SLOT_DEPENDENT
 from tuner.probe.bench import Bench, LeftOut, Timing, allocator_room, probe, splits
 from tuner.probe.choice import Cell
 from tuner.probe.memory import Footprint

@@ -17,7 +17,7 @@ import torch
 
 from tuner.engine.machine.allocator import give_back
 from tuner.engine.machine.out_of_memory import is_out_of_memory
-from tuner.engine.paths.forward import MEASURED_EVERY
+from tuner.engine.paths.loop import MEASURED_EVERY
 from tuner.engine.stack import Stack
 from tuner.errors import TunerError
 from tuner.probe.choice import Cell

@@ -15,7 +15,7 @@ from tuner.engine import Stack
 from tuner.engine.paths import compiled as compiled_module
 from tuner.engine.paths import path as path_module
 from tuner.engine.paths.compiled import CompiledForward, compiled_forward
-from tuner.engine.paths.forward import SLOT_DEPENDENT
+from tuner.engine.paths.dry_run import SLOT_DEPENDENT
 from tuner.workloads import Task
 
 WATCHED = spec(100, "adamw", lr=1e-2, batch_size=8, examples=160, seed=3, report_every=8)

@@ -28,7 +28,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tuner.engine.architecture import Architecture, Tensors
 from tuner.engine.layers.dropout import Draws, Stream, stacked_draws
 from tuner.engine.machine.out_of_memory import is_out_of_memory
-from tuner.engine.paths.forward import TRIED, Forward, agrees_with_loop, slots_of, stacked_gradients
+from tuner.engine.paths.dry_run import TRIED, agrees_with_loop
+from tuner.engine.paths.forward import Forward, slots_of, stacked_gradients
 from tuner.engine.paths.replay import Replay
 from tuner.engine.paths.together import clear, even, fill, models_tried
 from tuner.engine.slots import Ints, Slots

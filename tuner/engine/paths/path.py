@@ -14,7 +14,9 @@ from tuner.engine.architecture import Architecture
 from tuner.engine.loader import AnyFeed
 from tuner.engine.machine.hardware import compiler
 from tuner.engine.paths.compiled import compiled_forward
-from tuner.engine.paths.forward import SLOT_DEPENDENT, TRIED, Forward, LoopForward, fault_of_vmap
+from tuner.engine.paths.dry_run import SLOT_DEPENDENT, TRIED, fault_of_vmap
+from tuner.engine.paths.forward import Forward
+from tuner.engine.paths.loop import LoopForward
 from tuner.engine.paths.together import eager_forward
 from tuner.study.hyperparameter import Scalar
 

@@ -22,7 +22,8 @@ from tuner.engine.data_order import take_each
 from tuner.engine.layers.dropout import Stream
 from tuner.engine.loader import AnyFeed
 from tuner.engine.machine.out_of_memory import is_out_of_memory
-from tuner.engine.paths.forward import EagerForward, Forward, LoopForward
+from tuner.engine.paths.forward import EagerForward, Forward
+from tuner.engine.paths.loop import LoopForward
 from tuner.engine.seeds import example_seeds
 from tuner.engine.slots import Ints, Slots
 from tuner.optimizers.rule import Curvature

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from tuner.engine.architecture import Architecture
 from tuner.engine.machine.out_of_memory import is_out_of_memory
-from tuner.engine.paths.forward import SLOT_DEPENDENT, TRIED, EagerForward, Forward
+from tuner.engine.paths.dry_run import SLOT_DEPENDENT, TRIED
+from tuner.engine.paths.forward import EagerForward, Forward
 from tuner.workloads.task import Data
 
 log = logging.getLogger(__name__)

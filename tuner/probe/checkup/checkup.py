@@ -11,7 +11,7 @@ import torch
 from tuner import workloads
 from tuner.engine.architecture import Architecture
 from tuner.engine.loader import feed_of
-from tuner.engine.paths.forward import TRIED, fault_of_vmap
+from tuner.engine.paths.dry_run import TRIED, fault_of_vmap
 from tuner.engine.slots import Slots
 from tuner.engine.stack import Stack
 from tuner.engine.trial import TrialSpec
