@@ -1,5 +1,7 @@
 """Rules that are more than one pass over elements are compiled too: the same numbers, isolated and resumable."""
 
+from typing import Any
+
 import pytest
 import torch
 from engine_cases import run_until_idle, small_task, spec
@@ -63,6 +65,31 @@ def test_slot_neighbours_and_a_snapshot_change_no_bit(name: str) -> None:
     keys = {key for rows_of in more.values() for row in rows_of for key in [row.key]} - {0, 2, 3, 4}
     resumed = [row for key in keys for row in more[key]]
     assert numbers([*got, *resumed]) == numbers(rows[9])
+
+
+def test_a_pass_that_fails_is_repeated_alone_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten trials take two passes: those of the first have made their step when the second one raises."""
+    stacks = [Stack(small_task(), width=10, micro_batch=4, per_tick=2, path="compiled") for _ in range(2)]
+    for stack in stacks:
+        for number in range(10):
+            stack.admit(spec(number, "adamw", lr=0.01, batch_size=8, seed=number, **RULES["adamw"]))
+        stack.tick()
+    program = stacks[1]._updates._groups[0].compiled
+    assert program is not None
+    real, calls = program.run, iter(range(100))
+
+    def broken(*args: Any) -> None:
+        if next(calls) == 1:
+            raise RuntimeError("once")
+        real(*args)
+
+    monkeypatch.setattr(program, "run", broken)
+    for stack in stacks:
+        stack.tick()
+    assert len(stacks[1].keys()) == 10
+    for slot in range(10):
+        for one, other in zip(*(stack.parameters(slot).values() for stack in stacks), strict=True):
+            assert torch.equal(one, other)
 
 
 def test_periodic_rules_are_not_compiled() -> None:

@@ -135,12 +135,14 @@ class Updates:
         program = group.compiled
         later = due[self._slots.step[due] > 0] if program is not None else due[:0]
         if len(later) < len(due):
-            self._step(group, np.setdiff1d(due, later), params, sums)
+            first = np.setdiff1d(due, later)
+            self._guarded(first, lambda slots: self._step(group, slots, params, sums))
         if program is not None:
+            step = partial(self._step_compiled, group, program, params, sums)
             for start in range(0, len(later), program.size):
-                self._step_compiled(group, program, later[start : start + program.size], params, sums)
+                self._guarded(later[start : start + program.size], step)  # no failure repeats the passes before it
 
-    def _step_compiled(self, group: RuleGroup, program: CompiledRows, due: Ints, params: Tensor, sums: Tensor) -> None:
+    def _step_compiled(self, group: RuleGroup, program: CompiledRows, params: Tensor, sums: Tensor, due: Ints) -> None:
         slots = program.padded(due)
         rows, step = torch.from_numpy(slots), self._slots.step[slots]
         table = group.table.index_select(0, rows)
