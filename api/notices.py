@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from storage import notices, programs, workers
 from storage.studies import Progress, StudyRecord
+from tuner.study.catalogue import EXTERNAL
 from tuner.study.program import fingerprint
 from tuner.study.states import StudyState, TrialState
 from tuner.wire.failures import grouped, headline
@@ -33,6 +34,8 @@ def waits_for(session: Session, study: StudyRecord, progress: Progress, *, now: 
     known = sorted({each["name"] for worker in connected for each in worker.workloads})
     if workload not in known and now - study.created_at < PATIENCE:
         return None
+    if workload == EXTERNAL and workload not in known:
+        return f"your own code: run a loop over Client().ask({study.name!r}), or 'tuner worker --command COMMAND'"
     if not connected:
         return "a worker: none is connected; start one with 'tuner worker'"
     if workload not in known:

@@ -49,17 +49,18 @@ class Plan:
             return None
         return list(dict.fromkeys(self._key({}, group.micro_batch) for group in self.groups))
 
-    def group(self, batch_size: int) -> Group:
+    def group(self, params: Mapping[str, Scalar]) -> Group:
         """Return the group of a trial."""
-        return self._groups[batch_size]
+        return self.groups[0] if self.spec.external else self._groups[int(params["batch_size"])]
 
     def stack(self, params: Mapping[str, Scalar]) -> str:
         """Return the key of the stack that a trial shares: workload, its parameters and the micro-batch.
 
         The trial's own workload parameters are among those, for another shape is another program; values are not. A
-        reproducible study has stacks of its own: another study's may change their program between two trials.
+        reproducible study has stacks of its own: another study's may change their program between two trials. So has an
+        external one, whose trials share nothing but their queue.
         """
-        return self._key(self.shape(params), self._groups[int(params["batch_size"])].micro_batch)
+        return self._key(self.shape(params), self.group(params).micro_batch)
 
     def shape(self, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """Return the workload parameters of a trial that fix the shape of its model, without those of the study."""
@@ -93,8 +94,10 @@ class Plan:
 
     def _share(self, params: Mapping[str, Scalar]) -> float:
         """Return the share of the batch sizes that train with a trial's micro-batch."""
+        if self.spec.external:
+            return 1.0
         own = Counter(group.micro_batch for group in self._groups.values())
-        return own[self._groups[int(params["batch_size"])].micro_batch] / own.total()
+        return own[self.group(params).micro_batch] / own.total()
 
     @cached_property
     def _groups(self) -> Mapping[int, Group]:
@@ -116,7 +119,7 @@ class Plan:
         return [domains for domains in found if domains]
 
     def _key(self, shape: Mapping[str, Scalar], micro_batch: int) -> str:
-        own: list[object] = [self.spec.name] if self.spec.reproducible else []
+        own: list[object] = [self.spec.name] if self.spec.reproducible or self.spec.external else []
         workload = self.spec.workload
         if workload.values:
             own.append({"values": workload.values})

@@ -25,6 +25,7 @@ class TrialPoint(NamedTuple):
     value: float | None
     reason: str | None
     replicate: int
+    step: int
     examples: int
     finished_at: datetime | None
     lr: float
@@ -39,6 +40,7 @@ COLUMNS: tuple[Any, ...] = (
     t.Trial.value,
     t.Trial.reason,
     t.Trial.replicate,
+    t.Trial.step,
     t.Trial.examples,
     t.Trial.finished_at,
     t.Trial.params["lr"].as_float(),
@@ -64,9 +66,9 @@ STATES = {state.value: state for state in TrialState}
 
 
 def _point(row: Sequence[Any]) -> TrialPoint:
-    trial_id, number, family, state, value, reason, replicate, examples, finished_at, lr, batch_size = row
+    trial_id, number, family, state, value, reason, replicate, step, examples, finished_at, lr, batch_size = row
     usable = lr is not None and math.isfinite(lr)
     return TrialPoint(
-        trial_id, number, family, STATES[state], value, reason, replicate, examples, finished_at,
+        trial_id, number, family, STATES[state], value, reason, replicate, step, examples, finished_at,
         lr if usable else math.nan, int(batch_size or 0),
     )  # fmt: skip

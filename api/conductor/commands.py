@@ -13,7 +13,7 @@ from storage.events import Change
 from storage.studies import StudyRecord
 from storage.trials import TrialRecord
 from tuner.errors import Fault, InvalidInput, InvalidTransition, NameTaken
-from tuner.study.catalogue import BUILT_IN_WORKLOADS, load_catalogue
+from tuner.study.catalogue import BUILT_IN_WORKLOADS, EXTERNAL, load_catalogue
 from tuner.study.check import parse_study
 from tuner.study.spec import StudySpec
 from tuner.study.states import TERMINAL, StudyState, TrialState
@@ -42,7 +42,7 @@ class Commands:
             told = workers.workloads(session)
         signatures = {name: WorkloadInfo.model_validate(workload).signature() for name, workload in told.items()}
         # All that depends on the document alone is worked out before others have to wait for the write transaction.
-        spec = parse_study(document, load_catalogue(), {*BUILT_IN_WORKLOADS, *signatures}, signatures)
+        spec = parse_study(document, load_catalogue(), {*BUILT_IN_WORKLOADS, EXTERNAL, *signatures}, signatures)
         full, groups = spec.model_dump(mode="json"), spec.groups()
         with self._database.write() as session:
             now = self._database.now(session)

@@ -121,9 +121,7 @@ def store(
         raise Outrun(f"study {study.name} moved on while {len(wanted.turns)} trials were asked for")
     left = {family: iter(configurations) for family, configurations in answers.items()}
     new = [
-        _new_trial(
-            plan, wanted.first + i, index, family.configuration(next(left[family.optimizer])), wanted.asked_after
-        )
+        _new_trial(plan, family, wanted.first + i, index, next(left[family.optimizer]), wanted.asked_after)
         for i, (family, index) in enumerate(wanted.turns)
     ]
     try:
@@ -134,20 +132,30 @@ def store(
     events.append(session, changes=changes, now=now)
 
 
-def _new_trial(plan: Plan, number: int, index: int, params: dict[str, Scalar], asked_after: int) -> NewTrial:
-    batch_size = int(params["batch_size"])
-    steps = plan.spec.budget.examples_per_trial // batch_size
+def _new_trial(
+    plan: Plan, family: FamilySpace, number: int, index: int, chosen: dict[str, Scalar], asked_after: int
+) -> NewTrial:
+    params = family.configuration(chosen)
+    steps, examples = _length(plan, params)
+    fits = steps > 0 or plan.spec.external
     return NewTrial(
         number=number,
-        family=str(params["optimizer"]),
+        family=family.optimizer,
         family_index=index,
         origin=Origin.PROPOSED,
         params=params,
         seed=plan.spec.seed,
-        state=TrialState.QUEUED if steps else TrialState.INFEASIBLE,
-        reason=None if steps else "batch_exceeds_budget",
+        state=TrialState.QUEUED if fits else TrialState.INFEASIBLE,
+        reason=None if fits else "batch_exceeds_budget",
         asked_after=asked_after,
         total_steps=steps,
-        total_examples=steps * batch_size,
+        total_examples=examples,
         stack=plan.stack(params),
     )
+
+
+def _length(plan: Plan, params: Mapping[str, Scalar]) -> tuple[int, int]:
+    """Return a trial's steps and examples; 0 for what only its own code knows."""
+    budget, batch_size = plan.spec.budget.examples_per_trial or 0, int(params.get("batch_size", 0))
+    steps = budget // batch_size if batch_size else 0
+    return steps, budget if plan.spec.external else steps * batch_size

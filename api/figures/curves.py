@@ -1,7 +1,8 @@
 """Learning curves: the metric over examples seen, one line per trial in its optimizer's colour; the best is thicker.
 
 At most 100 curves of 100 points. All lines of an optimizer form one trace with gaps, so the browser's work does not
-depend on the number of trials. Log y when the metric is minimised and positive.
+depend on the number of trials. Log y when the metric is minimised and positive. Where no trial says how many
+examples it has seen (code of the user's own may not count them), the curves are drawn over steps.
 """
 
 import math
@@ -25,23 +26,28 @@ def curves(study: StudyView, trials: Sequence[Drawn], curves: Sequence[Curve]) -
     drawable = [c for c in curves if c.number in by_number and any(map(math.isfinite, c.value))]
     if not drawable:
         return empty(NAME, "No trial has reported yet.")
+    if not any(map(any, (curve.examples for curve in drawable))):
+        drawable, unit = [curve.model_copy(update={"examples": curve.step}) for curve in drawable], "steps"
+    else:
+        unit = "examples"
     kept = _choose(study, [by_number[c.number] for c in drawable], drawable)
     best = next((t.number for t in best_first(study, [by_number[c.number] for c in kept])), None)
     data: list[Trace] = []
     names = [by_number[c.number].optimizer for c in kept]
     for optimizer in sorted(set(names), key=lambda name: (*_place(study, name), name)):
         group = [c for c, name in zip(kept, names, strict=True) if name == optimizer]
-        data.append(_lines(study, optimizer, group, highlight=False))
+        data.append(_lines(optimizer, group, unit, highlight=False))
     if best is not None:
         winner = next(c for c in kept if c.number == best)
-        data.append(_lines(study, by_number[best].optimizer, [winner], highlight=True))
+        data.append(_lines(by_number[best].optimizer, [winner], unit, highlight=True))
     values = [v for c in kept for v in c.value if math.isfinite(v)]
+    begun = sum(trial.examples > 0 or trial.step > 0 for trial in trials)
     metric = kept[0].metric
     return figure(
         NAME,
         data,
-        note=of_total(len(kept), max(len(drawable), sum(trial.examples > 0 for trial in trials)), "trials"),
-        xaxis=axis("examples seen", rangemode="tozero"),
+        note=of_total(len(kept), max(len(drawable), begun), "trials"),
+        xaxis=axis("examples seen" if unit == "examples" else "steps", rangemode="tozero"),
         yaxis=value_axis(words(metric), values, log=study.goal == "minimize"),
     )
 
@@ -59,7 +65,7 @@ def _choose(study: StudyView, trials: Sequence[Drawn], drawable: Sequence[Curve]
     return ordered[::-1]
 
 
-def _lines(study: StudyView, optimizer: str, group: Sequence[Curve], *, highlight: bool) -> Trace:
+def _lines(optimizer: str, group: Sequence[Curve], unit: str, *, highlight: bool) -> Trace:
     x: list[float] = []
     y: list[float] = []
     numbers: list[int] = []
@@ -78,6 +84,6 @@ def _lines(study: StudyView, optimizer: str, group: Sequence[Curve], *, highligh
         "y": floats(y[:-1]),
         "customdata": integers([[number] for number in numbers[:-1]]),
         "line": {"color": shade if highlight else faded(shade, 0.5), "width": 3 if highlight else 1.1},
-        "hovertemplate": f"<b>{label}</b> trial %{{customdata[0]}}<br>%{{x:,.0f}} examples"
+        "hovertemplate": f"<b>{label}</b> trial %{{customdata[0]}}<br>%{{x:,.0f}} {unit}"
         f"<br>{words(group[0].metric)} %{{y:.4g}}<extra></extra>",
     }

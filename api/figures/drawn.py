@@ -22,6 +22,8 @@ class Drawn(Protocol):
     @property
     def replicate(self) -> int: ...  # noqa: D102
     @property
+    def step(self) -> int: ...  # noqa: D102
+    @property
     def examples(self) -> int: ...  # noqa: D102
     @property
     def finished_at(self) -> datetime | None: ...  # noqa: D102

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from api.figures.drawn import Drawn
 from api.figures.encode import floats
 from api.figures.marks import EDGE_AXIS, HOVER_TRIAL, about, at_edge, dots, star
-from api.figures.sample import shown
+from api.figures.sample import nothing, shown
 from api.figures.theme import Figure, Trace, empty, figure, log_axis, value_axis, words
 from tuner.wire.views import StudyView
 
@@ -20,7 +20,7 @@ def loss_vs_lr(study: StudyView, trials: Sequence[Drawn]) -> Figure:
     """Draw value against learning rate."""
     points = shown(study, trials, needs=["lr"])
     if not points.finished and not points.infeasible:
-        return empty(NAME, "No trial has finished yet.")
+        return empty(NAME, nothing(study, trials, "lr"))
     data: list[Trace] = []
     best: list[Trace] = []
     for optimizer in points.optimizers(study):

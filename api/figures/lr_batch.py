@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from api.figures.drawn import Drawn
 from api.figures.encode import floats, integers
 from api.figures.marks import HOVER_TRIAL, about
-from api.figures.sample import shown
+from api.figures.sample import nothing, shown
 from api.figures.theme import BAD, INK, SCALE, Figure, Trace, empty, figure, log_axis, symbol, words
 from tuner.wire.views import StudyView
 
@@ -27,7 +27,7 @@ def lr_batch(study: StudyView, trials: Sequence[Drawn]) -> Figure:
     points = shown(study, trials, needs=["lr", "batch_size"])
     everything = [*points.finished, *points.infeasible]
     if not everything:
-        return empty(NAME, "No trial has finished yet.")
+        return empty(NAME, nothing(study, trials, "lr and batch_size"))
     values = np.array([trial.value for trial in points.finished], dtype=float)
     log = study.goal == "minimize" and bool((values > 0).all())
     data: list[Trace] = []

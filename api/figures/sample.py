@@ -79,6 +79,12 @@ def shown(study: StudyView, trials: Sequence[Drawn], *, needs: Sequence[str] = (
     return Shown(kept, bad_kept, of_total(count, total, "trials"))
 
 
+def nothing(study: StudyView, trials: Sequence[Drawn], needs: str) -> str:
+    """Say why there is nothing to draw, where a figure needs certain hyperparameters."""
+    ended = any(finite(trial.value) or trial.state is TrialState.INFEASIBLE for trial in trials)
+    return f"The trials of this study have no {needs}." if ended else "No trial has finished yet."
+
+
 def thin(ranked: Sequence[Drawn], limit: int) -> list[Drawn]:
     """Keep the best trials (a quarter of the limit) and a stride through the rest; the order stays best first."""
     if len(ranked) <= limit:

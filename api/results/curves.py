@@ -20,7 +20,7 @@ SHOWN, POINTS = 100, 100
 
 def of_study(reading: Reading) -> list[Curve]:
     """Return the curves of the best trials, then of others that have reported, by number."""
-    seen = [trial for trial in reading.trials if trial.examples > 0]
+    seen = [trial for trial in reading.trials if trial.examples > 0 or trial.step > 0]
     done = [trial for trial in seen if trial.state is TrialState.COMPLETED]
     done.sort(key=attrgetter("value"), reverse=not reading.plan.minimize)
     shown = done[:SHOWN]

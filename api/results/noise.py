@@ -73,11 +73,12 @@ def _chosen(reading: Reading) -> list[TrialPoint]:
     """
     diverged: dict[str, list[TrialPoint]] = {}
     for trial in reading.trials:
-        if trial.state is TrialState.INFEASIBLE and trial.reason == "diverged" and trial.lr > 0:
+        told = trial.lr > 0 and trial.batch_size > 0
+        if trial.state is TrialState.INFEASIBLE and trial.reason == "diverged" and told:
             diverged.setdefault(trial.optimizer, []).append(trial)
     chosen: list[TrialPoint] = []
     for family, completed in _completed(reading).items():
-        usable = [trial for trial in completed if trial.lr > 0]
+        usable = [trial for trial in completed if trial.lr > 0 and trial.batch_size > 0]
         same = _shaped_like(reading, usable[0]) if usable else None
         for found in (usable, diverged.get(family, [])):
             chosen += [trial for trial in found if same is None or trial.number in same][:MEASURED]
@@ -138,6 +139,9 @@ def _learnt(programs: Collection[dict[str, Any]]) -> _Learnt:
 
 def _measurement(plan: Plan, trial: TrialPoint, rows: tuple[NoiseSums, ...], program: dict[str, Any]) -> Measurement:
     completed = trial.state is TrialState.COMPLETED
+    micro_batch = plan.group({"batch_size": trial.batch_size}).micro_batch
+    if plan.spec.external:
+        rows, micro_batch = _told(trial, rows, program)
     return Measurement(
         batch_size=trial.batch_size,
         lr=trial.lr,
@@ -145,10 +149,17 @@ def _measurement(plan: Plan, trial: TrialPoint, rows: tuple[NoiseSums, ...], pro
         value=trial.value,
         completed=completed,
         rows=rows if completed else (),
-        micro_batch=plan.group(trial.batch_size).micro_batch,
+        micro_batch=micro_batch,
         dataset_size=program.get("train_examples"),
         number=trial.number,
     )
+
+
+def _told(trial: TrialPoint, rows: tuple[NoiseSums, ...], program: dict[str, Any]) -> tuple[tuple[NoiseSums, ...], int]:
+    """Return the noise sums that own code measured and its micro-batch; none where that does not divide the batch."""
+    told = program.get("micro_batch")
+    fits = isinstance(told, int) and told > 0 and trial.batch_size % told == 0
+    return (rows, told) if fits and isinstance(told, int) else ((), trial.batch_size)
 
 
 def _view(study: StudyRecord, advice: Advice, family: str) -> BatchAdvice:

@@ -11,8 +11,9 @@ from api.views import trial_view, trial_views
 from storage import outcomes, trials
 from storage.points import TrialPoint
 from storage.studies import StudyRecord
+from storage.trials import TrialRecord
 from tuner.errors import NotFound
-from tuner.handover import snippet
+from tuner.handover import configuration, snippet
 from tuner.search.ranking import median
 from tuner.study.states import TrialState
 from tuner.wire.views import Best, Leaderboard, LeaderboardRow, TrialView
@@ -34,14 +35,20 @@ def best(session: Session, study: StudyRecord, plan: Plan) -> Best:
         raise NotFound(f"study {study.name!r} has no completed trial yet")
     completed = outcomes.count_by_state(session, study_id=study.id)[TrialState.COMPLETED]
     shown = trial_view(session, study, winner)
-    regime = batch_regime.in_words(shown.program, int(winner.params["batch_size"]))
+    regime = "" if plan.spec.external else batch_regime.in_words(shown.program, int(winner.params["batch_size"]))
     return Best(
         trial=shown,
         grade="D",
         interval=None,
         evidence=f"Grade D: {_best_of(completed)}. {ONE_SEED}{regime}",
-        snippet=snippet(winner.params, winner.total_steps, shown.program),
+        snippet=_code(plan, winner, shown),
     )
+
+
+def _code(plan: Plan, winner: TrialRecord, shown: TrialView) -> str:
+    if plan.spec.external:
+        return configuration(winner.number, winner.params)
+    return snippet(winner.params, winner.total_steps, shown.program)
 
 
 def _best_of(completed: int) -> str:

@@ -47,8 +47,8 @@ class Queue:
 
     @property
     def cost(self) -> float:
-        """Examples of a trial, over the priority."""
-        return self.plan.spec.budget.examples_per_trial / self.study.priority
+        """Examples of a trial (1 where nobody knows), over the priority."""
+        return (self.plan.spec.budget.examples_per_trial or 1) / self.study.priority
 
 
 class Grants:

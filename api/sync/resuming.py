@@ -21,7 +21,7 @@ from tuner.wire.sync import Checkpointed, Resume, Weights
 
 def examples_at(trial: TrialRecord, step: int) -> int:
     """Examples that a trial has seen after a number of steps."""
-    return step * int(trial.params["batch_size"])
+    return step * int(trial.params["batch_size"]) if step else 0
 
 
 def record_of(lease: Lease, step: int, file: Weights) -> CheckpointRecord | None:

@@ -235,14 +235,19 @@ def _note_program(lease: Lease, program: Mapping[str, Scalar | None]) -> None:
         lease.attempt = replace(lease.attempt, program=dict(program), fingerprint=fingerprint(program))
 
 
+def _rungs(examples: int, evaluations: int) -> list[int]:
+    """Return the examples at which to evaluate; none where only the trial's own code knows how long it is."""
+    return sorted({max(1, examples * i // evaluations) for i in range(1, evaluations + 1)}) if examples else []
+
+
 def assignment(lease: Lease, resume: Resume | None, *, in_flight: int, devices: int) -> Assignment:
     """Return everything that the engine needs to run a trial.
 
     `in_flight` trials of its study have not ended; its worker has so many `devices`.
     """
     study, spec, trial = lease.study, lease.plan.spec, lease.trial
-    group = lease.plan.group(int(trial.params["batch_size"]))
-    examples = spec.budget.examples_per_trial
+    group = lease.plan.group(trial.params)
+    examples = spec.budget.examples_per_trial or 0
     left = max(1, in_flight + study.run_cap - study.runs)
     at_once = left if study.parallel is None else min(left, study.parallel)
     return Assignment(
@@ -264,7 +269,7 @@ def assignment(lease: Lease, resume: Resume | None, *, in_flight: int, devices: 
         per_tick=group.per_tick,
         micro_batch_asked=spec.micro_batch is not None,
         metric=spec.metric.name,
-        rungs=sorted({max(1, examples * i // spec.evaluations) for i in range(1, spec.evaluations + 1)}),
+        rungs=_rungs(examples, spec.evaluations),
         report_every=max(1, examples // spec.report_points),
         divergence_factor=spec.divergence_factor,
         reproducible=spec.reproducible,

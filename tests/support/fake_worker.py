@@ -11,6 +11,7 @@ class FakeWorker:
     """One device `cpu`; holds what it was assigned until it finishes or is told to stop."""
 
     names: tuple[str, ...] = ("cpu",)
+    workload = "digits-mlp"
 
     def __init__(self, client: TestClient, session: str = "fake-session-0001", width: int = 4) -> None:
         self.client = client
@@ -28,7 +29,7 @@ class FakeWorker:
                 "session": self.session,
                 "name": "fake",
                 "devices": [{"device": name, "width": self.width} for name in self.names],
-                "workloads": [{"name": "digits-mlp"}],
+                "workloads": [{"name": self.workload}],
             },
         )
         assert answer.status_code == 200, answer.text

@@ -29,6 +29,9 @@ BUILT_IN_WORKLOADS: dict[str, str] = {
     "rosenbrock": "Rosenbrock's curved valley: deterministic, minimum 0 at (1, ..., 1)",
     "text-gpt": "A byte-level GPT on the Python standard library's source files",
 }
+EXTERNAL = "external"
+"""The workload of studies whose trials are trained by the user's own code (`tuner/study/external.py`)."""
+EXTERNAL_WORDS = "Your own loop (`Client.ask`) or script (`tuner worker --command`), with any hyperparameters"
 _LOSSES = ("train_loss", "valid_loss")
 _METRICS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(

@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tuner.errors import Fault, InvalidInput
-from tuner.study.catalogue import BUILT_IN_METRICS, Catalogue
+from tuner.study.catalogue import BUILT_IN_METRICS, EXTERNAL, Catalogue
+from tuner.study.external import external_faults
 from tuner.study.reading import shown
-from tuner.study.space_check import space_faults
+from tuner.study.space_check import optimizer_faults, space_faults
 from tuner.study.spec import Budget, Metric, OptimizerChoice, ParameterSpec, Retry, StudySpec, WorkloadRef
 from tuner.study.suggestion import hint
 from tuner.study.workload_parameters import Signature, parameter_faults, read_parameters, signature_of
@@ -37,14 +38,17 @@ def parse_study(
         raise InvalidInput([Fault("", f"a study is a mapping of keys to values, not {type(document).__name__}")])
     faults: list[Fault] = list(_unknown_keys(document))
     fields: dict[str, Any] = {}
+    external = _names_external(document.get("workload"))
     for name, info in StudySpec.model_fields.items():
         if name not in document:
-            if info.is_required():
+            if name == "optimizers" and external:
+                fields[name] = []
+            elif info.is_required():
                 faults.append(Fault(name, "is missing; it is required"))
             else:
                 fields[name] = info.get_default(call_default_factory=True)
         elif name in ("optimizers", "parameters"):
-            fields[name], found = _entries(name, document[name])
+            fields[name], found = _entries(name, document[name], optional=external)
             faults += found
         else:
             found, value = _validate(_adapter(info), name, document[name])
@@ -52,14 +56,37 @@ def parse_study(
             if not found:
                 fields[name] = value
     reference: WorkloadRef | None = fields.get("workload")
+    if "budget" in fields:
+        faults += _settle_budget(fields, document.get("budget", {}), external)
     if reference is not None:
         signature = signature_of(reference.name, signatures)
+    if reference is not None and external:
+        faults += optimizer_faults(fields.get("optimizers", []), catalogue)
+        faults += external_faults(fields, document, catalogue)
+    elif reference is not None:
         faults += _workload_faults(fields, workloads, signature)
-    faults += space_faults(fields, catalogue)
+    if not external:
+        faults += space_faults(fields, catalogue)
     if faults or reference is None:
         raise InvalidInput(faults)
-    read_space(fields, signature)
+    if not external:
+        read_space(fields, signature)
     return StudySpec.model_construct(**fields)  # every field has been validated above
+
+
+def _names_external(workload: Any) -> bool:
+    """Whether a document's workload is the user's own code, however it is written."""
+    return (workload.get("name") if isinstance(workload, Mapping) else workload) == EXTERNAL
+
+
+def _settle_budget(fields: dict[str, Any], given: Any, external: bool) -> Iterator[Fault]:
+    """Leave the length of a trial open where own code trains it and the document does not say; nowhere else."""
+    budget: Budget = fields["budget"]
+    if external and isinstance(given, Mapping) and "examples_per_trial" not in given:
+        fields["budget"] = budget.model_copy(update={"examples_per_trial": None})
+    elif not external and budget.examples_per_trial is None:
+        yield Fault("budget.examples_per_trial", "null given; allowed is a whole number from 1 to 10^12")
+        fields["budget"] = budget.model_copy(update={"examples_per_trial": Budget().examples_per_trial})
 
 
 def _adapter(info: Any) -> TypeAdapter[Any]:
@@ -106,11 +133,11 @@ def _fault(path: str, error: Any) -> Fault:
     return Fault(path, f"{shown(seen)} given; {message}")
 
 
-def _entries(name: str, value: Any) -> tuple[Any, list[Fault]]:
-    """Validate the members of `optimizers` or `parameters` one by one and keep the good ones."""
+def _entries(name: str, value: Any, *, optional: bool) -> tuple[Any, list[Fault]]:
+    """Validate the members of `optimizers` (which may be `optional`) or `parameters` one by one; keep the good ones."""
     faults: list[Fault] = []
     if name == "optimizers":
-        if not isinstance(value, list) or not value:
+        if not isinstance(value, list) or not (value or optional):
             return [], [Fault(name, f"{shown(value)} given; a list of one or more optimizers is needed")]
         choices: list[OptimizerChoice | None] = []
         for i, item in enumerate(value):

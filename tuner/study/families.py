@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tuner.study.catalogue import Catalogue
+from tuner.study.external import external_families
 from tuner.study.hyperparameter import PREFIX, Hyperparameter, Scalar
 from tuner.study.space import Choices, Domain, FamilySpace, Fixed, Range
 from tuner.study.spec import OptimizerChoice, ParameterSpec, StudySpec
@@ -19,6 +20,8 @@ def families(spec: StudySpec, catalogue: Catalogue) -> list[FamilySpace]:
 
     A range given with the optimizer overrides one in `parameters`, which overrides the catalogue's.
     """
+    if spec.external:
+        return external_families(spec, catalogue)
     return [_family(spec, catalogue, i) for i in range(len(spec.optimizers))]
 
 

@@ -95,7 +95,8 @@ class FamilySpace:
 
     `schedules_of` names the schedules under which a parameter applies (others always apply); `schedule_defaults` holds
     the defaults of each schedule's own parameters, for those that the study does not set. `conditions` of a workload
-    parameter are the values that other parameters must have for it to apply.
+    parameter are the values that other parameters must have for it to apply. `named`: whether a configuration names its
+    optimizer.
     """
 
     optimizer: str
@@ -103,6 +104,7 @@ class FamilySpace:
     schedules_of: dict[str, frozenset[str]] = field(default_factory=dict)
     schedule_defaults: dict[str, dict[str, Scalar]] = field(default_factory=dict)
     conditions: dict[str, dict[str, tuple[Scalar, ...]]] = field(default_factory=dict)
+    named: bool = True
 
     @property
     def swept(self) -> dict[str, Domain]:
@@ -111,10 +113,10 @@ class FamilySpace:
 
     def configuration(self, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """Complete the chosen values with the fixed ones and drop what does not count beside the others."""
-        values: dict[str, Scalar] = {"optimizer": self.optimizer}
+        values: dict[str, Scalar] = {"optimizer": self.optimizer} if self.named else {}
         for name, domain in self.domains.items():
             values[name] = domain.value if isinstance(domain, Fixed) else chosen[name]
-        schedule = str(values["schedule"])
+        schedule = str(values.get("schedule"))
         counting = {k: v for k, v in values.items() if k not in self.schedules_of or schedule in self.schedules_of[k]}
         for name in self.conditions:
             if not self._applies(name, values):

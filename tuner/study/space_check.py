@@ -25,7 +25,7 @@ def space_faults(fields: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Fa
     """Yield the faults of what could be read of a document; a faulty optimizer is None in its place."""
     choices: list[OptimizerChoice | None] = fields.get("optimizers", [])
     parameters: dict[str, ParameterSpec] = fields.get("parameters", {})
-    yield from _optimizer_faults(choices, catalogue)
+    yield from optimizer_faults(choices, catalogue)
     known = [choice for choice in choices if choice is not None and choice.name in catalogue.optimizers]
     names = [choice.name for choice in choices if choice is not None]
     unused: list[Fault] = []
@@ -41,7 +41,8 @@ def space_faults(fields: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Fa
         yield from _batch_faults(known, parameters, fields["budget"], fields["micro_batch"])
 
 
-def _optimizer_faults(choices: Sequence[OptimizerChoice | None], catalogue: Catalogue) -> Iterator[Fault]:
+def optimizer_faults(choices: Sequence[OptimizerChoice | None], catalogue: Catalogue) -> Iterator[Fault]:
+    """Yield the faults of `optimizers`: names, and the domains that they bring."""
     seen: set[str] = set()
     for i, choice in enumerate(choices):
         if choice is None:
@@ -204,6 +205,8 @@ def _batch_faults(
     if any(p is not None and (p.min is not None or any(map(_batch_size_fault, p.listed))) for p in given):
         return
     most = budget.examples_per_trial
+    if most is None:
+        return
     of_each = [batch_sizes(choice, parameters, budget) for choice in choices]
     sizes = sorted({size for own in of_each for size in own})
     if micro_batch is not None and (odd := [str(size) for size in sizes if size % micro_batch]):

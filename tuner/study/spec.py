@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tuner.study.catalogue import EXTERNAL
 from tuner.study.hyperparameter import PREFIX, Hyperparameter, Scalar, Scaling
 from tuner.study.micro_batch import Group, grouped
 from tuner.study.reading import AnyScalar, Number, Whole, shown
@@ -164,9 +165,12 @@ class OptimizerChoice(Section):
 
 
 class Budget(Section):
-    """What a trial may cost, and how many trials may fail before any works."""
+    """What a trial may cost, and how many trials may fail before any works.
 
-    examples_per_trial: Whole = Field(default=20_000, ge=1, le=10**12)
+    `examples_per_trial` is null only in external studies that do not give it: how long a trial is, only its code knows.
+    """
+
+    examples_per_trial: Annotated[Whole, Field(ge=1, le=10**12)] | None = 20_000
     max_failed: Whole = Field(default=10, ge=1, le=1_000_000)
 
 
@@ -181,7 +185,8 @@ def batch_sizes(choice: OptimizerChoice, parameters: Mapping[str, ParameterSpec]
     parameter = choice.overrides.get("batch_size", parameters.get("batch_size"))
     listed = [BATCH_SIZE.default] if parameter is None else map(BATCH_SIZE.read, parameter.listed)
     sizes = sorted({int(size) for size in listed})
-    return [size for size in sizes if size <= budget.examples_per_trial] or sizes
+    most = budget.examples_per_trial
+    return [size for size in sizes if most is None or size <= most] or sizes
 
 
 class StudySpec(Section):
@@ -191,7 +196,7 @@ class StudySpec(Section):
     title: str = Field(default="", max_length=200)
     workload: WorkloadRef
     metric: Metric = Metric()
-    optimizers: list[OptimizerChoice] = Field(min_length=1, max_length=100)
+    optimizers: list[OptimizerChoice] = Field(max_length=100)
     parameters: dict[str, ParameterSpec] = Field(default_factory=dict, max_length=100)
     method: Literal["random", "quasirandom", "tpe"] = "tpe"
     run_cap: Whole = Field(ge=1, le=1_000_000)
@@ -219,6 +224,8 @@ class StudySpec(Section):
 
     def batch_sizes_left_out(self) -> list[int]:
         """The batch sizes that the document names and no trial can have, because they are above the budget."""
+        if self.external:
+            return []
         named = [choice.overrides.get("batch_size", self.parameters.get("batch_size")) for choice in self.optimizers]
         sizes = {
             int(BATCH_SIZE.read(size)) for parameter in named if parameter is not None for size in parameter.listed
@@ -226,9 +233,19 @@ class StudySpec(Section):
         return sorted(sizes.difference(self.batch_sizes()))
 
     def groups(self) -> list[Group]:
-        """The batch sizes with their micro-batches: the one given, or else those that follow from the sizes."""
+        """The batch sizes with their micro-batches: the one given, or else those that follow from the sizes.
+
+        What own code does with a batch is its own affair: an external study has one group, without sizes.
+        """
+        if self.external:
+            return [Group(1, ())]
         sizes = self.batch_sizes()
         return grouped(sizes) if self.micro_batch is None else [Group(self.micro_batch, tuple(sizes))]
+
+    @property
+    def external(self) -> bool:
+        """Whether the user's own code trains the trials, and not the engine."""
+        return self.workload.name == EXTERNAL
 
     @property
     def learns(self) -> bool:

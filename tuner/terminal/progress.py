@@ -42,7 +42,7 @@ class Pace:
     def share(view: StudyView) -> float:
         """The share of the study that is done, in [0, 1]."""
         trials = max(view.run_cap, 1)
-        examples = view.examples_done / (trials * view.examples_per_trial)
+        examples = view.examples_done / (trials * view.examples_per_trial) if view.examples_per_trial else 0.0
         return min(1.0, max(finished(view) / trials, examples))
 
     def note(self, view: StudyView) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuner.errors import NotFound
+from tuner.errors import Fault, InvalidInput, NotFound
 from tuner.terminal.options import Json, Server, Study, TokenFile, Workloads, connect
 
 if TYPE_CHECKING:
@@ -124,13 +124,15 @@ def best(
     from tuner.handover import snippet
     from tuner.terminal.console import messages, print_json, print_snippet
     from tuner.terminal.reports import best_report
-    from tuner.terminal.train_file_writing import write
+    from tuner.terminal.train_file_writing import EXTERNAL_TRIAL, write
 
     with connect(server, token_file) as client:
         result = client.best(study)
         view = client.study(study) if output is not None or not as_json else None
     trial = result.trial
-    if only_torch:
+    if only_torch and trial.total_steps is None:
+        raise InvalidInput([Fault("--torch", EXTERNAL_TRIAL)])
+    if only_torch and trial.total_steps is not None:
         code = snippet(trial.params, trial.total_steps, trial.program, only_torch=True)
         result = result.model_copy(update={"snippet": code})
     if output is not None and view is not None:

@@ -63,14 +63,19 @@ def trial_report(trial: TrialView, metric: str, swept: dict[str, list[str]]) -> 
     searched = swept.get(trial.optimizer, [])
     rows: list[tuple[str, str | Text]] = [
         (metric, number(trial.value)),
-        ("examples", f"{count(trial.examples)} of {count(trial.total_examples)}"),
-        ("steps", f"{count(trial.step)} of {count(trial.total_steps)}"),
+        ("examples", _of(trial.examples, trial.total_examples)),
+        ("steps", _of(trial.step, trial.total_steps)),
         ("attempts", str(trial.attempt) if trial.attempt else "not started"),
         ("worker", trial.worker or "-"),
         ("seed", str(trial.seed)),
     ]
     rows += [(n, Text(number(v), "bold" if n in searched else "")) for n, v in ordered(trial.params)]
     return Group(head, _pairs(rows))
+
+
+def _of(done: int, total: int | None) -> str:
+    """Say how far something is; how far it goes may be known to the trial's own code alone."""
+    return count(done) if total is None else f"{count(done)} of {count(total)}"
 
 
 def advice_report(advice: BatchAdviceList, only_first: bool = False) -> RenderableType:

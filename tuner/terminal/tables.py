@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.study.states import TERMINAL
-from tuner.terminal.formats import configuration, duration, many, number, percent
+from tuner.terminal.formats import configuration, count, duration, many, number, percent
 from tuner.wire.failures import headline
 from tuner.wire.views import Leaderboard, StudyView, TrialView, WorkerView
 
@@ -91,7 +91,8 @@ def trials_table(trials: Sequence[TrialView], swept: dict[str, list[str]], metri
         fold=("state", "configuration"),
     )
     for trial in trials:
-        done = f"{trial.examples / trial.total_examples:.0%}" if trial.total_examples else "-"
+        total = trial.total_examples
+        done = f"{trial.examples / total:.0%}" if total else count(trial.examples or trial.step)
         config = configuration(trial.params, swept.get(trial.optimizer))
         label = state(trial.state)
         if why := headline(trial.error or "") or trial.reason:

@@ -7,8 +7,10 @@ from typing import Any
 
 from tuner.errors import Fault, InvalidInput
 from tuner.handover import Trained, train_file
-from tuner.study.catalogue import BUILT_IN_WORKLOADS
+from tuner.study.catalogue import BUILT_IN_WORKLOADS, EXTERNAL
 from tuner.wire.views import TrialView
+
+EXTERNAL_TRIAL = "your own code trained the study's trials; run it with what 'tuner best' shows"
 
 
 def write(
@@ -21,6 +23,8 @@ def write(
     """
     reference = document["workload"]
     name, params = (reference, {}) if isinstance(reference, str) else (reference["name"], reference.get("params") or {})
+    if name == EXTERNAL or trial.total_steps is None:
+        raise InvalidInput([Fault("--output", EXTERNAL_TRIAL)])
     if not sources and not _is_known(name):
         fault = f"is missing; the workload {name!r} is your own, so name the file or module that registers it"
         raise InvalidInput([Fault("--workloads", fault)])

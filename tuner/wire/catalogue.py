@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tuner.study.catalogue import BUILT_IN_WORKLOADS, load_catalogue
+from tuner.study.catalogue import BUILT_IN_WORKLOADS, EXTERNAL, EXTERNAL_WORDS, load_catalogue
 from tuner.study.hyperparameter import Hyperparameter
 from tuner.study.space import Range
 from tuner.wire.views import CatalogueView, HyperparameterView, NamedThing, OptimizerView, ScheduleView
@@ -20,7 +20,7 @@ def catalogue_view(registered: Mapping[str, str] | None = None) -> CatalogueView
     `registered`: workloads that workers have registered, with their descriptions.
     """
     known = load_catalogue()
-    workloads = {**(registered or {}), **BUILT_IN_WORKLOADS}
+    workloads = {**(registered or {}), **BUILT_IN_WORKLOADS, EXTERNAL: EXTERNAL_WORDS}
     return CatalogueView(
         optimizers=[
             OptimizerView(

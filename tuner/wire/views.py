@@ -36,8 +36,8 @@ class TrialView(Message):
     reason: str | None = Field(default=None, description="why infeasible, failed or cancelled")
     step: int = 0
     examples: int = 0
-    total_steps: int
-    total_examples: int
+    total_steps: int | None = Field(description="null where only the trial's own code knows")
+    total_examples: int | None = Field(description="null where only the trial's own code knows")
     attempt: int = Field(description="0 before the first lease")
     worker: str | None = None
     program: dict[str, Scalar | None] | None = Field(
@@ -94,7 +94,7 @@ class StudyView(Message):
         description="the most trials in flight; automatic: as many as the workers have room for"
     )
     priority: float = Field(default=1.0, description="weight of its share of device time")
-    examples_per_trial: int
+    examples_per_trial: int | None = Field(description="null where only the trials' own code knows")
     counts: dict[TrialState, int] = Field(description="trials by state; states without trials are left out")
     examples_done: int
     slot_utilisation: float | None = Field(

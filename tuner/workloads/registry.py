@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tuner.errors import Fault, InvalidInput, NotFound
+from tuner.study.catalogue import EXTERNAL
 from tuner.study.hyperparameter import Scalar
 from tuner.workloads.installed import installed, package_of
 from tuner.workloads.signature import describe_parameters, values_of
@@ -49,6 +50,10 @@ def workload(name: str) -> Callable[[Factory], Factory]:
 
     Registering a different factory under an existing name raises `InvalidInput`; the same one may be imported again.
     """
+    if name == EXTERNAL:
+        raise InvalidInput(
+            [Fault("workload", f"{name!r} is for trials that a loop of your own trains; choose another")]
+        )
 
     def register(factory: Factory) -> Factory:
         known = _factories.get(name)

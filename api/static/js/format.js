@@ -130,6 +130,17 @@ export function moment(iso) {
 }
 
 /**
+ * How far something is, and how far it goes, where that is known: only a trial's own code may know.
+ *
+ * @param {number} done
+ * @param {number | null} total
+ * @param {string} word between the two
+ */
+export function ofTotal(done, total, word) {
+  return total === null ? count(done) : `${count(done)} ${word} ${count(total)}`;
+}
+
+/**
  * Progress of a study, from its view.
  *
  * @param {any} study
@@ -139,7 +150,7 @@ export function moment(iso) {
 export function progress(study) {
   const of = (...states) => states.reduce((sum, state) => sum + (study.counts[state] ?? 0), 0);
   const done = of("completed", "pruned", "infeasible", "failed", "cancelled");
-  const byExamples = study.examples_done / (study.run_cap * study.examples_per_trial || 1);
+  const byExamples = study.examples_per_trial ? study.examples_done / (study.run_cap * study.examples_per_trial) : 0;
   const fraction = Math.min(1, study.state === "completed" ? 1 : Math.max(done / study.run_cap, byExamples));
   const elapsed = between(study.started_at, study.finished_at);
   const live = study.state === "running" && fraction > 0;

@@ -75,7 +75,7 @@ def test_a_transaction_that_is_older_than_the_board_is_not_used(client: TestClie
 
 def test_of_settled_trials_everything_is_read_once() -> None:
     board, asked = Board(), []
-    trials = [TrialPoint(n, n, "sgd", state, 0.5, None, 0, 1, None, 0.1, 32) for n, state in enumerate(STATES)]
+    trials = [TrialPoint(n, n, "sgd", state, 0.5, None, 0, 1, 1, None, 0.1, 32) for n, state in enumerate(STATES)]
 
     def read(wanted: list[TrialPoint]) -> dict[int, int]:
         asked.append([trial.id for trial in wanted])

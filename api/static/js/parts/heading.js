@@ -16,7 +16,7 @@ export function heading(study, actions) {
     study.workload,
     `${study.metric} (${study.goal}${study.target === null ? "" : `, target ${number(study.target)}`})`,
     study.method,
-    `${study.examples_per_trial.toLocaleString("en")} examples per trial`,
+    study.examples_per_trial && `${study.examples_per_trial.toLocaleString("en")} examples per trial`,
     study.parallel === "automatic" ? "parallel automatic" : `${study.parallel} parallel`,
     study.priority !== 1 && `priority ${number(study.priority)}`,
     study.reproducible && (study.fingerprint ? `reproducible: program ${study.fingerprint}` : "reproducible"),

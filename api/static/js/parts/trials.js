@@ -4,7 +4,7 @@
 
 import { path, read } from "../api.js";
 import { badge, card, fill, h, link, rebuild } from "../dom.js";
-import { between, count, duration, moment, number, setting } from "../format.js";
+import { between, duration, moment, number, ofTotal, setting } from "../format.js";
 import { throttle } from "../throttle.js";
 import { optimizer } from "./progress.js";
 
@@ -77,15 +77,17 @@ export function trialsTable(study, fail) {
 
 function columnsOf(study) {
   const swept = [...new Set(Object.values(study.swept).flat())].filter((name) => !["lr", "batch_size", "optimizer"].includes(name));
+  // Code of the user's own may know neither; the engine's trials always have both.
+  const searched = Object.values(study.swept).flat();
+  const usual = ["lr", "batch_size"].filter((name) => study.workload !== "external" || searched.includes(name));
   return [
     { name: "Trial", sort: "number", kind: "num", first: true, cell: (t) => link(path("studies", study.name, "trials", t.number), t.number) },
     { name: "State", cell: (t) => badge(t.state) },
     { name: "Optimizer", sort: "optimizer", cell: (t) => optimizer(t.optimizer) },
     { name: study.metric, sort: "value", kind: "num", cell: (t) => (t.value === null ? (t.reason ?? "–") : number(t.value)) },
-    { name: "lr", kind: "num", cell: (t) => number(t.params.lr, 3) },
-    { name: "batch_size", kind: "num", cell: (t) => setting(t.params.batch_size) },
+    ...usual.map((name) => ({ name, kind: "num", cell: (t) => (name in t.params ? setting(t.params[name]) : "–") })),
     ...swept.map((name) => ({ name, kind: "num", cell: (t) => (study.swept[t.optimizer]?.includes(name) ? setting(t.params[name]) : "") })),
-    { name: "Examples", kind: "num", cell: (t) => `${count(t.examples)} / ${count(t.total_examples)}` },
+    { name: "Examples", kind: "num", cell: (t) => ofTotal(t.examples, t.total_examples, "/") },
     { name: "Ended", sort: "finished_at", kind: "nowrap", cell: (t) => (t.finished_at ? moment(t.finished_at) : "") },
     { name: "Time", kind: "num nowrap", cell: (t) => (t.started_at ? duration(between(t.started_at, t.finished_at)) : "–") },
   ];

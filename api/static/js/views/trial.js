@@ -4,7 +4,7 @@
 
 import { ApiError, get, path, poll, post } from "../api.js";
 import { ask, badge, card, fill, h, link } from "../dom.js";
-import { between, count, duration, many, moment, number, numeric } from "../format.js";
+import { between, duration, many, moment, number, numeric, ofTotal } from "../format.js";
 import { colour } from "../palette.js";
 import { figure } from "../parts/figures.js";
 import { settings } from "../parts/best.js";
@@ -71,7 +71,7 @@ async function curves(trial, at, charts, plots) {
   for (const one of all.filter(Boolean)) {
     const y = one.value.map(numeric);
     const log = y.every((value) => !(value <= 0)) && Math.max(...y.filter(Number.isFinite)) > 1;
-    await drawLine(plots.get(one.metric), { x: one.examples, y, name: one.metric, colour: colour(trial.optimizer), log });
+    await drawLine(plots.get(one.metric), { x: one.examples.some(Boolean) ? one.examples : one.step, y, name: one.metric, colour: colour(trial.optimizer), log });
   }
 }
 
@@ -125,8 +125,8 @@ function facts(trial) {
   const attempts = trial.attempt === 0 ? "not started" : trial.attempt === 1 ? "1" : `${trial.attempt} (resumed or retried ${many(trial.attempt - 1, "time")})`;
   const entries = [
     ["value", number(trial.value)],
-    ["examples", `${count(trial.examples)} of ${count(trial.total_examples)}`],
-    ["steps", `${count(trial.step)} of ${count(trial.total_steps)}`],
+    ["examples", ofTotal(trial.examples, trial.total_examples, "of")],
+    ["steps", ofTotal(trial.step, trial.total_steps, "of")],
     ["attempts", attempts],
     ["worker", trial.worker ?? "–"],
     ["program", trial.fingerprint ? h("span", { title: program(trial.program) }, trial.fingerprint) : "–"],

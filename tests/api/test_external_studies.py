@@ -1,0 +1,112 @@
+"""Studies of the user's own code through every reader of the API, with and without a learning rate and a batch size."""
+
+from typing import Any
+
+import pytest
+from fake_worker import FakeWorker, report
+from fastapi.testclient import TestClient
+from over_http import wait_for
+
+from api.figures import FIGURES
+
+BARE: dict[str, Any] = {"depth": {"min": 1, "max": 9, "integer": True}, "kind": {"values": ["a", "b"]}}
+USUAL: dict[str, Any] = {
+    "lr": {"min": 1e-3, "max": 1.0, "scaling": "log"},
+    "batch_size": {"values": [16, 64]},
+    "kind": {"values": ["a", "b"]},
+}
+
+
+class OwnCode(FakeWorker):
+    """A worker that runs the user's own code."""
+
+    workload = "external"
+
+
+def submit(client: TestClient, **changes: Any) -> dict[str, Any]:
+    document = {"name": "own", "workload": "external", "metric": "loss", "parameters": BARE, "run_cap": 4, **changes}
+    answer = client.post("/api/v1/studies", json=document)
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def finish_all(client: TestClient, worker: FakeWorker, *, examples: bool, noise: bool = False) -> None:
+    sums = {"n": 5, "s": 50.0, "q": 5.0, "ss": 520.0, "qq": 6.0, "sq": 50.0}
+    for count in range(4):
+        (trial,) = worker.take(1)
+        key = {"trial": trial["trial"], "attempt": trial["attempt"]}
+        if noise:
+            worker.sync(free=0, started=[{**key, "program": {"path": "own code", "micro_batch": 8}}])
+        rows = [report(trial, step, loss=1 / (step + count)) for step in (1, 2, 3)]
+        rows = [{**row, "examples": row["examples"] * examples, **({"noise": sums} if noise else {})} for row in rows]
+        worker.sync(free=0, reports=rows)
+        worker.finish(trial, None, step=3, examples=48 * examples)
+    wait_for(lambda: client.get("/api/v1/studies/own").json()["state"] == "completed")
+
+
+def read_everything(client: TestClient) -> dict[str, Any]:
+    """Read all that a page shows."""
+    at, found = "/api/v1/studies/own", {}
+    paths = ["", "/trials", "/trials/0", "/trials/0/curve", "/best", "/leaderboard", "/batch-advice"]
+    paths += [f"/figures/{name}" for name in FIGURES] + ["/trials/0/figures/noise"]
+    for path in paths:
+        answer = client.get(at + path)
+        assert answer.status_code == 200, (path, answer.text)
+        found[path] = answer.json()
+    return found
+
+
+def test_an_external_study_runs_to_its_end_and_every_page_copes(client: TestClient) -> None:
+    shown = submit(client)
+    assert shown["workload"] == "external" and shown["optimizers"] == ["external"]
+    assert shown["examples_per_trial"] is None and shown["swept"] == {"external": ["depth", "kind"]}
+    finish_all(client, OwnCode(client), examples=False)
+    found = read_everything(client)
+    trial = found["/trials/0"]
+    assert set(trial["params"]) == {"depth", "kind"} and trial["optimizer"] == "external"
+    assert trial["total_examples"] is trial["total_steps"] is None and trial["step"] == 3
+    assert found["/best"]["trial"]["number"] == 3 and found["/best"]["trial"]["value"] == pytest.approx(1 / 6)
+    scope: dict[str, Any] = {}
+    exec(found["/best"]["snippet"], scope)
+    assert scope["params"] == found["/best"]["trial"]["params"]
+    assert [row["optimizer"] for row in found["/leaderboard"]["rows"]] == ["external"]
+    assert found["/batch-advice"]["items"][0]["grade"] == "none"
+    assert "steps" in str(found["/figures/curves"]["layout"]["xaxis"])
+    assert "have no lr" in str(found["/figures/loss_vs_lr"])
+
+
+def test_a_learning_rate_and_a_batch_size_are_drawn_and_noise_is_advised_on(client: TestClient) -> None:
+    submit(client, parameters=USUAL, budget={"examples_per_trial": 640})
+    finish_all(client, OwnCode(client), examples=True, noise=True)
+    found = read_everything(client)
+    assert found["/trials/0"]["total_examples"] == 640 and found["/trials/0"]["total_steps"] in (10, 40)
+    assert "examples" in str(found["/figures/curves"]["layout"]["xaxis"]) and found["/figures/loss_vs_lr"]["data"]
+    (item,) = found["/batch-advice"]["items"]
+    assert item["noise_scale"]["steps"] == 15 and item["noise_scale"]["value"] == pytest.approx(10.0)
+
+
+def test_an_engines_worker_gets_no_trial_of_it(client: TestClient) -> None:
+    submit(client)
+    wait_for(lambda: client.get("/api/v1/studies/own").json()["counts"])
+    assert FakeWorker(client).sync(free=4, wait_s=0.0).assign == []
+    assert len(OwnCode(client, "own-session-00000001").sync(free=1).assign) == 1
+
+
+def test_what_it_waits_for_is_said(client: TestClient) -> None:
+    submit(client)
+    wait_for(lambda: client.get("/api/v1/studies/own").json()["counts"])
+    FakeWorker(client)
+    wait_for(lambda: client.get("/api/v1/studies/own", headers={"cache-control": "no-cache"}).json()["notice"], 10)
+    assert "Client().ask('own')" in client.get("/api/v1/studies/own").json()["notice"]
+
+
+@pytest.mark.parametrize("missing", ["parameters", "metric"])
+def test_what_is_missing_is_refused_by_field(client: TestClient, missing: str) -> None:
+    document = {"name": "own", "workload": "external", "metric": "loss", "parameters": BARE, "run_cap": 4}
+    del document[missing]
+    answer = client.post("/api/v1/studies", json=document)
+    assert answer.status_code == 422 and [error["field"] for error in answer.json()["errors"]] == [missing]
+
+
+def test_the_catalogue_names_it(client: TestClient) -> None:
+    assert "external" in [each["name"] for each in client.get("/api/v1/catalogue").json()["workloads"]]
