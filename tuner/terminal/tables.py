@@ -91,8 +91,8 @@ def trials_table(trials: Sequence[TrialView], swept: dict[str, list[str]], metri
         fold=("state", "configuration"),
     )
     for trial in trials:
-        total = trial.total_examples
-        done = f"{trial.examples / total:.0%}" if total else count(trial.examples or trial.step)
+        whole = trial.total_examples
+        done = f"{trial.examples / whole:.0%}" if whole else count(trial.examples or trial.step)
         config = configuration(trial.params, swept.get(trial.optimizer))
         label = state(trial.state)
         if why := headline(trial.error or "") or trial.reason:
