@@ -44,7 +44,8 @@ def insert_encoded(session: Session, entity: type[DeclarativeBase], names: Seque
     """Insert rows as `insert_all` does, of values that are as the driver takes them: JSON is text."""
     if not rows:
         return
-    table, connection, columns = table_of(entity), session.connection(), ", ".join(names)
+    table, connection = table_of(entity), session.connection()
+    columns = ", ".join(map(connection.dialect.identifier_preparer.quote, names))  # `order` is a word of SQL
     if connection.dialect.name == "postgresql":
         _copy(connection, f"copy {table.name} ({columns}) from stdin", rows)
         return
@@ -119,7 +120,8 @@ def _update(table: Table, names: tuple[str, ...], condition: str, count: int, di
     one = ", ".join([mark] * len(names))
     values = ", ".join([f"({one if dialect.name == 'sqlite' else first})", *[f"({one})"] * (count - 1)])
     new = {name: f"given.column{place}" for place, name in enumerate(names, 1)}  # as both databases name them
-    changed = ", ".join(f"{name} = {new[name]}" for name in names if name not in keys)
+    quote = dialect.identifier_preparer.quote  # `order` is a word of SQL
+    changed = ", ".join(f"{quote(name)} = {new[name]}" for name in names if name not in keys)
     found = " and ".join(f"{table.name}.{key} = {new[key]}" for key in keys)
     return f"update {table.name} set {changed} from (values {values}) as given where {found} and {condition}"
 

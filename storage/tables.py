@@ -5,6 +5,7 @@
 - A proposal is known by its family and its index in the family's sequence, and is made once. A replicate or branch has
   its parent in the same study.
 - A trial has at most one live attempt (outcome null); an attempt's number is the fence.
+- An order is of a running trial; with it goes its study's or a user's wish, which a cancelled trial keeps.
 - A study's events are numbered by its own revision.
 - Ids of studies, trials and workers are never used twice.
 """
@@ -65,6 +66,7 @@ class Study(Base):
     state: Mapped[str] = mapped_column(String(16), index=True)
     reason: Mapped[str | None] = mapped_column(Text)
     document: Mapped[dict[str, Any]] = mapped_column(JSON)
+    edition: Mapped[int] = mapped_column(default=0, doc="counts changes after which what is kept of a study is wrong")
     batch_groups: Mapped[list[dict[str, Any]]] = mapped_column(JSON, doc="batch sizes that share a micro-batch")
     priority: Mapped[float] = mapped_column(doc="weight of its share of device time")
     served: Mapped[float] = mapped_column(default=0.0, doc="examples leased so far, over the priority")
@@ -77,9 +79,11 @@ class Study(Base):
     runs: Mapped[int] = mapped_column(default=0, doc="proposed and enqueued trials")
     revision: Mapped[int] = mapped_column(BigInteger, default=0)
     idempotency_key: Mapped[str | None] = mapped_column(String(200), unique=True)
+    submitted: Mapped[str | None] = mapped_column(String(64), doc="digest of the document as it was submitted")
     created_at: Mapped[datetime] = mapped_column(UtcTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    reopened_at: Mapped[datetime | None] = mapped_column(UtcTime, doc="when it last went on after its end")
 
 
 class Trial(Base):
@@ -113,6 +117,19 @@ class Trial(Base):
         CheckConstraint("origin in ('proposed','enqueued','replicate','branch')", name="origin"),
         CheckConstraint("(origin = 'proposed') = (family_index is not null)", name="proposed_has_index"),
         CheckConstraint("(origin in ('replicate','branch')) = (parent is not null)", name="derived_has_parent"),
+        CheckConstraint(
+            """"order" is null or ("order" in ('stop','prune','pause') and state = 'running')""", name="order"
+        ),
+        CheckConstraint("ordered_by in ('user','study')", name="ordered_by"),
+        Index("uq_trials_idempotency", "study_id", "idempotency_key", unique=True),
+        Index(
+            "ix_trials_enqueued",
+            "study_id",
+            "stack",
+            "number",
+            sqlite_where=text("state = 'queued' and origin = 'enqueued'"),
+            postgresql_where=text("state = 'queued' and origin = 'enqueued'"),
+        ),
         NEVER_AGAIN,
     )
 
@@ -130,10 +147,13 @@ class Trial(Base):
     state: Mapped[str] = mapped_column(String(16))
     value: Mapped[float | None]
     reason: Mapped[str | None] = mapped_column(Text)
-    stop_why: Mapped[str | None] = mapped_column(Text, doc="a stop was ordered and not yet carried out")
+    order: Mapped[str | None] = mapped_column(String(8), doc="stop, prune or pause: told, and not yet carried out")
+    order_why: Mapped[str | None] = mapped_column(Text, doc="for people")
+    ordered_by: Mapped[str | None] = mapped_column(String(8), doc="who ordered or cancelled it: a user, or its study")
     asked_after: Mapped[int] = mapped_column(doc="finished trials that the sampler had seen")
     attempt: Mapped[int] = mapped_column(default=0)
     charged: Mapped[int] = mapped_column(default=0, doc="attempts that count against retry.max")
+    idempotency_key: Mapped[str | None] = mapped_column(String(200), doc="of the request that enqueued it")
     step: Mapped[int] = mapped_column(BigInteger, default=0)
     examples: Mapped[int] = mapped_column(BigInteger, default=0)
     total_steps: Mapped[int] = mapped_column(BigInteger, doc="0: only the trial's own code knows")

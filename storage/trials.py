@@ -5,14 +5,14 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, column, exists, func, literal_column, select, update, values
+from sqlalchemy import ColumnElement, String, column, exists, func, literal_column, select, values
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from storage import tables as t
 from storage.bulk import insert_all, table_of, update_all
 from tuner.errors import Conflict, NotFound
-from tuner.study.states import TERMINAL, Origin, TrialState
+from tuner.study.states import TERMINAL, Order, OrderedBy, Origin, TrialState
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,12 @@ class TrialRecord:
     state: TrialState
     value: float | None
     reason: str | None
-    stop_why: str | None
+    order: Order | None
+    order_why: str | None
+    ordered_by: OrderedBy | None
     attempt: int
     charged: int
+    idempotency_key: str | None
     step: int
     examples: int
     total_steps: int
@@ -55,20 +58,23 @@ QUEUED: ColumnElement[str] = literal_column("'queued'")
 
 def record(row: t.Trial) -> TrialRecord:
     """Return a row as a value."""
-    found = {name: getattr(row, name) for name in TrialRecord.__dataclass_fields__}
-    return TrialRecord(**{**found, "state": TrialState(row.state), "origin": Origin(row.origin)})
+    return of_columns([getattr(row, name) for name in TrialRecord.__match_args__])
 
 
 COLUMNS = tuple(table_of(t.Trial).columns[field.name] for field in fields(TrialRecord))
 """What a query selects to make records of, without an entity per row."""
 RECORDS = select(*COLUMNS)
-STATE, ORIGIN = (TrialRecord.__match_args__.index(name) for name in ("state", "origin"))
+NAMES = TrialRecord.__match_args__
+STATE, ORIGIN, ORDER, ORDERED_BY = map(NAMES.index, ("state", "origin", "order", "ordered_by"))
 
 
 def of_columns(values: Sequence[Any]) -> TrialRecord:
     """Return the values of `COLUMNS` as a record."""
     found = list(values)
     found[STATE], found[ORIGIN] = TrialState(found[STATE]), Origin(found[ORIGIN])
+    if found[ORDERED_BY] is not None:  # seldom: few trials are told anything
+        found[ORDER] = None if found[ORDER] is None else Order(found[ORDER])
+        found[ORDERED_BY] = OrderedBy(found[ORDERED_BY])
     return TrialRecord(*found)
 
 
@@ -89,6 +95,7 @@ class NewTrial:
     origin: Origin = Origin.ENQUEUED
     family_index: int | None = None
     parent: int | None = None
+    idempotency_key: str | None = None
 
 
 def create(session: Session, *, study_id: int, trial: NewTrial, now: datetime) -> int:
@@ -299,7 +306,9 @@ def start(session: Session, *, trials: Sequence[TrialRecord]) -> None:
     update_all(session, t.Trial, names, [_values(trial, names) for trial in trials], t.Trial.state == TrialState.QUEUED)
 
 
-SAVED = ("state", "value", "reason", "stop_why", "charged", "step", "examples", "finished_at")
+SAVED = (
+    "state", "value", "reason", "order", "order_why", "ordered_by", "charged", "step", "examples", "finished_at",
+)  # fmt: skip
 """What changes while a trial runs."""
 
 
@@ -316,27 +325,3 @@ def save(session: Session, *, trials: Sequence[TrialRecord]) -> None:
 
 def _values(trial: TrialRecord, names: Sequence[str]) -> list[Any]:
     return [getattr(trial, name) for name in names]
-
-
-def lock_in_flight(session: Session, *, study_id: int) -> None:
-    """On PostgreSQL, let nobody else change a study's queued and running trials before this transaction ends."""
-    states = (TrialState.QUEUED, TrialState.RUNNING)
-    query = select(t.Trial.id).where(t.Trial.study_id == study_id, t.Trial.state.in_(states))
-    session.execute(query.order_by(t.Trial.id).with_for_update())
-
-
-def order_stop(session: Session, *, study_id: int, why: str, number: int | None = None) -> list[int]:
-    """Ask running trials (one, or all of a study) to stop; return their numbers."""
-    query = update(t.Trial).where(t.Trial.study_id == study_id, t.Trial.state == TrialState.RUNNING)
-    if number is not None:
-        query = query.where(t.Trial.number == number)
-    return list(session.scalars(query.values(stop_why=func.coalesce(t.Trial.stop_why, why)).returning(t.Trial.number)))
-
-
-def cancel_queued(session: Session, *, study_id: int, why: str, now: datetime, number: int | None = None) -> list[int]:
-    """Cancel queued trials (one, or all of a study); return their numbers."""
-    query = update(t.Trial).where(t.Trial.study_id == study_id, t.Trial.state == TrialState.QUEUED)
-    if number is not None:
-        query = query.where(t.Trial.number == number)
-    ended = query.values(state=TrialState.CANCELLED, reason=why, finished_at=now)
-    return sorted(session.scalars(ended.returning(t.Trial.number)))

@@ -1,13 +1,13 @@
-"""Ending a study: what is queued is cancelled, and what runs is told to stop."""
+"""Ending a study: what waits is cancelled, and what runs is told to stop."""
 
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from storage import studies, trials
+from storage import orders, studies
 from storage.events import Change
 from storage.studies import StudyRecord
-from tuner.study.states import StudyState, TrialState
+from tuner.study.states import Order, OrderedBy, StudyState, TrialState
 
 
 def close(
@@ -21,10 +21,11 @@ def close(
         InvalidTransition: the study cannot end like this, or ended meanwhile.
     """
     studies.hold(session, study_id=study.id)
-    trials.lock_in_flight(session, study_id=study.id)
+    orders.lock_open(session, study_id=study.id)
     changes = [Change(study.id, f"study.{state}", None, {"reason": reason})]
-    for number in trials.cancel_queued(session, study_id=study.id, why=why, now=now):
+    by = OrderedBy.STUDY
+    for number in orders.cancel_waiting(session, study_id=study.id, why=why, by=by, now=now):
         changes.append(Change(study.id, f"trial.{TrialState.CANCELLED}", number, {"reason": why}))
-    trials.order_stop(session, study_id=study.id, why=why)
+    orders.give(session, study_id=study.id, order=Order.STOP, why=why, by=by)
     studies.set_state(session, study_id=study.id, old=study.state, new=state, reason=reason, now=now)
     return changes

@@ -7,7 +7,7 @@ from api.conductor.closing import close
 from api.conductor.retention import Retention
 from api.hub import Hub
 from api.plans import Plans, stored
-from storage import attempts, checkpoints, events, studies, trials, workers
+from storage import attempts, checkpoints, events, orders, studies, trials, workers
 from storage.database import Database
 from storage.events import Change
 from storage.studies import StudyRecord
@@ -16,7 +16,7 @@ from tuner.errors import Fault, InvalidInput, InvalidTransition, NameTaken
 from tuner.study.catalogue import BUILT_IN_WORKLOADS, EXTERNAL, load_catalogue
 from tuner.study.check import parse_study
 from tuner.study.spec import StudySpec
-from tuner.study.states import TERMINAL, StudyState, TrialState
+from tuner.study.states import TERMINAL, Order, OrderedBy, StudyState, TrialState
 from tuner.wire.workload_info import WorkloadInfo
 
 
@@ -124,9 +124,10 @@ class Commands:
                     f"trial {number} is {trial.state} already; only a queued or running one can stop"
                 )
             changes = []
-            if trials.cancel_queued(session, study_id=study.id, why=why, now=now, number=number):
+            by = OrderedBy.USER
+            if orders.cancel_waiting(session, study_id=study.id, why=why, by=by, now=now, number=number):
                 changes.append(Change(study.id, f"trial.{TrialState.CANCELLED}", number, {"reason": why}))
-            elif trials.order_stop(session, study_id=study.id, why=why, number=number):
+            elif orders.give(session, study_id=study.id, order=Order.STOP, why=why, by=by, number=number):
                 changes.append(Change(study.id, "trial.stopping", number, {"reason": why}))
             events.append(session, changes=changes, now=now)
             trial = trials.get(session, study_id=study.id, number=number)

@@ -1,7 +1,9 @@
 """What becomes of a trial when its attempt ends: by the worker's final message, an expired lease or a stop.
 
-A trial's first terminal transition wins. Only lost, crashed and error count against `retry.max`; an error that repeats
-word for word ends the trial at once. Decisions change the leases in memory; the caller saves them.
+- A trial's first terminal transition wins; one that finished has done so whatever it was told meanwhile.
+- Only lost, crashed and error count against `retry.max`, but not a loss after a pause was ordered: its user may have
+  taken the worker away. An error that repeats word for word ends the trial at once.
+- Decisions change the leases in memory; the caller saves them.
 """
 
 import math
@@ -16,9 +18,10 @@ from api.sync.leases import Lease
 from storage import checkpoints, outcomes, programs, reports
 from storage.events import Change
 from storage.reports import ReportRow
+from storage.studies import ENDED
 from tuner.search.ranking import value_of_curve
 from tuner.study.failure import FAILURES, same_way
-from tuner.study.states import StudyState, TrialState
+from tuner.study.states import Order, OrderedBy, StudyState, TrialState
 from tuner.wire.failures import headline
 
 LOSSES = ("train_loss", "valid_loss")
@@ -51,7 +54,12 @@ class Ending:
     @property
     def exhausted(self) -> bool:
         """Whether this attempt was one failure too many."""
-        return self.outcome in FAILURES and self.lease.trial.charged + 1 > self.lease.plan.spec.retry.max
+        return self.counts and self.lease.trial.charged + 1 > self.lease.plan.spec.retry.max
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts against `retry.max`."""
+        return self.outcome in FAILURES and not (self.outcome == "lost" and self.lease.trial.order is Order.PAUSE)
 
 
 def conclude(session: Session, endings: Sequence[Ending], *, now: datetime) -> list[Change]:
@@ -111,12 +119,14 @@ def _without_value(metric: str, last: float, curve: Sequence[ReportRow]) -> str:
 
 
 def _give_back(ending: Ending, step: int, before: tuple[str, str | None], now: datetime) -> Change:
-    """Cancel the trial, let it fail, or queue it again to go on from a step; `before` is how it failed before."""
+    """End the trial, pause it, or queue it again to go on from a step; `before` is how it failed before."""
     lease, outcome = ending.lease, ending.outcome
     trial = lease.trial
-    if trial.stop_why is not None:
-        return _end(ending, TrialState.CANCELLED, trial.stop_why, now=now)
-    if lease.study.state != StudyState.RUNNING:
+    if trial.order in (Order.STOP, Order.PRUNE):
+        state = TrialState.CANCELLED if trial.order is Order.STOP else TrialState.PRUNED
+        return _end(ending, state, trial.order_why, now=now)
+    if lease.study.state in ENDED:
+        lease.trial = trial = replace(trial, ordered_by=OrderedBy.STUDY)
         return _end(ending, TrialState.CANCELLED, f"the study is {lease.study.state}", now=now)
     error = lease.attempt.error
     if outcome == before[0] == "error" and same_way(error, before[1]):
@@ -124,18 +134,27 @@ def _give_back(ending: Ending, step: int, before: tuple[str, str | None], now: d
     if ending.exhausted:
         reason = f"{outcome} {trial.charged + 1} times; retry.max is {lease.plan.spec.retry.max}"
         return _end(ending, TrialState.FAILED, reason, now=now)
-    charged = trial.charged + (outcome in FAILURES)
-    examples = resuming.examples_at(trial, step)
-    lease.trial = replace(trial, state=TrialState.QUEUED, charged=charged, step=step, examples=examples)
-    data = {"outcome": outcome, "attempt": trial.attempt, "step": step}
-    return Change(
-        trial.study_id, "trial.requeued", trial.number, data if ending.why is None else {**data, "why": ending.why}
+    pauses = trial.order is Order.PAUSE or lease.study.state == StudyState.PAUSED
+    lease.trial = replace(
+        trial,
+        state=TrialState.PAUSED if pauses else TrialState.QUEUED,
+        order=None,
+        order_why=None,
+        ordered_by=None,
+        charged=trial.charged + ending.counts,
+        step=step,
+        examples=resuming.examples_at(trial, step),
     )
+    data = {"outcome": outcome, "attempt": trial.attempt, "step": step}
+    kind = "trial.paused" if pauses else "trial.requeued"
+    return Change(trial.study_id, kind, trial.number, data if ending.why is None else {**data, "why": ending.why})
 
 
 def _end(
     ending: Ending, state: TrialState, reason: str | None = None, *, now: datetime, value: float | None = None
 ) -> Change:
     trial = ending.lease.trial
-    ending.lease.trial = replace(trial, state=state, value=value, reason=reason, stop_why=None, finished_at=now)
+    by = trial.ordered_by if state == TrialState.CANCELLED else None
+    ended = replace(trial, state=state, value=value, reason=reason, finished_at=now)
+    ending.lease.trial = replace(ended, order=None, order_why=None, ordered_by=by)
     return Change(trial.study_id, f"trial.{state}", trial.number, {"value": value, "reason": reason})

@@ -3,6 +3,8 @@
 - Reports and final messages apply whatever their order (they are idempotent), and only to live leases of this worker.
 - New leases go only to a request newer than the last one seen.
 - `assign` repeats every live lease that the worker does not hold; `stop` names every held attempt that must end.
+- An attempt that was ordered to end and is not held has ended: the worker obeyed, or never began. One that is to pause
+  is held until its worker says how it left.
 """
 
 from collections import Counter
@@ -24,6 +26,7 @@ from storage.events import Change
 from storage.workers import WorkerRecord
 from tuner.study.hyperparameter import Scalar
 from tuner.study.program import fingerprint
+from tuner.study.states import Order
 from tuner.wire.sync import Assignment, Resume, Stop, SyncReply, SyncRequest
 
 NEXT_SYNC_S = 1.0
@@ -69,13 +72,13 @@ class Turn:
         """What the worker holds of its leases. The same numbers with another token are of another database."""
 
     def apply(self) -> None:
-        """Apply what the worker reports, and end attempts that it was told to stop and no longer holds."""
+        """Apply what the worker reports, and end attempts that it was told to end and no longer holds."""
         expires = self._now + timedelta(seconds=self._lease_s)
         attempts.renew(self._session, worker_id=self._worker.id, lease_expires=expires)
         self._start()
         self._restart()
         self._report()
-        ended = [*self._finish(), *self._obeyed_stops()]
+        ended = [*self._finish(), *self._obeyed()]
         self.changes += endings.conclude(self._session, ended, now=self._now)
         leases.save(self._session, self._leases.values())
         self.changes += endings.unpin(self._session, ended)
@@ -112,7 +115,7 @@ class Turn:
     def reply(self) -> SyncReply:
         """Return everything that the worker should run or stop, whatever it was told before."""
         wanted = [lease for key, lease in sorted(self._leases.items()) if key not in self._held and lease.live]
-        wanted = [lease for lease in wanted if lease.trial.stop_why is None]
+        wanted = [lease for lease in wanted if lease.trial.order is None]
         resumes = resuming.resumes(self._session, wanted)
         in_flight = trials.counts_in_flight(self._session, study_ids={lease.study.id for lease in wanted})
         devices = len(self._worker.devices)
@@ -202,12 +205,12 @@ class Turn:
             files += [record] if record is not None else []
         return files
 
-    def _obeyed_stops(self) -> list[Ending]:
-        """End attempts that were told to stop and are not held: the worker obeyed, or never began."""
+    def _obeyed(self) -> list[Ending]:
+        """End attempts that were told to end and are not held: the worker obeyed, or never began."""
         ended = []
         for key, lease in self._leases.items():
-            if lease.live and lease.trial.stop_why is not None and key not in self._held:
-                lease.end("stopped", now=self._now)
+            if lease.live and lease.trial.order is not None and key not in self._held:
+                lease.end("paused" if lease.trial.order is Order.PAUSE else "stopped", now=self._now)
                 ended.append(Ending(lease))
         return ended
 
@@ -220,12 +223,13 @@ class Turn:
         for trial_id, attempt in sorted(claimed):
             trial, live = found.get(trial_id), self._lease(trial_id, attempt) is not None
             if trial is None:
-                stops.append(Stop(trial=trial_id, attempt=attempt, why="deleted"))
+                stops.append(Stop(trial=trial_id, attempt=attempt, order="deleted", why="its study was deleted"))
             elif not live:
-                why = f"fenced: the trial is {trial.state}, attempt {trial.attempt}"
-                stops.append(Stop(trial=trial_id, attempt=attempt, why=why))
-            elif trial.stop_why is not None:
-                stops.append(Stop(trial=trial_id, attempt=attempt, why=trial.stop_why))
+                why = f"the trial is {trial.state}, attempt {trial.attempt}"
+                stops.append(Stop(trial=trial_id, attempt=attempt, order="fenced", why=why))
+            elif trial.order is not None:
+                why = trial.order_why or ""
+                stops.append(Stop(trial=trial_id, attempt=attempt, order=trial.order.value, why=why))
         return stops
 
 

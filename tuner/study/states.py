@@ -1,7 +1,8 @@
-"""States of studies and trials, and why a trial exists.
+"""States of studies and trials, what a trial is told, and why it exists.
 
 Which state of a study may follow which is a table here. For trials it is stated by the guards of the updates in
-`storage/trials.py`: queued → running → a terminal state or queued again.
+`storage/trials.py` and `storage/orders.py`: queued → running → a terminal state, queued again, or paused; paused →
+queued; and what failed, was cancelled or is infeasible is queued again when a user says so.
 """
 
 from enum import StrEnum
@@ -53,6 +54,25 @@ class Origin(StrEnum):
         return self in (Origin.PROPOSED, Origin.ENQUEUED)
 
 
+class Order(State):
+    """What a running trial was told and has not done yet."""
+
+    STOP = "stop"
+    PRUNE = "prune"
+    PAUSE = "pause"
+
+    def replaces(self, other: "Order | None") -> bool:
+        """Whether it is given to a trial that has another: what ends a trial goes before what lets it go on."""
+        return other is None or (other is Order.PAUSE and self is not Order.PAUSE)
+
+
+class OrderedBy(State):
+    """Who ordered or cancelled a trial. What ended its study is undone with that end; a user's own word is not."""
+
+    USER = "user"
+    STUDY = "study"
+
+
 S, T = StudyState, TrialState
 
 STUDY_TRANSITIONS: dict[StudyState, frozenset[StudyState]] = {
@@ -62,6 +82,9 @@ STUDY_TRANSITIONS: dict[StudyState, frozenset[StudyState]] = {
     S.STOPPED: frozenset({S.RUNNING}),
     S.FAILED: frozenset({S.RUNNING}),
 }
+
+RETRIED: frozenset[TrialState] = frozenset({T.FAILED, T.CANCELLED, T.INFEASIBLE})
+"""Ended trials that a user may have tried again."""
 
 TERMINAL: frozenset[TrialState] = frozenset({T.COMPLETED, T.PRUNED, T.FAILED, T.INFEASIBLE, T.CANCELLED})
 

@@ -14,7 +14,7 @@ from tuner.wire.message import Count, DeviceName, Message, Number, Text
 from tuner.wire.strict_json import storable
 from tuner.wire.workload_info import WorkloadInfo
 
-Outcome = Literal["finished", "error", "crashed", "drained", "displaced", "stopped"]
+Outcome = Literal["finished", "error", "crashed", "drained", "displaced", "stopped", "paused"]
 """How a worker can end an attempt. Only the server sets `lost`."""
 
 
@@ -237,11 +237,16 @@ class Assignment(Message):
 
 
 class Stop(Message):
-    """An attempt to end, and why."""
+    """An attempt to end, and why.
+
+    `pause`: store its state, and report it as `paused`; a later reply that does not name it takes that back. All others
+    are dropped without a word: `fenced` ones are no longer the trial's live attempt, `deleted` trials are no more.
+    """
 
     trial: Count
     attempt: Number
-    why: str
+    order: Literal["stop", "prune", "pause", "fenced", "deleted"]
+    why: str = Field(description="for people")
 
 
 class SyncReply(Message):

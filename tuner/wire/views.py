@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import Field
 
 from tuner.study.hyperparameter import Scalar
-from tuner.study.states import StudyState, TrialState
+from tuner.study.states import Order, StudyState, TrialState
 from tuner.wire.message import Message
 from tuner.wire.sync import DeviceInfo
 
@@ -33,7 +33,8 @@ class TrialView(Message):
     seed: int
     replicate: int = 0
     value: float | None = Field(default=None, description="the study's metric; null until completed")
-    reason: str | None = Field(default=None, description="why infeasible, failed or cancelled")
+    reason: str | None = Field(default=None, description="why infeasible, failed or cancelled, or what was ordered")
+    order: Order | None = Field(default=None, description="what it was told and has not done yet")
     step: int = 0
     examples: int = 0
     total_steps: int | None = Field(description="null where only the trial's own code knows")

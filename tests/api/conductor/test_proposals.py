@@ -14,7 +14,7 @@ from api.conductor import proposals
 from api.conductor.histories import Histories
 from api.conductor.proposals import MOST, Outrun
 from api.plans import Plan, Plans, stored
-from storage import studies, trials, workers
+from storage import orders, studies, trials, workers
 from storage import tables as t
 from storage.database import Database
 from storage.migrate import upgrade
@@ -24,7 +24,7 @@ from tuner.search.methods import propose
 from tuner.study.catalogue import load_catalogue
 from tuner.study.check import parse_study
 from tuner.study.spec import StudySpec
-from tuner.study.states import Origin, TrialState
+from tuner.study.states import OrderedBy, Origin, TrialState
 
 
 class Scene:
@@ -98,10 +98,10 @@ def test_an_enqueued_trial_shifts_no_proposal(database: Database) -> None:
     mixed.round()
     mixed.enqueue("adamw")
     with database.write() as session:
-        trials.cancel_queued(session, study_id=mixed.id, why="to make room", now=NOW)
+        orders.cancel_waiting(session, study_id=mixed.id, why="to make room", by=OrderedBy.USER, now=NOW)
     mixed.round()
     with database.write() as session:
-        trials.cancel_queued(session, study_id=mixed.id, why="to make room", now=NOW)
+        orders.cancel_waiting(session, study_id=mixed.id, why="to make room", by=OrderedBy.USER, now=NOW)
     mixed.round()
     assert mixed.proposed() == plain.proposed()
     assert [(family, index) for family, index, _ in plain.proposed()] == [

@@ -18,7 +18,7 @@ def test_a_study_that_follows_a_deleted_one_gets_none_of_its_results(client: Tes
     stale["held"] = stale["held"][2:]
     worker.seq += 1
     reply = worker.post({**stale, "seq": worker.seq})
-    assert [stop.why for stop in reply.stop] == ["deleted"] * 2
+    assert [stop.order for stop in reply.stop] == ["deleted"] * 2
     assert client.get("/api/v1/studies/small/best").status_code == 404
     worker.held.clear()
     new = worker.take(4)

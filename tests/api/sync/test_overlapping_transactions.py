@@ -129,5 +129,5 @@ def test_nothing_fails_and_nothing_is_left(
         assert not left
     else:
         assert found[1].state == StudyState.STOPPED
-        assert all(trial.state in TERMINAL or trial.stop_why for trial in left)
+        assert all(trial.state in TERMINAL or trial.order for trial in left)
         assert TrialState.QUEUED not in {trial.state for trial in left}

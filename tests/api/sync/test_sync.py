@@ -86,7 +86,7 @@ def test_a_report_of_another_workers_trial_is_ignored_and_its_holder_told_to_sto
     stranger.held[first["trial"], first["attempt"]] = first
     reply = stranger.sync(free=0, reports=[report(first, 9, valid_loss=0.0)])
     assert [(s.trial, s.attempt) for s in reply.stop] == [(first["trial"], first["attempt"])]
-    assert "fenced" in reply.stop[0].why
+    assert reply.stop[0].order == "fenced"
     assert trial(client, first["number"])["step"] == 0
 
 
@@ -213,7 +213,7 @@ def test_stopping_a_study_ends_its_trials_and_deleting_it_frees_its_workers(clie
     held = worker.take(1)
     client.delete("/api/v1/studies/small")
     reply = worker.sync(free=0)
-    assert [(s.trial, s.why) for s in reply.stop] == [(held[0]["trial"], "deleted")]
+    assert [(s.trial, s.order) for s in reply.stop] == [(held[0]["trial"], "deleted")]
 
 
 def test_a_target_ends_the_study(client: TestClient) -> None:

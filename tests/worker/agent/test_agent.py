@@ -104,7 +104,7 @@ def test_a_stop_order_is_obeyed_and_what_comes_after_is_dropped(server: FakeServ
     with RunningAgent(server, device):
         server.lease(assignment(1), assignment(2))
         eventually(lambda: len(device.assigned()) == 2)
-        server.stops.append(Stop(trial=1, attempt=1, why="pruned"))
+        server.stops.append(Stop(trial=1, attempt=1, order="prune", why="pruned"))
         eventually(lambda: {"stop": [1, 1]} in device.sent)
         device.row(1, 5)
         device.end(1)
@@ -120,7 +120,7 @@ def test_a_last_word_beats_a_stop_order(server: FakeServer, device: FakeDevice) 
         eventually(device.assigned)
         server.fault = Unreachable("away")
         device.end(1)
-        server.stops.append(Stop(trial=1, attempt=1, why="pruned"))
+        server.stops.append(Stop(trial=1, attempt=1, order="prune", why="pruned"))
         server.fault = None
         eventually(lambda: server.outcomes() == {(1, 1): "finished"})
         assert {"stop": [1, 1]} not in device.sent

@@ -78,7 +78,7 @@ def test_the_agent_offers_a_device_to_other_studies_whatever_it_holds() -> None:
     assert offered() == [(None, 0)]  # one stack at a time: how much it takes of this one is not known yet
     device.say({"stacks": {"digits": 2}, "opens": True})
     assert offered() == [("digits", 2), (None, 1)]
-    holdings.drop(Stop(trial=1, attempt=1, why="stopped"))
+    holdings.drop(Stop(trial=1, attempt=1, order="stop", why="stopped"))
     assert offered() == [("digits", 3), (None, 1)]
     device.say({"stacks": {"digits": 2}, "opens": False})
     assert offered() == [("digits", 3), (None, 0)]

@@ -127,7 +127,7 @@ class Attempts:
         if key not in self._held:
             return False
         attempt = self._held[key]
-        attempt.step, attempt.examples = ended["step"], ended["examples"]
+        attempt.step, attempt.examples = max((attempt.step, attempt.examples), (ended["step"], ended["examples"]))
         self.leave_slot(key)
         weights = Weights(**ended["weights"]) if ended.get("weights") else None
         self.leave(key, ended["outcome"], infeasible=ended["infeasible"], error=ended["error"], weights=weights)

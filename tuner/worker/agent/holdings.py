@@ -71,6 +71,8 @@ class Holdings:
         self.outbox = Outbox()
         self.lock = threading.RLock()
         self._attempts = Attempts(self.outbox, self._freed)
+        self._pausing: set[Key] = set()
+        """Attempts whose device was told to pause them."""
         self._draining = False
         self._boards = {device.device: Board(Ahead(clock)) for device in devices}
 
@@ -152,8 +154,9 @@ class Holdings:
             return len(parcel.reports) >= MOST_REPORTS
 
     def obey(self, reply: SyncReply) -> bool:
-        """Start and stop what the server asks for; return whether a stop freed a slot."""
-        dropped = [self.drop(stop) for stop in reply.stop]
+        """Start, pause and stop what the server asks for; return whether a stop freed a slot."""
+        dropped = [self.drop(stop) for stop in reply.stop if stop.order != "pause"]
+        self._pause({(stop.trial, stop.attempt) for stop in reply.stop if stop.order == "pause"})
         for assignment in reply.assign:
             self.take(assignment)
         return any(dropped)
@@ -200,6 +203,16 @@ class Holdings:
                 return False
             device.send({"stop": list(key)})
             return True
+
+    def _pause(self, wanted: set[Key]) -> None:
+        """Have the attempts paused that the server names now, and let those go on that it names no more."""
+        with self.lock:
+            for words, keys in (("pause", wanted - self._pausing), ("go_on", self._pausing - wanted)):
+                for key in sorted(keys):
+                    device = self._attempts.device(key)
+                    if device is not None:
+                        device.send({words: list(key)})
+            self._pausing = {key for key in wanted if self._attempts.device(key) is not None}
 
     def listen(self, device: DeviceProcess, message: Json) -> bool:
         """Handle a message from a device process; return whether the server should be told at once."""

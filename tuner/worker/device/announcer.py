@@ -1,7 +1,8 @@
 """What a device process reports: the stacks that it holds, rows of curves, and final messages on trials.
 
-Invariants: with the final message of a trial everything that was watched for it is dropped; a final message that comes
-with weights waits until those are stored, and `left` reports meanwhile that the slot is free.
+Invariants: with the final message of a trial everything that was watched for it is dropped. One that comes with
+weights, or of a trial that pauses, waits until these or its state are stored; `left` reports meanwhile that the slot is
+free.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import cast
 
 from torch import Tensor
 
-from tuner.engine import Ended, Event
+from tuner.engine import Ended, Event, Stack
 from tuner.worker.channel import Json
 from tuner.worker.device.checkpoints import Checkpoints
 
@@ -73,6 +74,15 @@ class Announcer:
         else:
             self._send({"ended": ended})
         self.forget(key, done=outcome == "finished")
+
+    def pause(self, key: Key, stack: Stack, slot: int) -> None:
+        """Say that a trial leaves its slot; its final message follows once its state is stored, or cannot be."""
+        self._send({"left": list(key)})
+        message = {"trial": key[0], "attempt": key[1], "outcome": "paused", "infeasible": None}
+        ended = {**message, "step": 0, "examples": 0, "error": None}
+        if self._checkpoints is None or not self._checkpoints.take(stack, key, slot, then={"ended": ended}):
+            self._send({"ended": ended})
+        self.forget(key)
 
     def forget(self, key: Key, done: bool = False) -> None:
         """Drop what was watched for a trial; `done`: it has finished and will not come again."""

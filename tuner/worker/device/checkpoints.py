@@ -74,7 +74,7 @@ class _Trial:
 class _Job:
     path: str
     content: Callable[[], bytes]
-    message: Callable[[Stored | None], Json | None]
+    messages: Callable[[Stored | None], list[Json]]
 
 
 class Checkpoints:
@@ -93,7 +93,7 @@ class Checkpoints:
         self._token = secrets.token_hex(4)
         self._trials: dict[Key, _Trial] = {}
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[list[Json]] = queue.SimpleQueue()
         self._pending = 0
         self._not_before_s = 0.0
         self._writer_cpu_s = 0.0
@@ -104,6 +104,11 @@ class Checkpoints:
     def pending(self) -> bool:
         """Whether a write is in progress, or its message has not been collected yet."""
         return self._pending > 0
+
+    @property
+    def full(self) -> bool:
+        """Whether as many snapshots wait for the disk as may."""
+        return self._pending >= AHEAD
 
     def load(self, resume: Json, spec: TrialSpec) -> Snapshot:
         """Read the snapshot that an assignment names. Raises `Damaged`, or `InvalidInput` for a foreign path."""
@@ -141,7 +146,7 @@ class Checkpoints:
     def due(self, where: Where) -> Key | None:
         """Return the trial to checkpoint now, if any: the one that has waited longest."""
         now = time.monotonic()
-        if now < self._not_before_s or self._pending >= AHEAD or not self._trials:
+        if now < self._not_before_s or self.full or not self._trials:
             return None
         before = now - self._every_s
         waiting = [(t.last_s, key) for key, t in self._trials.items() if t.last_s <= before and not t.waits]
@@ -156,8 +161,12 @@ class Checkpoints:
                 ready.append((since, key))
         return min(ready)[1] if ready else None
 
-    def take(self, stack: Stack, key: Key, slot: int) -> None:
-        """Pass a trial's state to the writer. All events of the stack about it must already have been sent."""
+    def take(self, stack: Stack, key: Key, slot: int, then: Json | None = None) -> bool:
+        """Pass a trial's state to the writer; return whether there was memory for a copy of it.
+
+        All events of the stack about it must already have been sent. The message `then` follows when it is stored, or
+        could not be.
+        """
         began = time.monotonic()
         trial = self._trials[key]
         try:
@@ -167,24 +176,26 @@ class Checkpoints:
                 raise
             self._complaints.say("no memory for a checkpoint", error, action="checkpoint", trial=key[0])
             trial.last_s = began
-            return
+            return False
         path = path_of(trial.study, trial.number, key[1], snapshot.step, self._token)
 
-        def message(stored: Stored | None) -> Json | None:
+        def messages(stored: Stored | None) -> list[Json]:
+            last = [] if then is None else [then]
             if stored is None:
                 trial.waits = False  # nothing was written, so nothing will be reported
-                return None
+                return last
             told = {"trial": key[0], "attempt": key[1], "step": snapshot.step, "scope": self.scope}
-            return {"checkpointed": told | {"path": path, "digest": stored.digest, "bytes": stored.bytes}}
+            return [{"checkpointed": told | {"path": path, "digest": stored.digest, "bytes": stored.bytes}}, *last]
 
         trial.last_s, trial.waits = began, True
         trial.files += [path] if self.scope != SHARED else []
-        self._put(_Job(path, lambda: encode(snapshot), message))
+        self._put(_Job(path, lambda: encode(snapshot), messages))
         now = time.monotonic()
         writer_s = self._writer_cpu_s
         cost_s = now - began + writer_s - self._counted_cpu_s
         self._counted_cpu_s = writer_s
         self._not_before_s = now + cost_s / SHARE
+        return True
 
     def keep_weights(self, key: Key, ended: Json, weights: Mapping[str, Tensor]) -> None:
         """Store a finished trial's weights; its final message is sent once they are stored or have failed."""
@@ -192,26 +203,24 @@ class Checkpoints:
         path = path_of(trial.study, trial.number, key[1], ended["step"], self._token, "weights")
         metadata = {"study": trial.study, "trial": str(trial.number), "step": str(ended["step"])}
 
-        def message(stored: Stored | None) -> Json:
+        def messages(stored: Stored | None) -> list[Json]:
             told = None
             if stored is not None:
                 told = {"path": path, "digest": stored.digest, "bytes": stored.bytes}
-            return {"ended": {**ended, "weights": told}}
+            return [{"ended": {**ended, "weights": told}}]
 
-        self._put(_Job(path, lambda: encode_tensors(dict(weights), metadata), message))
+        self._put(_Job(path, lambda: encode_tensors(dict(weights), metadata), messages))
 
     def collect(self, wait_s: float = 0.0) -> list[Json]:
         """Return the messages about finished writes; wait for the first one if there is work."""
-        messages = []
+        messages: list[Json] = []
         while self._pending:
             try:
-                message = self._done.get(timeout=wait_s) if wait_s else self._done.get_nowait()
+                messages += self._done.get(timeout=wait_s) if wait_s else self._done.get_nowait()
             except queue.Empty:
                 break
             self._pending -= 1
             wait_s = 0.0
-            if message is not None:
-                messages.append(message)
         return messages
 
     def drain(self, where: Where, send: Callable[[Json], None], until_s: float) -> None:
@@ -220,7 +229,7 @@ class Checkpoints:
         `until_s` is a time of the monotonic clock.
         """
         for key in sorted(self._trials, key=lambda key: self._trials[key].last_s):
-            while self._pending >= AHEAD and time.monotonic() < until_s:
+            while self.full and time.monotonic() < until_s:
                 _send_all(self.collect(0.02), send)
             found = where(key)
             there = found is not None and found[0].stack.slot_of(key) == found[1]
@@ -259,7 +268,7 @@ class Checkpoints:
                     "a checkpoint cannot be written", error, traceback=odd, action="checkpoint", path=job.path
                 )
             self._writer_cpu_s = time.thread_time()
-            self._done.put(job.message(stored))
+            self._done.put(job.messages(stored))
 
 
 def _send_all(messages: list[Json], send: Callable[[Json], None]) -> None:

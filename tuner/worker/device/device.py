@@ -2,8 +2,9 @@
 
     python -P -m tuner.worker.device.device --device cpu --width 32 --threads 1 --workloads problem.py
 
-Messages in, as JSON lines on stdin: {"assign": {...}}, {"stop": [trial, attempt]} and {"kept": [trial, attempt]} (the
-server knows of its latest checkpoint). Messages out, on stdout: `hello` first, with what can be run here, then those of
+Messages in, as JSON lines on stdin: {"assign": {...}}, and with [trial, attempt] each: "stop" (without a word), "pause"
+(end it as `paused`, its state stored), "go_on" (do not pause it after all) and "kept" (the server knows of its latest
+checkpoint). Messages out, on stdout: `hello` first, with what can be run here, then those of
 `runner.py`, and `alive` every few seconds. It leaves when stdin
 closes, so it never outlives its agent. User code runs here: its directory comes first on the module path, its prints go
 to stderr, and nothing of the server (nor `api` or `storage`, names that the user's project may have) is imported.
@@ -176,18 +177,21 @@ def obey(inbox: Inbox, runner: Runner, send: Callable[[Json], None]) -> None:
             if message is None:
                 runner.drain(DRAIN_S)
                 return
-            if "assign" in message:
-                runner.assign(message["assign"])
-            elif "kept" in message:
-                trial, attempt = message["kept"]
-                runner.kept((trial, attempt))
-            else:
-                trial, attempt = message["stop"]
-                runner.stop((trial, attempt))
+            tell(runner, message)
         runner.step()
         if time.monotonic() - alive_at > ALIVE_S:
             alive_at = time.monotonic()
             send({"alive": True})
+
+
+def tell(runner: Runner, message: Json) -> None:
+    """Pass a message of the agent on."""
+    if "assign" in message:
+        runner.assign(message["assign"])
+        return
+    acts = {"stop": runner.stop, "pause": runner.pause, "go_on": runner.go_on, "kept": runner.kept}
+    for name, (trial, attempt) in message.items():
+        acts[name]((trial, attempt))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,8 @@ class Runner:
         keep_weights = checkpoints is not None and checkpoints.scope == SHARED
         self._placing = Placing(device, given or Given(), self._stacks, keep_weights=keep_weights)
         self._announcer = Announcer(send, checkpoints)
+        self._leaving: set[Key] = set()
+        """Trials to be paused."""
         self._backlog: list[Json] = []
         self._changed = False
         """Whether something waiting may find a place now."""
@@ -88,6 +90,20 @@ class Runner:
         self._forget(key)
         self._announcer.forget(key)
         self._announce()
+
+    def pause(self, key: Key) -> None:
+        """End a trial as `paused`: at once if it waits, else after its step, when its state is stored."""
+        waiting = [item for item in self._backlog if _key(item) == key]
+        if waiting:
+            self._backlog.remove(waiting[0])
+            self._announcer.end(key, "paused")
+            self._announce()
+        elif self._stacks.with_trial(key) is not None:
+            self._leaving.add(key)
+
+    def go_on(self, key: Key) -> None:
+        """Do not pause a trial after all, if it has not left yet."""
+        self._leaving.discard(key)
 
     def kept(self, key: Key) -> None:
         """Note that the server knows of a trial's latest checkpoint."""
@@ -118,6 +134,8 @@ class Runner:
                 self._displace(held)  # outside the handler: the error's traceback would keep the memory alive
                 held = None
                 give_back(self._device)
+        for key in sorted(self._leaving):
+            self._leave(key)
         if self._checkpoints is not None:
             self._checkpoint(self._checkpoints)
         self._announce()
@@ -155,6 +173,7 @@ class Runner:
     def _forget(self, key: object) -> None:
         """Note that a trial is in no stack any more: others may enter."""
         self._stacks.left(key)
+        self._leaving.discard(key)
         self._changed = True
 
     def _refill(self) -> None:
@@ -246,6 +265,19 @@ class Runner:
         self._tell(held, held.stack.say())  # a checkpoint is never reported ahead of its trial's rows
         if held.stack.slot_of(key) == slot:  # unless the trial has just diverged
             checkpoints.take(held.stack, key, slot)
+
+    def _leave(self, key: Key) -> None:
+        """Let a trial leave that is to be paused, unless it is amid a step or the writer is busy: then it goes on."""
+        found = self._stacks.with_trial(key)
+        assert found is not None
+        (held, slot), store = found, self._checkpoints
+        if store is not None and (store.full or not held.stack.between_steps(slot)):
+            return
+        self._tell(held, held.stack.say())  # a checkpoint is never reported ahead of its trial's rows
+        if held.stack.slot_of(key) == slot:  # unless it has just diverged
+            self._announcer.pause(key, held.stack, slot)
+            held.stack.evict(slot)
+            self._forget(key)
 
     def _give_back(self, field: str, head: Json, why: str) -> None:
         """Give back every assignment that agrees with this one in a field: none of them can run here."""
