@@ -2,7 +2,7 @@
 
 The public names are loaded on first use, so that the server can import `tuner.study` without torch and a worker can
 import the engine without the server's libraries. Besides `workload`, `Task`, `Value` and `Client` these are the
-packages that work on their own: `tuner.optimizers`, `tuner.schedules` and `tuner.noise`.
+packages that work on their own: `tuner.optimizers`, `tuner.schedules`, `tuner.noise` and `tuner.draws`.
 """
 
 from importlib import import_module
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tuner.workloads import Task, Value, workload
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Task", "Value", "noise", "optimizers", "schedules", "workload", "__version__"]
+__all__ = ["Client", "Task", "Value", "draws", "noise", "optimizers", "schedules", "workload", "__version__"]
 
 _PLACES = {
     "Client": "tuner.client",
@@ -31,7 +31,7 @@ def __getattr__(name: str) -> Any:
             if error.name != _PLACES[name]:
                 raise
             raise AttributeError(f"tuner.{name} is not part of tuner-optim; install tuner-hpo for it") from error
-    if name in ("noise", "optimizers", "schedules"):
+    if name in ("draws", "noise", "optimizers", "schedules"):
         return import_module(f"tuner.{name}")
     raise AttributeError(f"module 'tuner' has no attribute {name!r}")
 

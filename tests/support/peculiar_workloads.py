@@ -139,6 +139,16 @@ def random() -> Task:
     return task(FunctionalDropout)
 
 
+@tuner.workload("check-random-loss")
+def random_loss() -> Task:
+    return task(plain, lambda output, target: cross_entropy(output + torch.randn_like(output), target))
+
+
+@tuner.workload("check-draws")
+def own_draws() -> Task:
+    return task(plain, lambda output, target: cross_entropy(output + tuner.draws.normal_like(output), target))
+
+
 @tuner.workload("check-positions")
 def positions() -> Task:
     return task(Positions)

@@ -69,6 +69,7 @@ for name in tuner.optimizers.catalogue():
     stepped.append(name)
 assert all(torch.isfinite(p).all() for p in model.parameters())
 factor = tuner.schedules.multiplier("cosine", 50, 100)
+assert tuner.draws.normal_like(x).shape == x.shape
 meter = tuner.noise.NoiseScale()
 try:
     tuner.Client
@@ -130,7 +131,7 @@ def test_it_holds_the_trees_own_files_and_no_others(wheel: Path) -> None:
         assert found.testzip() is None
     assert names.count("tuner/optimizers/catalogue.json") == 1 and "tuner/py.typed" in names
     tops = {name.split("/")[1] for name in names if name.startswith("tuner/")}
-    assert tops == {"__init__.py", "errors.py", "py.typed", "study", "optimizers", "schedules", "noise"}
+    assert tops == {"__init__.py", "draws.py", "errors.py", "py.typed", "study", "optimizers", "schedules", "noise"}
     assert [name for name in names if name.startswith("tuner/study/")] == [
         "tuner/study/__init__.py",
         "tuner/study/hyperparameter.py",

@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tuner import draws as own_draws
 from tuner.engine.feed import on_device
 from tuner.engine.initial_weights import InitialWeights
 from tuner.engine.layers import dropout, stackable
+from tuner.engine.layers.counted import CountedWords, found_drawing
 from tuner.engine.layers.drawing import draw_from, drawing
 from tuner.engine.layers.dropout import Draws, draws_of
 from tuner.engine.layout import Layout
@@ -40,7 +42,7 @@ log = logging.getLogger(__name__)
 Tensors = dict[str, Tensor]
 
 TRIED = 4
-"""Most examples of the dry run that finds what is shared."""
+"""Most examples of the dry runs that find what is shared, and whether a pass draws."""
 
 
 class Architecture:
@@ -97,7 +99,7 @@ class Architecture:
         return Shared({name: own[name] for name in own if name in names}, lambda: self._whole(0))
 
     def _try_training(self, data: Data, tensors: Tensors) -> Tensors:
-        draws = draws_of(0, 0, len(data[0]), self.device) if self.draws else ()
+        draws = draws_of(0, 0, len(data[0]), self.device)
         params = {name: p.detach().requires_grad_() for name, p in self.training.named_parameters() if p.requires_grad}
         extras = {name: extra for name, extra in self.extras(self.training).items() if name not in tensors}
         with torch.enable_grad(), drawing(self.device):
@@ -151,10 +153,17 @@ class Architecture:
         roles = roles_of_model(self.training, self.task.roles)
         return {place.name: roles[place.name] for place in self.layout.places}
 
-    @property
+    @cached_property
     def draws(self) -> bool:
-        """Whether a forward pass needs random numbers from `dropout`."""
-        return bool(self._dropouts)
+        """Whether a training pass needs random numbers: for dropout layers, or, as a dry run finds, `tuner.draws`."""
+        return bool(self._dropouts) or found_drawing(self._pass_once, self.device)
+
+    def _pass_once(self) -> None:
+        data = self.task.training.read(np.arange(min(TRIED, self.task.examples)))
+        params = {name: p.detach() for name, p in self.training.named_parameters() if p.requires_grad}
+        with self.evaluation():
+            given = self.shared.tensors | params | self.extras(self.training)
+            self._loss_at(self.training, given, (), on_device(data, self.device, self.dtype))
 
     def evaluation(self) -> AbstractContextManager[Any]:
         """Return the context of evaluating: without gradients, unless the model needs them to compute its output."""
@@ -165,8 +174,8 @@ class Architecture:
     ) -> tuple[Tensor, Tensors]:
         """Return the mean loss of one slot on its micro-batch, in training mode, and its new buffers.
 
-        `data` are the tensors of the batch, flat; `draws` are its (key [2], examples [b]), empty without dropout;
-        `stacked` selects the layers that work under vmap.
+        `data` are the tensors of the batch, flat; `draws` are its (key [2], examples [b]), empty if it draws
+        none; `stacked` selects the layers that work under vmap.
         """
         given = {**self.shared.tensors, **params, **extras}
         given |= {name: given[name].clone() for name in self._buffers}
@@ -187,6 +196,8 @@ class Architecture:
             prefix = f"{name}." if name else ""
             tensors[f"{prefix}key"], tensors[f"{prefix}examples"] = draws
         structure = self.task.training.structure
+        if draws:
+            own_draws.begin(CountedWords(draws))
         # Without autocast's cache, which would keep weights that the next step changes.
         with torch.autocast(self.device.type, torch.bfloat16, self.task.precision == "bf16", cache_enabled=False):
             try:
@@ -194,6 +205,8 @@ class Architecture:
                 loss = self.task.loss_of(output, structure.targets(data))
             finally:
                 self.values.end()
+                if draws:
+                    own_draws.end()
         return loss, tensors
 
 

@@ -62,6 +62,8 @@ WARNINGS = {
     "check-foreign": [r"does not hold take part in the loss \((\[2, 3\], \[2\]|\[2\], \[2, 3\])\)"],
     "check-unused": [r"No gradient reaches spare:"],
     "check-random": [r"Random numbers drawn in the model itself \(FunctionalDropout\) force"],
+    "check-random-loss": [r"Random numbers drawn in the loss force .* tuner.draws.normal_like\(x\) instead of"],
+    "check-draws": [],
     "check-positions": [r'Only by their shape .* take positions .*Task\(roles=\{"positions": "embedding"\}\)'],
     "check-positions-told": [],
     "check-experts": [r'leave experts to AdamW.*Task\(roles=\{"experts": "matrix"\}\) makes each'],
@@ -79,6 +81,11 @@ def test_each_peculiarity_has_its_warning_and_no_other(name: str) -> None:
     assert len(report.warnings) == len(WARNINGS[name]), report.warnings
     for pattern, warning in zip(WARNINGS[name], report.warnings, strict=True):
         assert re.search(pattern, warning), warning
+
+
+def test_draws_of_the_trials_own_stack() -> None:
+    report = checked("check-draws")
+    assert report.path == "eager" and report.why_not_stacked is None and not report.whole_batches
 
 
 def test_recurrent_weights_are_named_and_say_why_the_model_runs_as_a_loop() -> None:

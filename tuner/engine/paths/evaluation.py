@@ -3,9 +3,10 @@
 On the compiled path and on GPUs small models are evaluated several slots at a time, as one vmapped program over rows
 gathered from the stack; otherwise slot by slot, as also when one evaluation costs much more than a call's overhead, or
 when vmap cannot handle the model or a metric. The choice is made when a stack is built, from counts and a dry run,
-never by timing. What draws random numbers is evaluated slot by slot, from the trial's seed and step (vmap refuses it).
-Invariant: a pass always has the same number of rows, so a slot's results do not depend on how many
-others are evaluated with it.
+never by timing. What draws from torch's generator is evaluated slot by slot, from the trial's seed and step (vmap
+refuses it). What `tuner.draws` draws comes from the trial's seed alone: two evaluations of a trial differ by its
+weights, not by luck. Invariant: a pass always has the same number of rows, so a slot's results do not depend on how
+many others are evaluated with it.
 """
 
 import logging
@@ -23,7 +24,7 @@ from tuner.engine.architecture import Architecture, Tensors, run
 from tuner.engine.extras import Extras
 from tuner.engine.layers import stackable
 from tuner.engine.layers.drawing import draw_from, drawing
-from tuner.engine.layers.dropout import Stream
+from tuner.engine.layers.dropout import Stream, draws_of
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.paths.compiled import Program, compile_once, first_call
 from tuner.engine.paths.scores import Scores
@@ -109,7 +110,9 @@ class Evaluation:
         own = [self._extras(slot, row) for slot, row in zip(slots, rows, strict=True)]
         own += [own[0]] * idle
         extras = {name: torch.stack([each[name] for each in own]) for name in own[0]}
-        values = self._stacked(self._program, torch.stack([*rows, *[rows[0]] * idle]), extras)
+        keys = [self._key(self._stream(slot)[0]) for slot in slots]
+        keys += [keys[0]] * idle
+        values = self._stacked(self._program, torch.stack([*rows, *[rows[0]] * idle]), extras, torch.stack(keys))
         return values[: len(slots)].tolist()
 
     def _single(self, row: Tensor, extras: Tensors, seed: int, seen: int) -> Tensor:
@@ -117,19 +120,23 @@ class Evaluation:
         with self._architecture.evaluation(), drawing(self._device):
             draw_from(derive(seed, EVALUATION, seen), self._device)
             params = self._architecture.layout.slot_views(row)
-            values = self._scores.values(self._architecture.evaluating, {**params, **extras}).detach()
+            values = self._scores.values(self._architecture.evaluating, {**params, **extras}, self._key(seed)).detach()
         self._architecture.shared.check()
         return values
 
-    def _stacked(self, program: Program, rows: Tensor, extras: Tensors) -> Tensor:
-        """Return the values [rows, metrics] of parameters [rows, P]."""
+    def _key(self, seed: int) -> Tensor:
+        """Return the key [2] of what `tuner.draws` draws in the evaluations of a trial."""
+        return draws_of(derive(seed, EVALUATION), 0, 1, self._device)[0]
+
+    def _stacked(self, program: Program, rows: Tensor, extras: Tensors, keys: Tensor) -> Tensor:
+        """Return the values [rows, metrics] of parameters [rows, P], with the keys [rows, 2]."""
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no batching rule on CPUs
-            values = program(rows, (*extras.values(), *self._repeated.values()), self._data.resident)
+            values = program(rows, (*extras.values(), *self._repeated.values()), keys, self._data.resident)
         self._architecture.shared.check()
         return values
 
     def _stacked_program(self, rows: int, compiled: bool) -> Program | None:
-        """Return (params [rows, P], extras, data) -> values [rows, metrics]; None if that is impossible."""
+        """Return (params [rows, P], extras, keys, data) -> values [rows, metrics]; None if that is impossible."""
         shared = self._architecture.shared
         for repeated in [{}, shared.repeated(rows)] if shared.tensors else [{}]:
             self._repeated = repeated
@@ -150,11 +157,11 @@ class Evaluation:
         views = self._architecture.layout.views
         stackable.install(model)
 
-        def program(params: Tensor, extras: tuple[Tensor, ...], data: Data) -> Tensor:
-            def values(params: Tensors, extras: Tensors) -> Tensor:
-                return self._scores.values(model, {**params, **extras}, data)
+        def program(params: Tensor, extras: tuple[Tensor, ...], keys: Tensor, data: Data) -> Tensor:
+            def values(params: Tensors, extras: Tensors, key: Tensor) -> Tensor:
+                return self._scores.values(model, {**params, **extras}, key, data)
 
-            result: Tensor = vmap(values)(views(params), dict(zip(names, extras, strict=True)))
+            result: Tensor = vmap(values)(views(params), dict(zip(names, extras, strict=True)), keys)
             return result
 
         built = compile_once(program) if compiled else program
@@ -174,11 +181,12 @@ class Evaluation:
         for place, module in enumerate(modules):
             self._architecture.layout.write(rows[place], dict(module.named_parameters()))
             extras[place] = self._architecture.extras(module)
+        keys = torch.stack([self._key(place % TRIED) for place in range(count)])
         turned = torch.arange(count, device=self._device).roll(1)
         with warnings.catch_warnings(), first_call():
             warnings.filterwarnings("error", message=".*batching rule.*")  # vmap would run it slot by slot
-            values = self._stacked(program, rows, extras.stacked)
-            values_turned = self._stacked(program, rows[turned], extras.rows(turned))
+            values = self._stacked(program, rows, extras.stacked, keys)
+            values_turned = self._stacked(program, rows[turned], extras.rows(turned), keys[turned])
         single = torch.stack([self._single(rows[place], extras[place], place, 0) for place in range(min(count, TRIED))])
         if not torch.equal(values[turned].nan_to_num(), values_turned.nan_to_num()):
             return "its results under vmap depend on the slot"
@@ -190,7 +198,7 @@ class Evaluation:
         """Count the operations of one slot's evaluation; infinity if they cannot be counted."""
         counter = FlopCounterMode(display=False)
         try:
-            with torch.no_grad(), self._architecture.values.sampled(), counter:
+            with torch.no_grad(), drawing(self._device), self._architecture.values.sampled(), counter:
                 run(self._architecture.evaluating, {}, self._data.structure.inputs(self._data.part(0, 1)))
         except Exception:  # a model that cannot run fails the trial, not the stack
             return 2**62

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tuner import draws as own_draws
 from tuner.engine.architecture import Architecture, Tensors, run
+from tuner.engine.layers.counted import LOSS, METRICS, MODEL, CountedWords
 from tuner.engine.layers.drawing import draw_from, drawing
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.paths.outputs import MORE, Outputs, outputs_of, weighted_mean
@@ -54,26 +56,42 @@ class Scores:
         streams = any(map(is_streaming, self._metrics.values()))
         return self.whole and self._data.resident is not None and not streams and not self._task.evaluate_with_grad
 
-    def values(self, model: nn.Module, tensors: Tensors, data: Data | None = None) -> Tensor:
-        """Return the values of one model, float64 [names]. `data`, if given, stands for all of the validation data."""
+    def values(self, model: nn.Module, tensors: Tensors, key: Tensor, data: Data | None = None) -> Tensor:
+        """Return the values of one model, float64 [names]. `data`, if given, stands for all of the validation data.
+
+        What `tuner.draws` draws comes from `key` [2] and the examples' places in the validation data.
+        """
         tensors = self._architecture.values.begin({**self._architecture.shared.tensors, **tensors})
         try:
             if self.whole:
-                return self._of_all(model, tensors, self._data.part(0, len(self._data)) if data is None else data)
-            return self._by_chunks(model, tensors)
+                return self._of_all(model, tensors, key, self._data.part(0, len(self._data)) if data is None else data)
+            return self._by_chunks(model, tensors, key)
         finally:
             self._architecture.values.end()
+            own_draws.end()
 
-    def _of_all(self, model: nn.Module, tensors: Tensors, data: Data) -> Tensor:
+    def _draw_for(self, key: Tensor, part: int, first: int, count: int) -> None:
+        """Let a part of the pass draw the numbers of `count` examples from `first` on."""
+        places = torch.arange(first, first + count, device=self._architecture.device)
+        own_draws.begin(CountedWords((key, places), part))
+
+    def _of_all(self, model: nn.Module, tensors: Tensors, key: Tensor, data: Data) -> Tensor:
         structure = self._data.structure
         pieces = [data]
         if len(data[0]) > self.chunk:
             pieces = list(zip(*(torch.split(item, self.chunk) for item in data), strict=True))
-        output = self._join([self._run(model, tensors, piece) for piece in pieces], [len(piece[0]) for piece in pieces])
+        parts: list[Any] = []
+        sizes = [len(piece[0]) for piece in pieces]
+        for piece in pieces:
+            self._draw_for(key, MODEL, len(parts) * self.chunk, len(piece[0]))
+            parts.append(self._run(model, tensors, piece))
+        output = self._join(parts, sizes)
+        self._draw_for(key, LOSS, 0, len(data[0]))
         targets = structure.targets(data)
         found: dict[str, Any] = {"": self._task.loss_of(output, targets)}
         if self._task.evaluate_with_grad:
             output = map_leaves(_detached, output)
+        self._draw_for(key, METRICS, 0, len(data[0]))
         for name, metric in self._metrics.items():
             stream = streaming(metric, self._architecture.device)
             if stream is None:
@@ -83,14 +101,16 @@ class Scores:
                 found[name] = stream.compute()
         return self._numbers(found)
 
-    def _by_chunks(self, model: nn.Module, tensors: Tensors) -> Tensor:
+    def _by_chunks(self, model: nn.Module, tensors: Tensors, key: Tensor) -> Tensor:
         streams = {name: streaming(metric, self._architecture.device) for name, metric in self._metrics.items()}
         keeps = None in streams.values()
         losses, kept, sizes = [], [], []
         for start in range(0, len(self._data), self.chunk):
             data = self._data.part(start, min(start + self.chunk, len(self._data)))
             targets = self._data.structure.targets(data)
+            self._draw_for(key, MODEL, start, len(data[0]))
             output = self._run(model, tensors, data)
+            self._draw_for(key, LOSS, start, len(data[0]))
             losses.append(self._task.loss_of(output, targets).detach().double())
             sizes.append(len(data[0]))
             output = map_leaves(_detached, output)
@@ -99,6 +119,7 @@ class Scores:
                     stream.update(output, *targets)
             if keeps:
                 kept.append((output, targets))
+        self._draw_for(key, METRICS, 0, len(self._data))
         found: dict[str, Any] = {"": weighted_mean(losses, sizes)}
         if keeps:
             output = self._join([each[0] for each in kept], sizes)

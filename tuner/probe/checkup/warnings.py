@@ -47,13 +47,14 @@ def of_loss(seen: PlainPass) -> list[str]:
 
 
 def of_random_layers(seen: PlainPass, why_not_stacked: str | None) -> list[str]:
-    """Layers that draw random numbers of their own, where these are the reason for the loop."""
-    if why_not_stacked is None or "random" not in why_not_stacked or not seen.seen.drawing:
+    """Layers, or a loss, that draw random numbers of their own, where these are the reason for the loop."""
+    if why_not_stacked is None or "random" not in why_not_stacked:
         return []
-    layers = _some([f"{name or 'the model itself'} ({kind})" for name, kind in seen.seen.drawing.items()])
+    layers = [f"{name or 'the model itself'} ({kind})" for name, kind in seen.seen.drawing.items()]
     return [
-        f"Random numbers drawn in {layers} force trials to run one after another. nn.Dropout (also 1d, 2d, 3d) runs in "
-        "the stack: use the layer instead of F.dropout."
+        f"Random numbers drawn in {_some(layers or ['the loss'])} force trials to run one after another. What runs in "
+        "the stack: nn.Dropout (also 1d, 2d, 3d) instead of F.dropout, tuner.draws.normal_like(x) instead of "
+        "torch.randn_like(x), and uniform_like, bernoulli_like and integers_like in the same way."
     ]
 
 
