@@ -10,9 +10,10 @@ from starlette.middleware.gzip import GZipMiddleware
 
 import tuner
 from api import problems
+from api.access.principals import Principals
 from api.metrics import Metrics, Watcher
 from api.pools import PLAIN
-from api.routes import catalogue, dashboard, events, results, session, studies, trials, workers
+from api.routes import catalogue, dashboard, events, results, session, studies, tokens, trials, workers
 from api.routes import metrics as metrics_route
 from api.security import Gate
 from api.settings import Settings
@@ -41,14 +42,17 @@ def open_database(settings: Settings) -> Database:
     return database
 
 
-def create_app(settings: Settings, database: Database, waits: Waits | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, database: Database, waits: Waits | None = None, *, principals: Principals | None = None
+) -> FastAPI:
     """Build the app; the app closes the database at shutdown."""
+    known = principals or Principals(database, settings)
     streams: list[object] = []
     metrics = Metrics(database, lease_s=settings.lease_s, event_streams=lambda: len(streams))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        server = build_server(settings, database, metrics, waits or Waits())
+        server = build_server(settings, database, known, metrics, waits or Waits())
         app.state.server, app.state.streams = server, streams
         server.hub.bind(asyncio.get_running_loop())
         anyio.to_thread.current_default_thread_limiter().total_tokens = PLAIN
@@ -66,15 +70,23 @@ def create_app(settings: Settings, database: Database, waits: Waits | None = Non
         title="Tuner",
         version=tuner.__version__,
         lifespan=lifespan,
-        openapi_url="/api/openapi.json",
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
     app.add_middleware(GZipMiddleware, minimum_size=1024)
     app.add_middleware(Gate, settings=settings)
     app.add_middleware(Watcher, metrics=metrics, prefix=API)
-    problems.install(app, dashboard.page)
-    for module in (workers, studies, trials, results, events, catalogue):  # syncs are most requests: they match first
+    problems.install(app, lambda status: dashboard.page(status, settings.root_path))
+    for module in (
+        workers,
+        studies,
+        trials,
+        results,
+        events,
+        catalogue,
+        tokens,
+    ):  # syncs are most requests: they match first
         app.include_router(module.router, prefix=API)
     app.include_router(session.router)
     app.include_router(metrics_route.router)

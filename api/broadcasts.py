@@ -193,6 +193,12 @@ class Broadcast:
                 queue.put_nowait([END])
 
 
+def event_view(record: EventRecord) -> EventView:
+    """Show a change of state."""
+    return EventView(
+        id=record.revision, kind=record.kind, trial=record.trial, data=record.data, at=record.at, by=record.by
+    )
+
+
 def _change(record: EventRecord) -> str:
-    view = EventView(id=record.revision, kind=record.kind, trial=record.trial, data=record.data, at=record.at)
-    return f"id: {record.revision}\nevent: change\ndata: {view.model_dump_json()}\n\n"
+    return f"id: {record.revision}\nevent: change\ndata: {event_view(record).model_dump_json()}\n\n"

@@ -7,6 +7,8 @@ to no more than the database's connections, with those of the conductor and of h
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -23,8 +25,9 @@ class Pool:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do the work in a thread of the pool; what it raises is raised here."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args, **kwargs))
+        """Do the work in a thread of the pool, in the caller's context (who asks); what it raises is raised here."""
+        called = partial(copy_context().run, work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, called)
 
     def close(self) -> None:
         """Take no more work; what waits is dropped."""

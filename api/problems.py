@@ -9,13 +9,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from storage.database import DatabaseUnusable
-from tuner.errors import Conflict, Fault, InvalidInput, NameTaken, NotAllowed, NotFound, TunerError
+from tuner.errors import Conflict, Fault, Forbidden, InvalidInput, NameTaken, NotAllowed, NotFound, TunerError
 
 TABLE: list[tuple[type[TunerError], int, str]] = [
     (NotFound, 404, "tuner:not-found"),
     (NameTaken, 409, "tuner:name-taken"),
     (Conflict, 409, "tuner:conflict"),
     (InvalidInput, 422, "tuner:invalid-input"),
+    (Forbidden, 403, "tuner:not-allowed"),
     (NotAllowed, 401, "tuner:not-allowed"),
     (DatabaseUnusable, 503, "tuner:storage-unusable"),
     (TunerError, 500, "tuner:error"),

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from api.access.principals import Principals
 from api.app import create_app, open_database
 from api.listener import CannotServe
 from api.settings import Settings
+from tuner.errors import TunerError
 from tuner.launchers.local import LocalWorkers, Mistaken
 
 WATCH_S = 0.5
@@ -25,15 +27,28 @@ def run(
     workers: LocalWorkers | None,
     starting: "Future[None] | None",
     ready: Callable[[str], None] | None,
+    local_secret: str,
 ) -> int:
-    """Serve on a socket until a signal arrives, and return 0; `starting` is the start of the workers."""
-    app = create_app(settings, open_database(settings))
+    """Serve on a socket until a signal arrives, and return 0.
+
+    `starting` is the start of the workers, which know the server's `local_secret`.
+    """
+    database = open_database(settings)
+    principals = Principals(database, settings, local_secret)
+    try:
+        principals.reload()
+        settings.check(guarded=principals.guarded)
+    except TunerError:
+        database.close()
+        raise
+    app = create_app(settings, database, principals=principals)
     config = uvicorn.Config(
         app,
         log_level="warning",
         timeout_graceful_shutdown=2,
         timeout_keep_alive=30,
         access_log=False,
+        proxy_headers=False,  # the gate decides whom to believe
     )
     return asyncio.run(_run(app, _Server(config), listener, url, workers, starting, ready))
 

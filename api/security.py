@@ -3,14 +3,13 @@
 - Whatever bytes a request has, they are refused with a status below 500: what cannot be read is not ours.
 - Host must be one of ours: another name that points at 127.0.0.1 is a DNS rebinding attack.
 - Unsafe methods must not come from a page of another origin (Origin, Sec-Fetch-Site).
-- If a token is set, the API and /metrics require it as a bearer token, or the cookie that the login page issued for it.
+- Who asks is found out here: by a bearer token, the cookie that the login page issued for one, or a trusted proxy. What
+  they may do is decided by the route (`api.access.needs`).
 - Body sizes are limited; every response carries the content security policy.
 
 This is plain ASGI because a streaming response must pass through unbuffered.
 """
 
-import hashlib
-import hmac
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
@@ -18,6 +17,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access.needs import PRINCIPAL, REFUSAL
+from api.access.principals import NOBODY, Principals
+from api.access.proxies import Proxies
 from api.problems import HTTP_KINDS, problem
 from api.settings import LOOPBACK, Settings
 
@@ -26,8 +28,6 @@ CSP = (
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-GUARDED = ("/api/", "/metrics")
-PUBLIC = ("/healthz", "/readyz", "/api/v1/login")
 
 
 class Gate:
@@ -36,19 +36,21 @@ class Gate:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._settings = settings
-        self._token = settings.token.get_secret_value() if settings.token else None
+        self._proxies = Proxies(settings)
+        self._root = settings.root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check a request, and add headers to its response."""
+        """Check a request, note who asks, and add headers to its response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        by_cookie = False
 
         async def dressed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answer = MutableHeaders(scope=message)
-                if self._token is not None and same_secret(self._cookie(headers) or "", cookie_value(self._token)):
+                if by_cookie:
                     answer["Tuner-Login"] = "cookie"  # the page offers to log out
                 answer["Content-Security-Policy"] = CSP
                 answer["X-Content-Type-Options"] = "nosniff"
@@ -60,7 +62,39 @@ class Gate:
             status, detail = refusal
             await problem(status, HTTP_KINDS[status], detail)(scope, receive, dressed)
             return
+        self._strip_root(scope)
+        by_cookie = await self._identify(scope, headers)
         await self._app(scope, self._bounded(receive), dressed)
+
+    def _strip_root(self, scope: Scope) -> None:
+        """Drop the path that a proxy serves us below, if it did not do so itself."""
+        if self._root and (scope["path"] == self._root or scope["path"].startswith(f"{self._root}/")):
+            scope["path"] = scope["path"][len(self._root) :] or "/"
+            scope["raw_path"] = scope["path"].encode()
+
+    async def _identify(self, scope: Scope, headers: Headers) -> bool:
+        """Leave in the scope who asks, or why that is not known; say whether a login cookie told."""
+        principals: Principals = scope["app"].state.server.principals
+        await principals.refresh()
+        from_proxy = self._proxies.is_one(scope)
+        if from_proxy:
+            scope["scheme"] = self._proxies.scheme(headers, scope.get("scheme", "http"))
+        token, cookie = given_token(headers), self._cookie(headers)
+        found = principals.of_token(token) if token else None
+        by_cookie = False
+        if found is None and cookie is not None:
+            found = principals.of_cookie(cookie)
+            by_cookie = found is not None
+        if found is None and from_proxy:
+            found = self._proxies.person(headers)
+        if found is None and principals.open:
+            found = NOBODY
+        if found is not None:
+            scope[PRINCIPAL] = found
+        else:
+            what = "this is not the server's token" if token or cookie else "a token is required"
+            scope[REFUSAL] = f"{what}: send `Authorization: Bearer TOKEN`, or log in on the dashboard"
+        return by_cookie
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         if "\0" in scope["path"] or b"%00" in scope["query_string"] or any(b"\0" in v for _, v in scope["headers"]):
@@ -75,12 +109,6 @@ class Gate:
             return 400, f"Content-Length {length[:40]!r} is not a number of bytes"
         if int(length) > self._settings.max_body_bytes:
             return 413, self._too_large(f"{length} bytes")
-        path = scope["path"]
-        if self._token is not None and path.startswith(GUARDED) and path not in PUBLIC:
-            if not self._authorised(headers):
-                given = "authorization" in headers or self._cookie(headers) is not None
-                what = "this is not the server's token" if given else "a token is required"
-                return 401, f"{what}: send `Authorization: Bearer TOKEN`, or log in on the dashboard"
         return None
 
     def _host_allowed(self, host: str) -> bool:
@@ -97,14 +125,6 @@ class Gate:
         if site is not None and site not in ("same-origin", "none"):
             return f"requests from other sites are not allowed (Sec-Fetch-Site: {site})"
         return None
-
-    def _authorised(self, headers: Headers) -> bool:
-        assert self._token is not None
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and same_secret(given.strip(), self._token):
-            return True
-        cookie = self._cookie(headers)
-        return cookie is not None and same_secret(cookie, cookie_value(self._token))
 
     def _cookie(self, headers: Headers) -> str | None:
         """Return the value of the login cookie, which need not be the right one."""
@@ -133,9 +153,11 @@ class Gate:
         return f"the body has {size}; at most {self._settings.max_body_bytes} are allowed"
 
 
-def same_secret(given: str, secret: str) -> bool:
-    """Compare a caller's text with a secret, in a time that does not depend on where they differ."""
-    return hmac.compare_digest(given.encode(errors="replace"), secret.encode())
+def given_token(headers: Headers) -> str:
+    """Return the token that a request carries; a header of our own leaves `Authorization` to a proxy."""
+    own = headers.get("tuner-token", "").strip()
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return own or (given.strip() if scheme.lower() == "bearer" else "")
 
 
 def host_and_port(host: str) -> tuple[str, int]:
@@ -150,8 +172,3 @@ def host_and_port(host: str) -> tuple[str, int]:
 def cookie_name(host: str) -> str:
     """Name the login cookie after the port: servers on one machine share a cookie jar."""
     return f"tuner_{host_and_port(host)[1]}"
-
-
-def cookie_value(token: str) -> str:
-    """Derive what the cookie holds, so that the token itself is not stored in the browser."""
-    return hashlib.sha256(b"tuner login cookie:" + token.encode()).hexdigest()

@@ -7,6 +7,7 @@ five seconds.
 """
 
 import logging
+import secrets
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -22,18 +23,19 @@ def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> int
     Raises:
         CannotServe: the port is in use, the address is not available, or the workloads cannot be imported.
         DatabaseUnusable: the database cannot be opened.
+        InvalidInput: other machines could reach it, and it would ask nobody for a token.
     """
-    settings.check()
     logs.configure(settings.log_form)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with listen(settings) as listener:
         url = url_of(settings, listener)
-        workers = _local_workers(settings, url) if settings.local_workers else None
+        secret = secrets.token_urlsafe(32)
+        workers = _local_workers(settings, url, secret) if settings.local_workers else None
         starting = _started(workers) if workers is not None else None
         try:
             from api.running import run  # loads the app
 
-            return run(settings, listener, url, workers, starting, ready)
+            return run(settings, listener, url, workers, starting, ready, secret)
         finally:
             if workers is not None and starting is not None:
                 starting.exception()
@@ -48,12 +50,11 @@ def _started(workers: LocalWorkers) -> "Future[None]":
     return starting
 
 
-def _local_workers(settings: Settings, url: str) -> LocalWorkers:
-    token = settings.token.get_secret_value() if settings.token else None
+def _local_workers(settings: Settings, url: str, secret: str) -> LocalWorkers:
     flags = ["--checkpoint-every-s", str(settings.checkpoint_every_s), "--hang-s", str(settings.hang_s)]
     return LocalWorkers(
         url,
-        token,
+        secret,
         settings.width,
         settings.data_dir / "logs",
         workloads=settings.workloads,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.networks import networks
 from tuner.errors import Fault, InvalidInput
 from tuner.store import absolute_root
 from tuner.token import token_in
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-READ_ELSEWHERE = ("TUNER_SERVER",)
+READ_ELSEWHERE = ("TUNER_SERVER", "TUNER_HEADERS")
 """Variables with our prefix that the client reads."""
 
 
@@ -51,6 +52,19 @@ class Settings(BaseSettings):
     hang_s: float = Field(
         default=300.0, ge=1.0, le=86400.0, description="seconds without a tick until a device process is terminated"
     )
+    trusted_proxies: list[str] = Field(
+        default_factory=list, description="addresses of proxies that log people in, e.g. 10.0.0.7 or 10.0.0.0/8"
+    )
+    proxy_user_header: str = Field(
+        default="X-Forwarded-User", pattern="^[A-Za-z0-9-]{1,100}$", description="where those proxies name the person"
+    )
+    proxy_role: Literal["viewer", "submitter", "admin"] = Field(
+        default="submitter", description="role of the people whom those proxies name"
+    )
+    proxy_admins: list[str] = Field(default_factory=list, description="people among them who are admins")
+    root_path: str = Field(
+        default="", pattern="^(/[A-Za-z0-9._~-]+)*$", description="path below which a proxy serves Tuner, e.g. /tuner"
+    )
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="largest request body")
     max_event_streams: int = Field(default=500, ge=1, description="most event streams open at a time")
 
@@ -76,6 +90,12 @@ class Settings(BaseSettings):
         if token is not None and not (token.get_secret_value().isascii() and token.get_secret_value().isprintable()):
             raise ValueError("a token is one line of printable ASCII")
         return token
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, given: list[str]) -> list[str]:
+        networks(given)
+        return given
 
     @field_validator("database_url")
     @classmethod
@@ -103,9 +123,12 @@ class Settings(BaseSettings):
         """Whether only this machine can reach the server."""
         return self.host in LOOPBACK
 
-    def check(self) -> None:
-        """Raise `InvalidInput` for combinations with which the server must not start."""
-        if not self.on_loopback and self.token is None:
+    def check(self, *, guarded: bool) -> None:
+        """Raise `InvalidInput` for combinations with which the server must not start.
+
+        `guarded` says that it asks who comes, and that somebody has what it asks for.
+        """
+        if not self.on_loopback and not guarded:
             raise InvalidInput(
                 f"host is {self.host!r}, which other machines can reach; set TUNER_TOKEN (16 characters or more) "
                 "or listen on 127.0.0.1"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.access.principals import Principals
 from api.answers import Answers
 from api.broadcasts import Broadcasts
 from api.conductor.asker import Asker
@@ -33,6 +34,7 @@ class Server:
     settings: Settings
     waits: Waits
     database: Database
+    principals: Principals
     store: Store
     retention: Retention
     hub: Hub
@@ -49,7 +51,9 @@ class Server:
     broadcasts: Broadcasts
 
 
-def build_server(settings: Settings, database: Database, metrics: Metrics, waits: Waits) -> Server:
+def build_server(
+    settings: Settings, database: Database, principals: Principals, metrics: Metrics, waits: Waits
+) -> Server:
     """Wire the control plane together."""
     hub, plans, growth, pools = Hub(), Plans(), Growth(shared=not database.is_sqlite), Pools()
     asker = Asker(waits.sampler_s, lambda method, seconds: metrics.ask.labels(method).observe(seconds))
@@ -63,6 +67,7 @@ def build_server(settings: Settings, database: Database, metrics: Metrics, waits
         settings=settings,
         waits=waits,
         database=database,
+        principals=principals,
         store=store,
         retention=retention,
         hub=hub,

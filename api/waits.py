@@ -19,3 +19,5 @@ class Waits:
     """A worker that just freed a slot waits this long for the trial that takes its place to be proposed."""
     presence_s: float = 5.0
     """Which workers are there is stored this often, and at least three times per lease."""
+    recheck_s: float = 60.0
+    """Whether the token that opened an event stream is valid still is looked up this often."""

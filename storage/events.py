@@ -4,7 +4,9 @@
 has seen revision r has seen all earlier ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,6 +16,18 @@ from sqlalchemy.orm import Session
 
 from storage import tables as t
 from storage.bulk import insert_all
+
+_acting: ContextVar[str | None] = ContextVar("acting", default=None)
+
+
+@contextmanager
+def asked_by(name: str) -> Iterator[None]:
+    """Write this name beside every change that is recorded in this context: who asked for it."""
+    token = _acting.set(name)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,10 @@ class EventRecord:
     trial: int | None
     data: dict[str, Any]
     at: datetime
+    by: str | None = None
+
+
+COLUMNS = ("study_id", "revision", "kind", "trial", "data", "at", "by")
 
 
 def append(session: Session, *, changes: Sequence[Change], now: datetime) -> None:
@@ -50,10 +68,10 @@ def append(session: Session, *, changes: Sequence[Change], now: datetime) -> Non
         if last is None:  # the study has been deleted meanwhile, with its events
             continue
         rows = [
-            (study_id, revision, change.kind, change.trial, change.data, now)
+            (study_id, revision, change.kind, change.trial, change.data, now, _acting.get())
             for revision, change in enumerate(own, last - len(own) + 1)
         ]
-        insert_all(session, t.Event, ("study_id", "revision", "kind", "trial", "data", "at"), rows)
+        insert_all(session, t.Event, COLUMNS, rows)
 
 
 def after(session: Session, *, study_id: int, revision: int, limit: int = 500) -> list[EventRecord]:
@@ -64,4 +82,20 @@ def after(session: Session, *, study_id: int, revision: int, limit: int = 500) -
         .order_by(t.Event.revision)
         .limit(limit)
     )
-    return [EventRecord(e.revision, e.kind, e.trial, e.data, e.at) for e in session.scalars(query)]
+    return [_record(event) for event in session.scalars(query)]
+
+
+def latest(
+    session: Session, *, study_id: int, before: int | None = None, limit: int, kinds: Sequence[str] = ()
+) -> list[EventRecord]:
+    """List a study's events, the newest first: those below a revision, and of these kinds if any are given."""
+    query = select(t.Event).where(t.Event.study_id == study_id).order_by(t.Event.revision.desc()).limit(limit)
+    if before is not None:
+        query = query.where(t.Event.revision < before)
+    if kinds:
+        query = query.where(t.Event.kind.in_(kinds))
+    return [_record(event) for event in session.scalars(query)]
+
+
+def _record(e: t.Event) -> EventRecord:
+    return EventRecord(e.revision, e.kind, e.trial, e.data, e.at, e.by)

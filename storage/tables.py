@@ -7,7 +7,7 @@
 - A trial has at most one live attempt (outcome null); an attempt's number is the fence.
 - An order is of a running trial; with it goes its study's or a user's wish, which a cancelled trial keeps.
 - A study's events are numbered by its own revision.
-- Ids of studies, trials and workers are never used twice.
+- Ids of studies, trials, workers and tokens are never used twice.
 """
 
 from datetime import datetime
@@ -277,6 +277,7 @@ class Event(Base):
     trial: Mapped[int | None]
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
     at: Mapped[datetime] = mapped_column(UtcTime)
+    by: Mapped[str | None] = mapped_column(String(200), doc="who asked for it; null: nobody did")
 
 
 class Identity(Base):
@@ -290,13 +291,17 @@ class Identity(Base):
 
 
 class Token(Base):
-    """An access token; only its digest is kept."""
+    """An access token; only digests are kept: of itself, and of the cookie that stands for it in a browser."""
 
     __tablename__ = "tokens"
+    __table_args__ = (NEVER_AGAIN,)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     digest: Mapped[str] = mapped_column(String(64), unique=True)
+    cookie_digest: Mapped[str] = mapped_column(String(64), unique=True)
     role: Mapped[str] = mapped_column(String(16))
     label: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[datetime] = mapped_column(UtcTime)
+    created_by: Mapped[str] = mapped_column(String(200), default="")
+    expires_at: Mapped[datetime | None] = mapped_column(UtcTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcTime)

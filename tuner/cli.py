@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from tuner.errors import Fault, InvalidInput, TunerError, Unreachable
-from tuner.terminal import advice_command, check_command, probe_command, read_commands, study_commands
+from tuner.terminal import access_commands, advice_command, check_command, probe_command, read_commands, study_commands
 from tuner.terminal.options import DataDir, Host, Port, Server, TokenFile, Width, Workloads, option_of
 
 if TYPE_CHECKING:
@@ -276,7 +276,6 @@ def _settings(given: dict[str, Any]) -> "Settings":
         raise InvalidInput(faults) from None
     except SettingsError as error:
         raise InvalidInput(f'{error}; a list is written as JSON, e.g. \'["a", "b"]\'') from None
-    settings.check()
     return settings
 
 
@@ -292,6 +291,8 @@ for _command in (
     study_commands.stop,
     study_commands.delete,
     read_commands.catalogue,
+    access_commands.history,
     read_commands.workers,
 ):
     app.command(rich_help_panel=STUDYING)(_command)
+app.add_typer(access_commands.token, name="token", rich_help_panel=SERVING)

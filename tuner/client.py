@@ -25,14 +25,17 @@ from pydantic import BaseModel
 from tuner.connection import Connection, NotAStream
 from tuner.document import plain, read_document
 from tuner.errors import NotFound, Unreachable
+from tuner.extra_headers import extra_headers
 from tuner.study.states import StudyState, TrialState
 from tuner.token import token_of
+from tuner.wire.access import CreatedToken, Role, SessionView, TokenView
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.wire.views import (
     BatchAdviceList,
     Best,
     CatalogueView,
     Curve,
+    EventView,
     Health,
     Leaderboard,
     Page,
@@ -57,8 +60,9 @@ class Client:
     """Talks to one server.
 
     `url` defaults to TUNER_SERVER, or else `http://127.0.0.1:8700`; `token` to TUNER_TOKEN, or the content of the file
-    that TUNER_TOKEN_FILE names. `timeout_s` limits the wait for one response, in seconds. `transport` replaces the
-    network. Safe to share between threads. Raises `InvalidInput` when `url` is not an http(s) address.
+    that TUNER_TOKEN_FILE names; TUNER_HEADERS adds headers, for a proxy. `timeout_s` limits the wait for one response,
+    in seconds. `transport` replaces the network. Safe to share between threads. Raises `InvalidInput` when `url` is not
+    an http(s) address.
     """
 
     def __init__(
@@ -70,7 +74,7 @@ class Client:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         url = url or os.environ.get("TUNER_SERVER") or DEFAULT_SERVER
-        self._http = Connection(url, token or token_of(), timeout_s, transport)
+        self._http = Connection(url, token or token_of(), timeout_s, transport, extra_headers())
 
     @property
     def url(self) -> str:
@@ -199,6 +203,29 @@ class Client:
     def catalogue(self) -> CatalogueView:
         """Show everything that a study document may name."""
         return self._http.fetch(CatalogueView, "GET", "/api/v1/catalogue")
+
+    # Access
+
+    def session(self) -> SessionView:
+        """Tell who this client is to the server, and in which role."""
+        return self._http.fetch(SessionView, "GET", "/api/v1/session")
+
+    def create_token(self, role: Role | str, label: str, expires_days: float | None = None) -> CreatedToken:
+        """Create an access token; its secret is in the result, and cannot be read again."""
+        body = {"role": str(role), "label": label, "expires_days": expires_days}
+        return self._http.fetch(CreatedToken, "POST", "/api/v1/tokens", body=body)
+
+    def tokens(self) -> list[TokenView]:
+        """List all access tokens, without their secrets."""
+        return self._http.fetch(Page[TokenView], "GET", "/api/v1/tokens").items
+
+    def revoke_token(self, token: int) -> TokenView:
+        """Revoke an access token by its id."""
+        return self._http.fetch(TokenView, "DELETE", f"/api/v1/tokens/{token}")
+
+    def history(self, study: str | int, limit: int | None = None) -> Iterator[EventView]:
+        """Iterate over what happened to a study and its trials and who asked for it, the newest first."""
+        return self._items(Page[EventView], _path(study, "history"), {}, limit)
 
     # Following a study
 

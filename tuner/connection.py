@@ -5,7 +5,8 @@ Invariants:
   that is not a well-formed response of a Tuner server becomes `Unreachable`, with one line that gives the address, what
   happened and the remedy.
 - Only requests that are safe to repeat are retried: GETs, and requests whose connection was never made.
-- The token is sent only in the Authorization header; neither it nor a password in the address appears in a message.
+- The token is sent only in the Authorization header, or in Tuner-Token where a proxy needs that one; neither it nor a
+  password in the address appears in a message.
 """
 
 import json
@@ -18,7 +19,17 @@ from typing import Any, TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from tuner.errors import Conflict, Fault, InvalidInput, NameTaken, NotAllowed, NotFound, TunerError, Unreachable
+from tuner.errors import (
+    Conflict,
+    Fault,
+    Forbidden,
+    InvalidInput,
+    NameTaken,
+    NotAllowed,
+    NotFound,
+    TunerError,
+    Unreachable,
+)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -37,12 +48,18 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 class Connection:
     """Sends requests to one server.
 
-    `url` is the server's root, such as `http://127.0.0.1:8700`; `transport` replaces the network (for tests).
+    `url` is the server's root, such as `http://127.0.0.1:8700`; `transport` replaces the network (for tests); `headers`
+    are sent with every request.
     Raises `InvalidInput` when the address is not an http(s) URL. Safe to share between threads.
     """
 
     def __init__(
-        self, url: str, token: str | None, timeout_s: float, transport: httpx2.BaseTransport | None = None
+        self,
+        url: str,
+        token: str | None,
+        timeout_s: float,
+        transport: httpx2.BaseTransport | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         url = url.strip().rstrip("/")
         shown = re.sub("//[^/@]*@", "//***@", url)
@@ -57,7 +74,7 @@ class Connection:
             raise InvalidInput([Fault("token", "contains characters that no token has; copy it again")])
         self._http = httpx2.Client(
             base_url=url,
-            headers={**EXACT, **({"Authorization": f"Bearer {token}"} if token else {})},
+            headers={**EXACT, **_credentials(token, headers or {}), **(headers or {})},
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
             # uvicorn closes an idle connection after five seconds; close it earlier, so that no request hits a closing
             # one.
@@ -189,7 +206,7 @@ class Connection:
             case 401:
                 return NotAllowed(f"{detail} (set TUNER_TOKEN, or give --token-file)")
             case 403:
-                return NotAllowed(detail)
+                return Forbidden(detail)
             case status if status in BUSY_STATUS:
                 return Unreachable(f"{self.url} cannot answer now ({status}): {detail}")
             case status:
@@ -198,6 +215,13 @@ class Connection:
 
 class NotAStream(Unreachable):
     """Something between client and server does not forward server-sent events."""
+
+
+def _credentials(token: str | None, headers: Mapping[str, str]) -> dict[str, str]:
+    if token is None:
+        return {}
+    taken = any(name.lower() == "authorization" for name in headers)
+    return {"Tuner-Token": token} if taken else {"Authorization": f"Bearer {token}"}
 
 
 def _encode(body: object) -> bytes | None:

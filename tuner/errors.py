@@ -7,6 +7,7 @@
     │   └── NameTaken
     ├── InvalidInput        names every fault: field, value seen, what is allowed
     ├── NotAllowed          no token, a wrong token, or a request from a foreign page
+    │   └── Forbidden       the caller is known, and their role does not suffice
     └── Unreachable         no answer from the server, or an answer that is not ours
 
 Divergence and running out of memory are outcomes of a trial, not errors.
@@ -57,6 +58,10 @@ class InvalidInput(TunerError):
 
 class NotAllowed(TunerError):
     """The caller may not do this."""
+
+
+class Forbidden(NotAllowed):
+    """The caller is known, and their role does not suffice."""
 
 
 class Unreachable(TunerError):

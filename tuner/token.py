@@ -4,7 +4,8 @@ It is never an option of a command: every user of a machine can read the options
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from tuner.errors import Fault, InvalidInput
@@ -38,3 +39,21 @@ def token_in(file: str | Path) -> str:
     if not token or not token.isprintable() or len(token) > MOST_BYTES:
         raise InvalidInput([Fault(str(file), f"is not a token: one line of printable ASCII, at most {MOST_BYTES}")])
     return token
+
+
+@contextmanager
+def new_token_file(file: str | Path) -> Iterator[Callable[[str], None]]:
+    """Make a new file that only its owner can read, and give what writes a token into it.
+
+    It is made first: a token that was created for it would otherwise be lost. Raises `InvalidInput` if it exists.
+    """
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise InvalidInput([Fault(str(file), "exists already; a token replaces no file")]) from error
+    with os.fdopen(descriptor, "w", encoding="ascii") as out:
+        try:
+            yield lambda token: print(token, file=out)
+        except BaseException:
+            os.unlink(file)
+            raise

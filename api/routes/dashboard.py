@@ -16,6 +16,8 @@ from fastapi.staticfiles import StaticFiles
 from plotly import __version__ as plotly_version
 from plotly.offline import get_plotlyjs
 
+from api.state import Srv
+
 STATIC = Path(__file__).parent.parent / "static"
 router = APIRouter(include_in_schema=False)
 
@@ -49,14 +51,15 @@ class Files(StaticFiles):
 @router.get("/", response_class=HTMLResponse)
 @router.get("/studies/{rest:path}", response_class=HTMLResponse)
 @router.get("/workers", response_class=HTMLResponse)
-def shell() -> HTMLResponse:
+def shell(server: Srv) -> HTMLResponse:
     """Serve the shell."""
-    return page(200)
+    return page(200, server.settings.root_path)
 
 
-def page(status: int) -> HTMLResponse:
-    """Return the shell; with status 404 it says that there is no such page."""
+def page(status: int, root: str) -> HTMLResponse:
+    """Return the shell, with `root` before its own addresses; with status 404 it says that there is no such page."""
     text = (STATIC / "index.html").read_text("utf-8").replace("plotly-VERSION", f"plotly-{plotly_version}")
+    text = text.replace("ROOT", root)
     return HTMLResponse(text, status, headers={"Cache-Control": "no-cache"})
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from api import figures
 from api.figures import FIGURES, Figure
 from api.plans import Plan
+from api.requests import CheckedRoute
 from api.results import curves, noise, winners
 from api.results.reading import Reading
 from api.results.step_times import StepTimes, TimedOptimizer, read_step_times
@@ -26,7 +27,7 @@ from tuner.errors import NotFound
 from tuner.wire.message import Number
 from tuner.wire.views import BatchAdviceList, Best, Leaderboard, StudyView
 
-router = APIRouter(prefix="/studies/{study}", tags=["results"])
+router = APIRouter(prefix="/studies/{study}", tags=["results"], route_class=CheckedRoute)
 
 
 @router.get("/best", response_model=Best)

@@ -1,20 +1,26 @@
 """Login to the dashboard, and health checks.
 
-POST /api/v1/login     exchange the token for a cookie
+POST /api/v1/login     exchange a token for a cookie
 POST /api/v1/logout    drop the cookie
+GET  /api/v1/session   who asks, and what they may do
+GET  /api/openapi.json the description of all routes
 GET  /healthz          the process responds
 GET  /readyz           the database responds too
 """
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import Field
 from sqlalchemy import text
 
 import tuner
+from api.access.needs import PRINCIPAL
+from api.access.principals import Principal, cookie_of
 from api.requests import CheckedRoute
-from api.security import cookie_name, cookie_value, same_secret
+from api.security import cookie_name
 from api.state import Srv
-from tuner.errors import NotAllowed
+from tuner.errors import Forbidden, NotAllowed
+from tuner.wire.access import Role, SessionView
 from tuner.wire.message import Message
 from tuner.wire.views import Health
 
@@ -29,22 +35,44 @@ class Login(Message):
 
 @router.post("/api/v1/login", status_code=204)
 def login(server: Srv, request: Request, response: Response, body: Login) -> None:
-    """Exchange the token for a cookie that scripts cannot read and other sites cannot send."""
-    token = server.settings.token.get_secret_value() if server.settings.token else None
-    if token is not None and not same_secret(body.token, token):
+    """Exchange a token for a cookie that scripts cannot read and other sites cannot send."""
+    server.principals.reload()
+    principal = server.principals.of_token(body.token)
+    if principal is None:
+        if server.principals.open:
+            return
         raise NotAllowed("this is not the server's token")
-    name = cookie_name(request.headers.get("host", ""))
-    if token is not None:
-        secure = request.url.scheme == "https"
-        response.set_cookie(
-            name, cookie_value(token), max_age=30 * 24 * 3600, httponly=True, samesite="strict", secure=secure
-        )
+    if principal.role == Role.WORKER:
+        raise Forbidden("this is a worker's token, which opens no page; log in with another one")
+    response.set_cookie(
+        cookie_name(request.headers.get("host", "")),
+        cookie_of(body.token),
+        max_age=30 * 24 * 3600,
+        path=server.settings.root_path or "/",
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
 
 
 @router.post("/api/v1/logout", status_code=204)
-def logout(request: Request, response: Response) -> None:
+def logout(server: Srv, request: Request, response: Response) -> None:
     """Drop the cookie."""
-    response.delete_cookie(cookie_name(request.headers.get("host", "")), httponly=True, samesite="strict")
+    name, path = cookie_name(request.headers.get("host", "")), server.settings.root_path or "/"
+    response.delete_cookie(name, path=path, httponly=True, samesite="strict")
+
+
+@router.get("/api/v1/session")
+async def who(request: Request) -> SessionView:
+    """Tell who asks, and what their role is."""
+    principal: Principal = request.scope[PRINCIPAL]
+    return principal.view
+
+
+@router.get("/api/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> JSONResponse:
+    """Describe the API."""
+    return JSONResponse(request.app.openapi())
 
 
 @router.get("/healthz")

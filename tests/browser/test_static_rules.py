@@ -22,8 +22,8 @@ def test_the_shell_has_two_scripts_and_no_inline_code() -> None:
     scripts = re.findall(r"<script([^>]*)>(.*?)</script>", shell, flags=re.S)
     assert [body for _, body in scripts] == ["", ""]
     assert [re.search(r'src="([^"]+)"', tag)[1] for tag, _ in scripts] == [  # type: ignore[index]
-        "/static/plotly-VERSION.min.js",  # the server puts in the installed version
-        "/static/js/main.js",
+        "ROOT/static/plotly-VERSION.min.js",  # the server puts in its path and the installed version
+        "ROOT/static/js/main.js",
     ]
     assert not re.search(r'\son\w+=|<style|style="|javascript:|//[a-z]', shell)
 

@@ -46,8 +46,8 @@ def _is_unspecified(call: ast.Call) -> bool:
 
 
 def test_the_shell_and_the_catalogue_are_read_where_the_locale_is_ascii() -> None:
-    code = "from api.routes.dashboard import shell; from tuner.study.catalogue import load_catalogue\n"
-    code += "import locale; assert locale.getencoding() != 'UTF-8'; shell(); load_catalogue()"
+    code = "from api.routes.dashboard import page; from tuner.study.catalogue import load_catalogue\n"
+    code += "import locale; assert locale.getencoding() != 'UTF-8'; page(200, \"\"); load_catalogue()"
     ascii_only = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **ascii_only}, capture_output=True, text=True

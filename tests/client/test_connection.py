@@ -9,7 +9,17 @@ import pytest
 
 from tuner import connection
 from tuner.client import Client
-from tuner.errors import Conflict, Fault, InvalidInput, NameTaken, NotAllowed, NotFound, TunerError, Unreachable
+from tuner.errors import (
+    Conflict,
+    Fault,
+    Forbidden,
+    InvalidInput,
+    NameTaken,
+    NotAllowed,
+    NotFound,
+    TunerError,
+    Unreachable,
+)
 
 HEALTH = {"status": "ok", "service": "tuner", "version": "0.1.0"}
 
@@ -38,7 +48,7 @@ def problem(status: int, kind: str, **more: object) -> httpx2.Response:
         (400, "tuner:invalid-input", InvalidInput),
         (413, "tuner:too-large", InvalidInput),
         (401, "tuner:not-allowed", NotAllowed),
-        (403, "tuner:not-allowed", NotAllowed),
+        (403, "tuner:not-allowed", Forbidden),
         (500, "about:blank", TunerError),
         (503, "about:blank", Unreachable),
     ],

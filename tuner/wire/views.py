@@ -299,6 +299,7 @@ class EventView(Message):
     trial: int | None = None
     data: dict[str, Any] = Field(default_factory=dict)
     at: datetime
+    by: str | None = Field(default=None, description="who asked for it; null: nobody did, or nobody knows")
 
 
 class Health(Message):

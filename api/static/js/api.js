@@ -7,9 +7,10 @@
  */
 
 import { keep, recall } from "./known.js";
+import { ROOT } from "./place.js";
 import { contend } from "./share.js";
 
-const BASE = "/api/v1";
+const BASE = `${ROOT}/api/v1`;
 const listeners = new Set();
 const loginListeners = new Set();
 let lost = false;

@@ -2,6 +2,8 @@
  * Building the page. Text enters only as text nodes: nothing here can turn a string into markup.
  */
 
+import { ROOT } from "./place.js";
+
 /**
  * @typedef {Node | string | number | null | undefined | false | Child[]} Child
  */
@@ -116,12 +118,12 @@ export function badge(state) {
 /**
  * A link to a page inside the application.
  *
- * @param {string} href
+ * @param {string} href a path inside the application
  * @param {...Child} children
  * @returns {HTMLElement}
  */
 export function link(href, ...children) {
-  return h("a", { href }, ...children);
+  return h("a", { href: ROOT + href }, ...children);
 }
 
 /**

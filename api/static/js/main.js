@@ -5,8 +5,9 @@
  * `{params, go, fail}`: parts of the address, a function that moves to another page, and one that shows an error.
  */
 
-import { ApiError, onConnection, onLogin, post } from "./api.js";
+import { ApiError, get, onConnection, onLogin, post } from "./api.js";
 import { fill, h, link } from "./dom.js";
+import { ROOT, here, inside } from "./place.js";
 import * as login from "./views/login.js";
 import * as studies from "./views/studies.js";
 import * as study from "./views/study.js";
@@ -28,10 +29,10 @@ let leave = () => {};
 /**
  * Go to a page of the application.
  *
- * @param {string} href
+ * @param {string} href a path inside the application
  */
 function go(href) {
-  if (href !== location.pathname + location.search) history.pushState(null, "", href);
+  if (href !== here() + location.search) history.pushState(null, "", ROOT + href);
   show();
   scrollTo(0, 0);
   root.focus({ preventScroll: true });
@@ -42,7 +43,7 @@ function show() {
   fill(root);
   markCurrent();
   for (const [pattern, view] of ROUTES) {
-    const match = location.pathname.match(pattern);
+    const match = here().match(pattern);
     if (match) {
       const params = decoded(match.groups ?? {});
       if (!params) break;
@@ -76,7 +77,7 @@ function fail(error) {
   leave();
   leave = () => {};
   if (error.status === 401) {
-    leave = login.render(root, { done: show, why: error.message });
+    leave = login.render(root, { done: enter, why: error.message });
     return;
   }
   document.title = "Tuner";
@@ -84,10 +85,21 @@ function fail(error) {
   fill(root, h("div", { class: "empty" }, h("h1", {}, title), h("p", {}, error.message), h("p", {}, link("/", "All studies"))));
 }
 
+/** Learn who the reader is, then show the page: a viewer gets no buttons that would be refused. */
+async function enter() {
+  try {
+    document.body.dataset.role = (await get("/session")).role;
+  } catch (error) {
+    if (error.status === 401) return fail(error);
+  }
+  show();
+}
+
 function markCurrent() {
   for (const anchor of document.querySelectorAll("header.top nav a")) {
-    const here = anchor.pathname === "/" ? /^\/(studies|$)/.test(location.pathname) : location.pathname.startsWith(anchor.pathname);
-    if (here) anchor.setAttribute("aria-current", "page");
+    const target = inside(anchor.pathname);
+    const current = target === "/" ? /^\/(studies|$)/.test(here()) : here().startsWith(target);
+    if (current) anchor.setAttribute("aria-current", "page");
     else anchor.removeAttribute("aria-current");
   }
 }
@@ -96,13 +108,13 @@ document.addEventListener("click", (event) => {
   const anchor = event.target.closest?.("a[href]");
   const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
   if (!anchor || !plain || event.defaultPrevented || anchor.origin !== location.origin || anchor.target) return;
-  if (anchor.hash || /^\/(api|static)\//.test(anchor.pathname)) return;
+  if (anchor.hash || /^\/(api|static)\//.test(inside(anchor.pathname))) return;
   event.preventDefault();
-  go(anchor.pathname + anchor.search);
+  go(inside(anchor.pathname) + anchor.search);
 });
 
 logout.addEventListener("click", async () => {
-  await post("/logout").then(show, fail);
+  await post("/logout").then(enter, fail);
 });
 onLogin((isLoggedIn) => (logout.hidden = !isLoggedIn));
 
@@ -111,4 +123,4 @@ onConnection((lost) => {
   banner.textContent = lost ? "Connection lost, retrying …" : "";
   banner.hidden = !lost;
 });
-show();
+enter();

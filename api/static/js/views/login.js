@@ -30,7 +30,7 @@ export function render(root, { done, why }) {
       "form",
       { class: "card narrow", onSubmit: submit },
       h("h1", {}, "Log in"),
-      h("p", { class: "muted" }, "This server requires a token: the value of its TUNER_TOKEN."),
+      h("p", { class: "muted" }, "This server requires a token: yours, or the value of its TUNER_TOKEN."),
       why.includes("not the server") && h("p", { class: "reason" }, "You were logged in with another token; it has changed."),
       h("label", { for: "token" }, "Token"),
       field,
