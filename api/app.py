@@ -13,7 +13,7 @@ from api import problems
 from api.access.principals import Principals
 from api.metrics import Metrics, Watcher
 from api.pools import PLAIN
-from api.routes import catalogue, dashboard, events, results, session, studies, tokens, trials, workers
+from api.routes import asking, catalogue, dashboard, events, results, session, studies, tokens, trials, workers
 from api.routes import metrics as metrics_route
 from api.security import Gate
 from api.settings import Settings
@@ -82,6 +82,7 @@ def create_app(
         workers,
         studies,
         trials,
+        asking,
         results,
         events,
         catalogue,

@@ -32,6 +32,8 @@ def waits_for(session: Session, study: StudyRecord, progress: Progress, *, now: 
     connected = [worker for worker in workers.recent(session) if now - worker.last_seen <= seen]
     workload = study.document["workload"]["name"]
     known = sorted({each["name"] for worker in connected for each in worker.workloads})
+    if any(worker.study_id == study.id for worker in connected):
+        return None  # a loop of the user's own is there, and trains what it takes
     if workload not in known and now - study.created_at < PATIENCE:
         return None
     if workload == EXTERNAL and workload not in known:

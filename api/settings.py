@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-READ_ELSEWHERE = ("TUNER_SERVER", "TUNER_HEADERS")
+READ_ELSEWHERE = ("TUNER_SERVER", "TUNER_HEADERS", "TUNER_HOME")
 """Variables with our prefix that the client reads."""
 
 

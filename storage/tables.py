@@ -175,6 +175,9 @@ class Worker(Base):
     devices: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     workloads: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     version: Mapped[str] = mapped_column(String(64), default="")
+    study_id: Mapped[int | None] = mapped_column(
+        BigInteger, doc="the only study whose trials a session of own code takes; it may have been deleted"
+    )
     seq: Mapped[int] = mapped_column(BigInteger, default=-1)
     first_seen: Mapped[datetime] = mapped_column(UtcTime)
     last_seen: Mapped[datetime] = mapped_column(UtcTime)
@@ -235,6 +238,21 @@ class Report(Base):
     noise_ss: Mapped[float | None]
     noise_qq: Mapped[float | None]
     noise_sq: Mapped[float | None]
+
+
+class Log(Base):
+    """The end of what an attempt printed."""
+
+    __tablename__ = "logs"
+    __table_args__ = (
+        ForeignKeyConstraint(["trial_id", "attempt"], ["attempts.trial_id", "attempts.attempt"], ondelete="CASCADE"),
+    )
+
+    trial_id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str] = mapped_column(Text)
+    written: Mapped[int] = mapped_column(BigInteger, doc="bytes that it printed in all")
+    updated_at: Mapped[datetime] = mapped_column(UtcTime)
 
 
 class Checkpoint(Base):

@@ -24,6 +24,8 @@ class WorkerRecord:
     devices: list[dict[str, Any]]
     workloads: list[dict[str, Any]]
     version: str
+    study_id: int | None
+    """The only study whose trials it takes: a session of a user's own loop."""
     seq: int
     first_seen: datetime
     last_seen: datetime
@@ -45,6 +47,7 @@ def register(
     workloads: list[dict[str, Any]],
     version: str,
     now: datetime,
+    study_id: int | None = None,
 ) -> int:
     """Store a session and return its id; a session that registers again keeps its id."""
     row = session.scalars(select(t.Worker).where(t.Worker.session == worker_session)).one_or_none()
@@ -52,6 +55,7 @@ def register(
         row = t.Worker(session=worker_session, first_seen=now, seq=-1)
         session.add(row)
     row.name, row.devices, row.workloads, row.version, row.last_seen = name, devices, workloads, version, now
+    row.study_id = study_id
     session.flush()
     return row.id
 
@@ -69,11 +73,15 @@ def get(session: Session, *, worker_id: int, worker_session: str) -> WorkerRecor
 
 
 class Glance(NamedTuple):
-    """A worker, and whether there is anything to say to it: live leases of its own, queued trials of anybody."""
+    """A worker, and whether there is anything to say to it: live leases of its own, queued trials of anybody.
+
+    `study`: the state of the only study whose trials it takes; None if it takes those of all.
+    """
 
     worker: WorkerRecord
     leased: bool
     queued: bool
+    study: StudyState | None
 
 
 LEASED = exists().where(t.Attempt.worker_id == t.Worker.id, t.Attempt.outcome.is_(None))
@@ -81,7 +89,8 @@ QUEUED = exists().where(
     t.Study.state == StudyState.RUNNING,
     exists().where(t.Trial.study_id == t.Study.id, t.Trial.state == TrialState.QUEUED),
 )
-GLANCE = select(*COLUMNS, LEASED, QUEUED).where(t.Worker.id == bindparam("worker"))
+BOUND = select(t.Study.state).where(t.Study.id == t.Worker.study_id).scalar_subquery()
+GLANCE = select(*COLUMNS, LEASED, QUEUED, BOUND).where(t.Worker.id == bindparam("worker"))
 """Put together once: that takes longer than running it."""
 
 
@@ -89,13 +98,15 @@ def glance(session: Session, *, worker_id: int, worker_session: str) -> Glance:
     """Find a worker and what there may be for it, in one statement that costs the same however many trials there are.
 
     Raises:
-        NotFound: no such worker session exists; it must register again.
+        NotFound: no such worker session exists, and it must register again; or its study was deleted.
     """
     row = session.execute(GLANCE, {"worker": worker_id}).one_or_none()
-    found = None if row is None else WorkerRecord(*row[:-2])
+    found = None if row is None else WorkerRecord(*row[:-3])
     if row is None or found is None or found.session != worker_session:
         raise NotFound(f"no worker {worker_id} with this session; register again")
-    return Glance(found, row[-2], row[-1])
+    if found.study_id is not None and row[-1] is None:
+        raise NotFound(f"the study of worker {worker_id} was deleted")
+    return Glance(found, row[-3], row[-2], None if row[-1] is None else StudyState(row[-1]))
 
 
 def here(session: Session, *, last: Mapping[int, int], now: datetime) -> None:

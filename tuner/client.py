@@ -10,13 +10,15 @@ Every method raises the errors of `tuner.errors`: `NotFound`, `Conflict` (`NameT
 `NotAllowed`, and `Unreachable` with one line that says what to do. A study is given by its name or its id.
 """
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -29,6 +31,7 @@ from tuner.extra_headers import extra_headers
 from tuner.study.states import StudyState, TrialState
 from tuner.token import token_of
 from tuner.wire.access import CreatedToken, Role, SessionView, TokenView
+from tuner.wire.asking import Asked, Asking
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.wire.views import (
     BatchAdviceList,
@@ -44,6 +47,9 @@ from tuner.wire.views import (
     TrialView,
     WorkerView,
 )
+
+if TYPE_CHECKING:
+    from tuner.ask import Loop
 
 V = TypeVar("V", bound=BaseModel)
 
@@ -199,6 +205,27 @@ class Client:
         """Send a worker's whole state and return the state the server wants. Waits up to `request.wait_s` for work."""
         path = f"/api/v1/workers/{worker}/sync"
         return self._http.fetch(SyncReply, "POST", path, body=request, timeout_s=request.wait_s + 15.0)
+
+    # A user's own loop
+
+    def ask(self, study: str | int, name: str = "") -> Loop:
+        """Iterate over the trials of a study, to train them in a loop of your own (`docs/own-loop.md`).
+
+            for trial in client.ask("my-study"):
+                ...
+                trial.report(step=step, loss=loss)
+                trial.finish()
+
+        Waits for trials until the study has ended. `name` is shown on the page of the workers. Raises `NotFound` where
+        there is no such study.
+        """
+        from tuner.ask import Loop
+
+        return Loop(self, study, name)
+
+    def open_session(self, study: str | int, asking: Asking) -> Asked:
+        """Open a session of one slot for the trials of a study. The same session may be opened again."""
+        return self._http.fetch(Asked, "POST", _path(study, "ask"), body=asking)
 
     def catalogue(self) -> CatalogueView:
         """Show everything that a study document may name."""

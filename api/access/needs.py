@@ -37,6 +37,7 @@ NEEDS: dict[str, frozenset[Role]] = {
     "GET /studies/{study}": READ,
     "DELETE /studies/{study}": CHANGE,
     "POST /studies/{study}/stop": CHANGE,
+    "POST /studies/{study}/ask": CHANGE,
     "GET /studies/{study}/best": READ,
     "GET /studies/{study}/leaderboard": READ,
     "GET /studies/{study}/batch-advice": READ,

@@ -17,12 +17,13 @@ from api.state import Server, Srv
 from api.sync.syncs import Outcome
 from api.views import worker_view
 from storage import attempts, identity, workers
+from storage.studies import ENDED
 from tuner.wire.message import Count
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.wire.views import Page, WorkerView
 
 router = APIRouter(prefix="/workers", tags=["workers"], route_class=CheckedRoute)
-REPORTED = ("started", "restarted", "reports", "checkpointed", "finished")
+REPORTED = ("started", "restarted", "reports", "checkpointed", "logs", "finished")
 
 
 @router.post("")
@@ -70,7 +71,7 @@ async def _exchange(
     server: Server, connection: Request, worker: int, request: SyncRequest, caller: Caller
 ) -> SyncReply:
     """Apply a request and, where that gives the worker nothing to do, wait for work on its behalf."""
-    until = time.monotonic() + max(request.wait_s, server.waits.refill_s if request.finished else 0.0)
+    until = time.monotonic() + max(request.wait_s, server.waits.refill_s if request.finished and request.room else 0.0)
     # What is reported is stored once; further looks are for work alone.
     rest = request.model_copy(update={name: [] for name in REPORTED})
     does, says, work = server.syncs.apply, request, server.hub.work
@@ -80,7 +81,7 @@ async def _exchange(
             reply = await server.pools.syncs.run(_done, server, does, worker, says)
             if woken is not None:
                 work.leave(woken, used=len(reply.assign))
-            if reply.assign or reply.stop or not await _woken(server, caller, worker, until):
+            if _tells(reply) or not await _woken(server, caller, worker, until):
                 return reply
             caller.wake.clear()
             woken, ticket = ticket, work.ticket(request.room, caller.wake)  # before it looks
@@ -91,6 +92,11 @@ async def _exchange(
         for left in (woken, ticket):
             if left is not None:
                 work.leave(left)
+
+
+def _tells(reply: SyncReply) -> bool:
+    """Whether a reply gives the worker something to do, or nothing ever more."""
+    return bool(reply.assign or reply.stop) or reply.study in ENDED
 
 
 async def _woken(server: Server, caller: Caller, worker: int, until: float) -> bool:

@@ -35,6 +35,8 @@ class Ending:
     infeasible: str | None = None
     value: float | None = None
     why: str | None = None
+    final: bool = False
+    """Of an error: whoever trained it says that the trial has failed."""
 
     @property
     def outcome(self) -> str:
@@ -101,6 +103,8 @@ def _finish(ending: Ending, curve: Sequence[ReportRow], now: datetime) -> Change
     value = ending.value
     if value is None:
         value = value_of_curve(values, at=metric.at, minimize=minimize)
+    if value is not None and not math.isfinite(value):
+        return _end(ending, TrialState.INFEASIBLE, "diverged", now=now)
     if value is not None:
         return _end(ending, TrialState.COMPLETED, now=now, value=value)
     if values:
@@ -129,6 +133,8 @@ def _give_back(ending: Ending, step: int, before: tuple[str, str | None], now: d
         lease.trial = trial = replace(trial, ordered_by=OrderedBy.STUDY)
         return _end(ending, TrialState.CANCELLED, f"the study is {lease.study.state}", now=now)
     error = lease.attempt.error
+    if outcome == "error" and ending.final:
+        return _end(ending, TrialState.FAILED, headline(error or "") or "no reason given", now=now)
     if outcome == before[0] == "error" and same_way(error, before[1]):
         return _end(ending, TrialState.FAILED, f"failed twice in the same way: {headline(error or '')}", now=now)
     if ending.exhausted:

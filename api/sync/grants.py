@@ -28,7 +28,7 @@ from storage.events import Change
 from storage.studies import StudyRecord
 from storage.trials import TrialRecord
 from storage.workers import WorkerRecord
-from tuner.study.states import TrialState
+from tuner.study.states import StudyState, TrialState
 from tuner.wire.sync import Capacity
 
 GIVEN_UP = "its checkpoint lies on the disk of a worker that did not take it back within one lease"
@@ -104,8 +104,7 @@ class Grants:
         """The queues with trials that this worker can run, the oldest study's first."""
         if not self._offers:
             return []
-        names = [workload["name"] for workload in self._worker.workloads]
-        running = studies.running(self._session, workloads=names)
+        running = self._running()
         plans = {study.id: self._plans.of(study) for study in running}
         wanted = {offer.stack for offer in self._offers}
         shaped = [study.id for study in running if plans[study.id].stacks is None]
@@ -118,6 +117,14 @@ class Grants:
         queues = [queue for queue in queues if None in wanted or queue.stack in wanted]
         waiting = trials.waiting(self._session, queues=[(queue.study.id, queue.stack) for queue in queues])
         return [queue for queue in queues if (queue.study.id, queue.stack) in waiting]
+
+    def _running(self) -> list[StudyRecord]:
+        """Return the running studies whose trials the worker takes: of its workloads, or the only one of a session."""
+        if self._worker.study_id is not None:
+            found = studies.by_ids(self._session, ids=[self._worker.study_id]).values()
+            return [study for study in found if study.state == StudyState.RUNNING]
+        names = [workload["name"] for workload in self._worker.workloads]
+        return studies.running(self._session, workloads=names)
 
     def _limit(self) -> None:
         """Lock the reproducible studies: what they are pinned to, and how many more leases a device may have."""

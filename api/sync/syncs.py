@@ -11,7 +11,7 @@ from api.sync.turn import NEXT_SYNC_S, Turn
 from storage import workers
 from storage.database import Database
 from storage.events import Change
-from storage.workers import WorkerRecord
+from storage.workers import Glance, WorkerRecord
 from tuner.wire.sync import SyncReply, SyncRequest
 
 
@@ -46,7 +46,7 @@ class Syncs:
                 seen = workers.glance(session, worker_id=worker_id, worker_session=request.session)
             newer = self.presence.note(worker_id, request.seq) and request.seq > seen.worker.seq
             if not seen.leased:
-                return self._take(worker_id, request) if newer and seen.queued else self._nothing()
+                return self._take(worker_id, request) if newer and seen.queued else self._nothing(seen)
         with self._database.write() as session:
             now = self._database.now(session)
             worker, unseen = self._seen(session, worker_id, request, now)
@@ -60,7 +60,7 @@ class Syncs:
             seen = workers.glance(session, worker_id=worker_id, worker_session=request.session)
         if self._is_last(seen.worker, request) and (seen.leased or seen.queued):
             return self._take(worker_id, request)
-        return self._nothing()
+        return self._nothing(seen)
 
     def store_presence(self) -> None:
         """Store which workers were here since this was called last; call this several times per lease."""
@@ -90,8 +90,8 @@ class Syncs:
         """Whether no later request of the session was seen: that one gets the work."""
         return max(worker.seq, self.presence.last(worker.id)) <= request.seq
 
-    def _nothing(self) -> Outcome:
-        return Outcome(SyncReply(lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S))
+    def _nothing(self, seen: Glance) -> Outcome:
+        return Outcome(SyncReply(lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S, study=seen.study))
 
     def _write(
         self, session: Session, worker: WorkerRecord, request: SyncRequest, *, now: datetime, grants: bool

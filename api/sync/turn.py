@@ -20,13 +20,14 @@ from api.sync.curves import Curves
 from api.sync.endings import Ending
 from api.sync.grants import Grants
 from api.sync.leases import Key, Lease
-from storage import attempts, checkpoints, events, programs, studies, trials
+from storage import attempts, checkpoints, events, logs, programs, studies, trials
 from storage.checkpoints import CheckpointRecord
 from storage.events import Change
+from storage.logs import LogRecord
 from storage.workers import WorkerRecord
 from tuner.study.hyperparameter import Scalar
 from tuner.study.program import fingerprint
-from tuner.study.states import Order
+from tuner.study.states import Order, StudyState
 from tuner.wire.sync import Assignment, Resume, Stop, SyncReply, SyncRequest
 
 NEXT_SYNC_S = 1.0
@@ -78,6 +79,7 @@ class Turn:
         self._start()
         self._restart()
         self._report()
+        self._log()
         ended = [*self._finish(), *self._obeyed()]
         self.changes += endings.conclude(self._session, ended, now=self._now)
         leases.save(self._session, self._leases.values())
@@ -123,7 +125,18 @@ class Turn:
             assignment(lease, resumes.get(lease.trial.id), in_flight=in_flight.get(lease.study.id, 0), devices=devices)
             for lease in wanted
         ]
-        return SyncReply(assign=assign, stop=self._stops(), lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S)
+        return SyncReply(
+            assign=assign,
+            stop=self._stops(),
+            lease_s=self._lease_s,
+            next_sync_s=NEXT_SYNC_S,
+            study=self._study_state(),
+        )
+
+    def _study_state(self) -> StudyState | None:
+        """Return the state of the only study whose trials the worker takes, None if it takes those of all."""
+        bound = self._worker.study_id
+        return None if bound is None else studies.get(self._session, bound).state
 
     def _lease(self, trial: int, attempt: int) -> Lease | None:
         """Find a live lease that a message of the request is about."""
@@ -171,6 +184,12 @@ class Turn:
             self._advance(lease, row.step, row.examples)
         self._curves.store(self._session)
 
+    def _log(self) -> None:
+        """Store the ends of what attempts printed."""
+        told = [word for word in self._request.logs if self._lease(word.trial, word.attempt) is not None]
+        found = {(w.trial, w.attempt): LogRecord(w.trial, w.attempt, w.text, w.written, self._now) for w in told}
+        logs.save(self._session, logs=list(found.values()))
+
     def _finish(self) -> list[Ending]:
         """End the attempts that the worker reports as ended, and store the files that it wrote."""
         ended = []
@@ -187,7 +206,7 @@ class Turn:
             files += [weights] if weights is not None else []
             why = word.error if word.outcome == "displaced" else None
             value = self._curves.value(lease) if word.value is None else word.value
-            ended.append(Ending(lease, word.infeasible, value, why))
+            ended.append(Ending(lease, word.infeasible, value, why, word.final))
         self.unwanted += checkpoints.add(self._session, records=files, now=self._now)
         return ended
 
@@ -273,6 +292,8 @@ def assignment(lease: Lease, resume: Resume | None, *, in_flight: int, devices: 
         per_tick=group.per_tick,
         micro_batch_asked=spec.micro_batch is not None,
         metric=spec.metric.name,
+        goal=spec.metric.goal,
+        at=spec.metric.at,
         rungs=_rungs(examples, spec.evaluations),
         report_every=max(1, examples // spec.report_points),
         divergence_factor=spec.divergence_factor,

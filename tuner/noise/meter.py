@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from tuner.errors import Fault, InvalidInput
 from tuner.noise.carried import Carried
 from tuner.noise.estimator import Estimate, NoiseScale
+from tuner.noise.sums import NoiseSums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +50,9 @@ class Meter:
         self.micro_batch = micro_batch
         self.divided = divided
         self.skipped = 0
+        self.dataset_size = dataset_size
         self._scale = NoiseScale(confidence, dataset_size)
+        self._since = NoiseSums()
         self._count = 0
         self._before: dict[int, Tensor] = {}
         self._carried = Carried()
@@ -104,8 +107,14 @@ class Meter:
         big = accumulated if self.divided else accumulated / count**2
         if math.isfinite(small) and math.isfinite(big):
             self._scale.add(small, big, self.micro_batch, count)
+            self._since += NoiseSums.of_step(small, big, self.micro_batch, count)
         else:
             self.skipped += 1
+
+    def take(self) -> NoiseSums:
+        """Return the sums of the steps closed since the last call: what a trial reports (`report(noise=meter)`)."""
+        taken, self._since = self._since, NoiseSums()
+        return taken
 
     def estimate(self) -> Estimate:
         """Estimate from all closed steps."""

@@ -10,10 +10,13 @@ from pydantic import BeforeValidator, Field
 
 from tuner.store import PATTERN, SCOPE, SHARED
 from tuner.study.hyperparameter import Scalar
+from tuner.study.states import StudyState
 from tuner.wire.message import Count, DeviceName, Message, Number, Text
 from tuner.wire.strict_json import storable
 from tuner.wire.workload_info import WorkloadInfo
 
+MOST_LOG = 65_536
+"""Characters of an attempt's output that are kept: its end."""
 Outcome = Literal["finished", "error", "crashed", "drained", "displaced", "stopped", "paused"]
 """How a worker can end an attempt. Only the server sets `lost`."""
 
@@ -163,8 +166,18 @@ class Finish(Message):
     step: Count = 0
     examples: Count = 0
     error: Text | None = Field(default=None, max_length=20_000, description="traceback, for outcome error or crashed")
+    final: bool = Field(default=False, description="of an error: the trial has failed and is not tried again")
     weights: Weights | None = Field(default=None, description="of a trial that finished, where they were stored")
     program: dict[str, Scalar | None] = Field(default_factory=dict, description="what fixes the floating-point result")
+
+
+class LogTail(Message):
+    """The end of what an attempt has printed so far. It replaces what was sent before."""
+
+    trial: Count
+    attempt: Number
+    text: Text = Field(max_length=MOST_LOG, description="at most the last 64 kB")
+    written: Count = Field(description="bytes printed in all")
 
 
 class SyncRequest(Message):
@@ -178,13 +191,15 @@ class SyncRequest(Message):
     restarted: list[Restarted] = Field(default_factory=list, max_length=10_000)
     reports: list[Report] = Field(default_factory=list, max_length=10_000)
     checkpointed: list[Checkpointed] = Field(default_factory=list, max_length=10_000)
+    logs: list[LogTail] = Field(default_factory=list, max_length=1000)
     finished: list[Finish] = Field(default_factory=list, max_length=10_000)
     wait_s: float = Field(default=0.0, ge=0, le=30, description="how long to wait for work when there is none")
 
     @property
     def says_something(self) -> bool:
         """Whether it holds or reports anything; otherwise it only asks for work."""
-        return bool(self.held or self.started or self.restarted or self.reports or self.checkpointed or self.finished)
+        words = self.started or self.restarted or self.reports or self.checkpointed or self.logs or self.finished
+        return bool(self.held or words)
 
     @property
     def room(self) -> int:
@@ -220,6 +235,8 @@ class Assignment(Message):
         description="the document asks for it; otherwise a model that depends on its batch gets whole ones",
     )
     metric: str | None = Field(default=None, description="what the study compares: the workload must report it")
+    goal: Literal["minimize", "maximize"] = Field(default="minimize", description="which of its values are better")
+    at: Literal["last", "best"] = Field(default="last", description="which of its values in a trial counts")
     in_flight: int = Field(ge=1, description="the most trials that its study can have in flight at once")
     slots: int = Field(ge=1, description="trials expected at once in its stack on this device")
     remaining: int = Field(ge=1, description="trials expected in its stack on this device until its study ends")
@@ -256,3 +273,6 @@ class SyncReply(Message):
     stop: list[Stop] = Field(default_factory=list)
     lease_s: float
     next_sync_s: float
+    study: StudyState | None = Field(
+        default=None, description="state of the study of a session that takes the trials of one; null for other workers"
+    )

@@ -10,11 +10,11 @@ from over_http import submit
 
 from api.access.needs import NEEDS, PUBLIC, needed
 from api.requests import CheckedRoute
-from api.routes import catalogue, dashboard, events, metrics, results, session, studies, tokens, trials, workers
+from api.routes import asking, catalogue, dashboard, events, metrics, results, session, studies, tokens, trials, workers
 from tuner.wire.access import Role
 
 ADMIN = "the shared token of this test"
-ROUTERS = (catalogue, events, metrics, results, session, studies, tokens, trials, workers)
+ROUTERS = (asking, catalogue, events, metrics, results, session, studies, tokens, trials, workers)
 ROUTES = [route for module in ROUTERS for route in module.router.routes if isinstance(route, APIRoute)]
 UNPREFIXED = ("/healthz", "/readyz", "/metrics", "/api/")
 VALUES = {"study": "mine", "number": "0", "name": "progress", "worker": "999", "token": "999"}
