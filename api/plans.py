@@ -1,4 +1,4 @@
-"""Study documents of stored studies, parsed once: at submission, or when a restarted server first needs them."""
+"""Study documents of stored studies, parsed once per edition: at submission, or when a server first needs them."""
 
 import hashlib
 import json
@@ -61,6 +61,12 @@ class Plan:
         external one, whose trials share nothing but their queue.
         """
         return self._key(self.shape(params), self.group(params).micro_batch)
+
+    def length(self, params: Mapping[str, Scalar]) -> tuple[int, int]:
+        """Return a trial's steps and examples; 0 for what only its own code knows."""
+        budget, batch_size = self.spec.budget.examples_per_trial or 0, int(params.get("batch_size", 0))
+        steps = budget // batch_size if batch_size else 0
+        return steps, budget if self.spec.external else steps * batch_size
 
     def shape(self, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """Return the workload parameters of a trial that fix the shape of its model, without those of the study."""
@@ -158,22 +164,30 @@ def stored(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 class Plans:
-    """Plans by study id. A stored document never changes, so what was parsed stays right."""
+    """Plans by study id. A document that was changed, by whichever server, has another edition, and is parsed anew."""
 
     def __init__(self, catalogue: Catalogue | None = None) -> None:
         self._catalogue = catalogue or load_catalogue()
-        self._plans: dict[int, Plan] = {}
+        self._plans: dict[int, tuple[int, Plan]] = {}
+        """With the edition that each is of."""
 
-    def keep(self, study_id: int, spec: StudySpec, groups: Sequence[Group]) -> None:
-        """Take over the document of a study that was just submitted."""
-        self._plans[study_id] = Plan(spec, families(spec, self._catalogue), list(groups))
+    def made(self, spec: StudySpec, groups: Sequence[Group]) -> Plan:
+        """Return the plan of a document that is not stored yet."""
+        return Plan(spec, families(spec, self._catalogue), list(groups))
+
+    def keep(self, study_id: int, plan: Plan) -> None:
+        """Take over the plan of a study that was just submitted."""
+        self._plans[study_id] = 0, plan
 
     def of(self, study: StudyRecord) -> Plan:
-        """Return the plan of a study."""
-        if study.id not in self._plans:
+        """Return the plan of a study as its record has it."""
+        edition, plan = self._plans.get(study.id, (-1, None))
+        if plan is None or edition != study.edition:
             groups = [Group(each["micro_batch"], tuple(each["batch_sizes"])) for each in study.batch_groups]
-            self.keep(study.id, StudySpec.model_validate(study.document), groups)
-        return self._plans[study.id]
+            plan = self.made(StudySpec.model_validate(study.document), groups)
+            if study.edition > edition:  # a reader with an older record leaves the newer one to the others
+                self._plans[study.id] = study.edition, plan
+        return plan
 
     def forget(self, study_id: int) -> None:
         """Drop the plan of a deleted study."""

@@ -14,10 +14,12 @@ from sqlalchemy.orm import Session, aliased
 
 from storage import tables as t
 from storage.bulk import upsert
-from tuner.study.states import TERMINAL
+from tuner.study.states import TERMINAL, TrialState
 
 Kind = Literal["state", "weights"]
 """The state of a running trial, or the weights of an ended one."""
+OVER = sorted(TERMINAL - {TrialState.FAILED, TrialState.CANCELLED})
+"""States in which no trial goes on from where it was; one that diverged would do so again, and begins from zero."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,11 @@ def weights(session: Session, *, trial_id: int) -> CheckpointRecord | None:
     return None if row is None else _record(row)
 
 
-def superseded(session: Session) -> list[CheckpointRecord]:
-    """List states that no trial will resume from: those of ended trials, and those superseded by a newer one."""
+def superseded(session: Session, *, ended_before: datetime) -> list[CheckpointRecord]:
+    """List states that no trial will resume from: those superseded by a newer one, and those of ended trials.
+
+    What failed or was cancelled may be tried again: its newest state is listed only if it ended before a time.
+    """
     newer = aliased(t.Checkpoint)
     is_older = exists().where(
         newer.trial_id == t.Checkpoint.trial_id,
@@ -101,7 +106,7 @@ def superseded(session: Session) -> list[CheckpointRecord]:
     query = (
         select(t.Checkpoint)
         .join(t.Trial, t.Trial.id == t.Checkpoint.trial_id)
-        .where(t.Checkpoint.kind == "state", t.Trial.state.in_(list(TERMINAL)) | is_older)
+        .where(t.Checkpoint.kind == "state", t.Trial.state.in_(OVER) | is_older | (t.Trial.finished_at < ended_before))
     )
     return [_record(row) for row in session.scalars(query)]
 

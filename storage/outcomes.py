@@ -1,6 +1,7 @@
 """Queries on what became of a study's trials: what a sampler learns from, and whether anything has worked so far."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -77,9 +78,11 @@ AT_ONCE = 500
 """Numbers in one statement."""
 
 
-def count_by_state(session: Session, *, study_id: int) -> dict[TrialState, int]:
-    """Count a study's trials."""
+def count_by_state(session: Session, *, study_id: int, failed_after: datetime | None = None) -> dict[TrialState, int]:
+    """Count a study's trials; of the failed ones, where a time is given, only those that failed after it."""
     query = select(t.Trial.state, func.count()).where(t.Trial.study_id == study_id).group_by(t.Trial.state)
+    if failed_after is not None:
+        query = query.where((t.Trial.state != TrialState.FAILED) | (t.Trial.finished_at > failed_after))
     return {TrialState(state): count for state, count in session.execute(query)}
 
 

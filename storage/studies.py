@@ -26,6 +26,7 @@ class StudyRecord:
     state: StudyState
     reason: str | None
     document: dict[str, Any]
+    edition: int
     batch_groups: list[dict[str, Any]]
     priority: float
     served: float
@@ -36,9 +37,11 @@ class StudyRecord:
     runs: int
     revision: int
     idempotency_key: str | None
+    submitted: str | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    reopened_at: datetime | None
 
 
 def record(row: t.Study) -> StudyRecord:
@@ -59,6 +62,7 @@ def create(
     now: datetime,
     batch_groups: Sequence[Mapping[str, Any]] = (),
     priority: float = 1.0,
+    submitted: str | None = None,
 ) -> StudyRecord:
     """Store a new, running study.
 
@@ -68,7 +72,7 @@ def create(
     row = t.Study(
         name=name, title=title, state=StudyState.RUNNING, document=document, batch_groups=list(batch_groups),
         priority=priority, served=0.0, run_cap=run_cap, parallel=parallel, idempotency_key=idempotency_key,
-        created_at=now, trials_created=0, runs=0, revision=0,
+        submitted=submitted, created_at=now, trials_created=0, runs=0, revision=0, edition=0,
     )  # fmt: skip
     try:
         with session.begin_nested():
@@ -200,6 +204,34 @@ def set_state(
         raise NotFound(f"no study {study_id}")
 
 
+def reopen(session: Session, *, study_id: int, old: StudyState, now: datetime) -> None:
+    """Let a study go on of which ended trials, or the study itself, had ended; a paused one stays paused.
+
+    Raises:
+        InvalidTransition: it is not in the state `old` any more.
+    """
+    new = StudyState.RUNNING if old in ENDED else old
+    if new != old:
+        set_state(session, study_id=study_id, old=old, new=new, reason=None, now=now)
+    changed = {"edition": t.Study.edition + 1, "reopened_at": now}
+    session.execute(update(t.Study).where(t.Study.id == study_id).values(**changed))
+
+
+def rewrite(
+    session: Session, *, study_id: int, document: dict[str, Any], batch_groups: Sequence[Mapping[str, Any]], **row: Any
+) -> bool:
+    """Replace a study's document and its groups, and those columns of its row that say what it says.
+
+    Returns:
+        False if `run_cap` is below the runs that there are.
+    """
+    query = update(t.Study).where(t.Study.id == study_id)
+    if "run_cap" in row:
+        query = query.where(t.Study.runs <= row["run_cap"])
+    new = {"document": document, "batch_groups": list(batch_groups), "edition": t.Study.edition + 1, **row}
+    return session.execute(query.values(**new).returning(t.Study.id)).one_or_none() is not None
+
+
 def note_leases(session: Session, *, served: Mapping[int, float], now: datetime) -> None:
     """Store what studies have been served, and when the first trial of each was leased."""
     if not served:
@@ -215,14 +247,16 @@ def note_leases(session: Session, *, served: Mapping[int, float], now: datetime)
 def reserve_number(session: Session, *, study_id: int, count: int = 1, origin: Origin = Origin.PROPOSED) -> int | None:
     """Take the next `count` trial numbers of a running study and return the first: exact under any concurrency.
 
-    None when the study does not run, or when so many proposed or enqueued trials would pass its cap.
+    A paused study takes enqueued ones, too. None when the study does not run, or when so many proposed or enqueued
+    trials would pass its cap.
     """
     runs = count if origin.is_run else 0
+    states = [StudyState.RUNNING] + [StudyState.PAUSED] * (origin is Origin.ENQUEUED)
     after = session.execute(
         update(t.Study)
         .where(
             t.Study.id == study_id,
-            t.Study.state == StudyState.RUNNING,
+            t.Study.state.in_(states),
             t.Study.runs + runs <= t.Study.run_cap,
         )
         .values(trials_created=t.Study.trials_created + count, runs=t.Study.runs + runs)
@@ -236,12 +270,17 @@ CREATING_OR_ENDING = 0x7475
 
 
 def hold(session: Session, *, study_id: int) -> None:
-    """Let nobody else create trials of a study, end it or delete it before this transaction ends.
+    """Let nobody else create trials of a study, end it, change it or delete it before this transaction ends.
 
     Call it before anything is locked: who creates trials locks their study first, who ends a study its trials.
     """
-    if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time
+    if is_shared(session):
         session.execute(select(func.pg_advisory_xact_lock(CREATING_OR_ENDING, study_id % 2**31)))
+
+
+def is_shared(session: Session) -> bool:
+    """Whether several transactions write at once; SQLite has one writer at a time."""
+    return session.get_bind().dialect.name == "postgresql"
 
 
 def delete_study(session: Session, *, study_id: int) -> None:

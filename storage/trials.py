@@ -1,18 +1,18 @@
 """Queries on trials. State changes are guarded by the state that they start from: the first terminal one wins."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, column, exists, func, literal_column, select, values
+from sqlalchemy import ColumnElement, String, column, exists, func, literal_column, select, true, values
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from storage import tables as t
 from storage.bulk import insert_all, table_of, update_all
 from tuner.errors import Conflict, NotFound
-from tuner.study.states import TERMINAL, Order, OrderedBy, Origin, TrialState
+from tuner.study.states import TERMINAL, Order, OrderedBy, Origin, StudyState, TrialState
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,18 @@ class TrialRecord:
     started_at: datetime | None
     finished_at: datetime | None
 
+    def at_step(self, step: int) -> "TrialRecord":
+        """Return the trial as it is after so many steps."""
+        return replace(self, step=step, examples=step * int(self.params["batch_size"]) if step else 0)
+
 
 Queue = tuple[int, str]
 """A study's id, and the key of the stack that its waiting trials will share."""
 
 
 QUEUED: ColumnElement[str] = literal_column("'queued'")
-"""Written out, as in the index of the queues: neither database uses that index for a parameter."""
+ENQUEUED: ColumnElement[str] = literal_column("'enqueued'")
+"""Written out, as in the indexes of the queues: neither database uses those for a parameter."""
 
 
 def record(row: t.Trial) -> TrialRecord:
@@ -158,20 +163,34 @@ def get(session: Session, *, study_id: int, number: int) -> TrialRecord:
     return record(row)
 
 
+def find_by_idempotency_key(session: Session, *, study_id: int, idempotency_key: str) -> TrialRecord | None:
+    """Find the trial of a study that an earlier request with this key made."""
+    query = select(t.Trial).where(t.Trial.study_id == study_id, t.Trial.idempotency_key == idempotency_key)
+    row = session.scalars(query).one_or_none()
+    return None if row is None else record(row)
+
+
 def by_ids(session: Session, *, ids: Iterable[int]) -> dict[int, TrialRecord]:
     """Find trials by id."""
     return {row.id: record(row) for row in session.scalars(select(t.Trial).where(t.Trial.id.in_(list(ids))))}
 
 
 def of_study(
-    session: Session, *, study_id: int, states: Sequence[TrialState] | None = None, family: str | None = None
+    session: Session,
+    *,
+    study_id: int,
+    states: Sequence[TrialState] | None = None,
+    family: str | None = None,
+    ended_after: datetime | None = None,
 ) -> list[TrialRecord]:
-    """List a study's trials by number."""
+    """List a study's trials by number: all, or those in some states, of a family, that ended after a time."""
     query = select(t.Trial).where(t.Trial.study_id == study_id).order_by(t.Trial.number)
     if states is not None:
         query = query.where(t.Trial.state.in_(states))
     if family is not None:
         query = query.where(t.Trial.family == family)
+    if ended_after is not None:
+        query = query.where(t.Trial.finished_at > ended_after)
     return [record(row) for row in session.scalars(query)]
 
 
@@ -243,14 +262,18 @@ def counts_in_flight(session: Session, *, study_ids: Collection[int]) -> dict[in
     return {study_id: count for study_id, count in session.execute(query)}
 
 
-def waiting(session: Session, *, queues: Collection[Queue]) -> set[Queue]:
-    """Return which of these queues have trials that wait; one look into an index each, however many wait."""
+def waiting(session: Session, *, queues: Collection[Queue]) -> dict[Queue, bool]:
+    """Return which of these queues have trials that wait, and whether a user enqueued one of them.
+
+    A look or two into an index each, however many wait.
+    """
     if not queues:
-        return set()
+        return {}
     given = values(column("study_id", t.BigId), column("stack", String), name="given").data(list(queues)).cte()
-    same = (t.Trial.study_id == given.c.study_id) & (t.Trial.stack == given.c.stack)
-    one = exists().where(same, t.Trial.state == QUEUED)
-    return {(study_id, stack) for study_id, stack in session.execute(select(given).where(one))}
+    one = exists().where(t.Trial.study_id == given.c.study_id, t.Trial.stack == given.c.stack, t.Trial.state == QUEUED)
+    enqueued = one.where(t.Trial.origin == ENQUEUED)
+    query = select(given, enqueued.correlate(given)).where(one.correlate(given))
+    return {(study_id, stack): found for study_id, stack, found in session.execute(query)}
 
 
 def numbers_in(session: Session, *, study_id: int, stacks: Collection[str]) -> list[int]:
@@ -275,35 +298,38 @@ def stacks_waiting(session: Session, *, study_ids: Collection[int]) -> dict[int,
     return found
 
 
-def queued(session: Session, *, queue: Queue, limit: int, after: int = -1, lock: bool = True) -> list[TrialRecord]:
-    """List the first queued trials of a queue with a number above `after`.
+def queued(
+    session: Session, *, queue: Queue, limit: int, after: int = -1, lock: bool = True, enqueued_first: bool = False
+) -> list[TrialRecord]:
+    """List the first queued trials of a queue with a number above `after`; those that users enqueued first, if asked.
 
     With `lock`, on PostgreSQL, trials that somebody else is about to start are left out, and nobody else starts those
     returned.
     """
-    query = (
-        RECORDS.where(
-            t.Trial.study_id == queue[0],
-            t.Trial.stack == queue[1],
-            t.Trial.state == QUEUED,
-            t.Trial.number > after,
-        )
-        .order_by(t.Trial.number)
-        .limit(limit)
+    one = RECORDS.where(
+        t.Trial.study_id == queue[0], t.Trial.stack == queue[1], t.Trial.state == QUEUED, t.Trial.number > after
     )
-    if lock:
-        query = query.with_for_update(skip_locked=True)
-    return [of_columns(row) for row in session.execute(query)]
+    kinds = [t.Trial.origin == ENQUEUED, t.Trial.origin != ENQUEUED] if enqueued_first else [true()]
+    found: list[TrialRecord] = []
+    for kind in kinds:
+        query = one.where(kind).order_by(t.Trial.number).limit(limit - len(found))
+        if lock:
+            query = query.with_for_update(skip_locked=True)
+        found += [of_columns(row) for row in session.execute(query)]
+    return found
 
 
 def start(session: Session, *, trials: Sequence[TrialRecord]) -> None:
-    """Move queued trials to running, each as its record has it: the next attempt, and the step where it goes on.
+    """Move queued trials of running studies to running, each as its record has it: the attempt, and where it goes on.
 
     Raises:
-        Conflict: one of them is not queued any more.
+        Conflict: one of them is not queued any more, or its study was paused meanwhile.
     """
     names = ("id", "state", "attempt", "step", "examples", "started_at")
-    update_all(session, t.Trial, names, [_values(trial, names) for trial in trials], t.Trial.state == TrialState.QUEUED)
+    # Who pauses a study waits for whoever has locked a trial of it, but not the other way round.
+    runs = exists().where(t.Study.id == t.Trial.study_id, t.Study.state == StudyState.RUNNING).correlate(t.Trial)
+    guard = (t.Trial.state == TrialState.QUEUED) & runs
+    update_all(session, t.Trial, names, [_values(trial, names) for trial in trials], guard)
 
 
 SAVED = (

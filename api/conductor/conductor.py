@@ -12,16 +12,14 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from sqlalchemy.orm import Session
-
-from api.conductor import failures
+from api.conductor import failures, target
 from api.conductor.closing import close
 from api.conductor.proposing import Proposing
 from api.conductor.retention import Retention
 from api.conductor.tasks import Task
 from api.conductor.troubles import Troubles
 from api.hub import Hub
-from api.plans import Plan, Plans
+from api.plans import Plans
 from api.waits import Waits
 from storage import events, studies, trials
 from storage.database import Database
@@ -110,7 +108,7 @@ class Conductor:
         with self._database.read() as session:
             study = studies.get(session, study_id)
             plan = self._plans.of(study)
-            reached = self._target_reached(session, study_id, plan)
+            reached = target.reached(session, study_id=study_id, plan=plan)
             in_flight = trials.count_in_flight(session, study_id=study_id)
             seen_since = self._database.now(session) - self._patience
             hopeless = failures.verdict(session, study=study, plan=plan, in_flight=in_flight, seen_since=seen_since)
@@ -123,15 +121,6 @@ class Conductor:
             self._end(study, StudyState.COMPLETED, reason, reason)
         elif in_flight == 0 and study.runs >= study.run_cap:
             self._end(study, StudyState.COMPLETED, None, "study completed")
-
-    def _target_reached(self, session: Session, study_id: int, plan: Plan) -> bool:
-        metric = plan.spec.metric
-        if not metric.stop_on_target or metric.target is None:
-            return False
-        best = trials.best(session, study_id=study_id, minimize=plan.minimize)
-        if best is None or best.value is None:
-            return False
-        return best.value <= metric.target if plan.minimize else best.value >= metric.target
 
     def _end(self, study: StudyRecord, state: StudyState, reason: str | None, why: str) -> None:
         with self._database.write() as session:

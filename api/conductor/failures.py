@@ -22,7 +22,8 @@ def verdict(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int,
     """Return why a study should end as failed, or None; workers not seen since a time are gone."""
     if outcomes.any_in(session, study_id=study.id, states=RESULTS):
         return None  # the usual case costs one look, however many trials there are
-    counts = outcomes.count_by_state(session, study_id=study.id)
+    # A study that a user let go on has as many failures left as before the first.
+    counts = outcomes.count_by_state(session, study_id=study.id, failed_after=study.reopened_at)
     if counts.get(TrialState.QUEUED, 0) and not counts.get(TrialState.RUNNING, 0):
         mistake = _mistake_of_loading(session, study=study, plan=plan, seen_since=seen_since)
         if mistake is not None:
@@ -32,7 +33,7 @@ def verdict(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int,
     if gives_up(counts, max_failed, over=over, reasons=()) is None:
         return None
     attempts = outcomes.failed_attempts(session, study_id=study.id)
-    failed = trials.of_study(session, study_id=study.id, states=[TrialState.FAILED])
+    failed = trials.of_study(session, study_id=study.id, states=[TrialState.FAILED], ended_after=study.reopened_at)
     reasons = [own_failure(attempts.get(trial.id, ())) or trial.reason or "" for trial in failed]
     return gives_up(counts, max_failed, over=over, reasons=reasons)
 

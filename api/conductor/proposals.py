@@ -136,7 +136,7 @@ def _new_trial(
     plan: Plan, family: FamilySpace, number: int, index: int, chosen: dict[str, Scalar], asked_after: int
 ) -> NewTrial:
     params = family.configuration(chosen)
-    steps, examples = _length(plan, params)
+    steps, examples = plan.length(params)
     fits = steps > 0 or plan.spec.external
     return NewTrial(
         number=number,
@@ -152,10 +152,3 @@ def _new_trial(
         total_examples=examples,
         stack=plan.stack(params),
     )
-
-
-def _length(plan: Plan, params: Mapping[str, Scalar]) -> tuple[int, int]:
-    """Return a trial's steps and examples; 0 for what only its own code knows."""
-    budget, batch_size = plan.spec.budget.examples_per_trial or 0, int(params.get("batch_size", 0))
-    steps = budget // batch_size if batch_size else 0
-    return steps, budget if plan.spec.external else steps * batch_size

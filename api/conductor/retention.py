@@ -1,4 +1,6 @@
-"""Which files the checkpoint store keeps: the newest state of every trial under way, and each study's best weights.
+"""Which files the checkpoint store keeps: the newest state of trials that may go on, and each study's best weights.
+
+A trial that failed or was cancelled goes on from where it was if a user tries it again within a week.
 
 A file goes first and its row after it, so a server that is killed in between finishes the work later. Files without a
 row (their worker died before it could tell of them, or their study was deleted) go when they are an hour old.
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 EVERY_S = 3.0
 ORPHANS_EVERY_S = 3600.0
 ORPHAN_AGE_S = 3600.0
+STATES_KEPT = timedelta(days=7)
+"""Of trials that failed or were cancelled: how long they go on from where they were if a user tries them again."""
 WORKERS_KEPT = timedelta(days=7)
 
 
@@ -49,7 +53,8 @@ class Retention:
     def sweep(self) -> None:
         """Delete states that were superseded and weights that are not their study's best."""
         with self._database.read() as session:
-            unwanted = checkpoints.superseded(session)
+            ended_before = self._database.now(session) - STATES_KEPT
+            unwanted = checkpoints.superseded(session, ended_before=ended_before)
             for study_id, found in checkpoints.stored_weights(session).items():
                 with contextlib.suppress(NotFound):  # deleted meanwhile
                     minimize = self._plans.of(studies.get(session, study_id)).minimize

@@ -1,8 +1,9 @@
 """The trials of studies as figures and rankings need them, kept between readings.
 
-A trial that has settled never changes again, nor do its reports. So each reading asks the database only for trials that
-had not settled, and for new ones; and what was read or worked out of settled trials is kept while it is asked for. What
-is kept is bounded, and is only ever a copy.
+A trial that has settled changes no more, nor do its reports, unless a user has it tried again: then its study has
+another edition, and everything kept of it is read anew. So each reading asks the database only for trials that had not
+settled, and for new ones; and what was read or worked out of settled trials is kept while it is asked for. What is kept
+is bounded, and is only ever a copy.
 """
 
 import threading
@@ -29,6 +30,10 @@ class Board:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._edition = 0
+        self._empty()
+
+    def _empty(self) -> None:
         self._trials: list[TrialPoint] = []
         self._open: set[int] = set()
         self._revision = -1
@@ -50,6 +55,9 @@ class Board:
         with self._lock:
             if study.revision < self._revision:
                 return None
+            if study.edition != self._edition:
+                self._empty()
+                self._edition = study.edition
             if study.revision > self._revision or growing:
                 self._read(session, study.id)
                 self._revision = study.revision

@@ -3,7 +3,11 @@
 POST   /studies                    submit a study document
 GET    /studies                    list, newest first
 GET    /studies/{study}            one study, by name or id
+PATCH  /studies/{study}            change it, while it runs and after
+POST   /studies/{study}/pause      let its trials leave their workers
+POST   /studies/{study}/resume     let it go on
 POST   /studies/{study}/stop       stop it
+POST   /studies/{study}/clone      start another one like it
 DELETE /studies/{study}            delete it with all its data
 """
 
@@ -18,6 +22,7 @@ from storage import studies
 from storage.studies import Place
 from tuner.errors import Fault, InvalidInput
 from tuner.study.states import StudyState
+from tuner.wire.commands import Clone
 from tuner.wire.views import Page, StudyDetail, StudyView
 
 router = APIRouter(prefix="/studies", tags=["studies"], route_class=CheckedRoute)
@@ -53,6 +58,43 @@ async def list_studies(
 async def show(server: Srv, request: Request, study: str) -> Response:
     """Show one study, by name or id."""
     return await present.study(server, request, study)
+
+
+@router.patch("/{study}", response_model=StudyDetail)
+async def edit(
+    server: Srv,
+    request: Request,
+    study: str,
+    changes: Annotated[dict[str, Any], Body(description="keys of the document with their new values")],
+) -> Response:
+    """Change a study, while it runs and after: title, note, tags, run_cap, parallel, priority, budget.
+
+    Only what is given changes. A raised cap reopens a study that is completed.
+    """
+    edited = await server.pools.commands.run(server.commands.edit, study, changes)
+    return await present.study(server, request, str(edited.id))
+
+
+@router.post("/{study}/pause", response_model=StudyDetail)
+async def pause(server: Srv, request: Request, study: str) -> Response:
+    """Pause a study: running trials store their states and leave their workers within seconds; nothing is leased."""
+    paused = await server.pools.commands.run(server.commands.pause, study)
+    return await present.study(server, request, str(paused.id))
+
+
+@router.post("/{study}/resume", response_model=StudyDetail)
+async def resume(server: Srv, request: Request, study: str) -> Response:
+    """Let a paused study go on where it was, bit for bit, or undo the stop of a stopped one."""
+    resumed = await server.pools.commands.run(server.commands.resume, study)
+    return await present.study(server, request, str(resumed.id))
+
+
+@router.post("/{study}/clone", status_code=201, response_model=StudyDetail)
+async def clone(server: Srv, request: Request, study: str, wish: Clone | None = None) -> Response:
+    """Start another study with this one's document, as it is or changed by a merge patch."""
+    wish = wish or Clone()
+    cloned = await server.pools.commands.run(server.commands.clone, study, name=wish.name, changes=wish.changes)
+    return await present.study(server, request, str(cloned.id), status=201)
 
 
 @router.post("/{study}/stop", response_model=StudyDetail)

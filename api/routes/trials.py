@@ -1,15 +1,17 @@
 """Trials.
 
 GET  /studies/{study}/trials                      list
+POST /studies/{study}/trials                      enqueue a given configuration
 GET  /studies/{study}/trials/{number}             one trial
 GET  /studies/{study}/trials/{number}/curve       a metric over examples
 GET  /studies/{study}/trials/{number}/weights     the best trial's weights, a safetensors file
 POST /studies/{study}/trials/{number}/stop        stop it
+POST /studies/{study}/trials/{number}/retry       try it again
 """
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
@@ -19,12 +21,14 @@ from api.requests import CheckedRoute
 from api.results.curves import curve as build_curve
 from api.results.weights import stored_weights
 from api.routes.studies import cursor_number
-from api.state import Srv
+from api.state import Server, Srv
 from api.views import trial_view, trial_views
 from storage import studies, trials
 from storage.studies import StudyRecord
+from storage.trials import TrialRecord
 from tuner.errors import Fault, InvalidInput
 from tuner.study.states import TrialState
+from tuner.wire.commands import Enqueue
 from tuner.wire.message import Number
 from tuner.wire.views import Curve, Page, TrialView
 
@@ -54,6 +58,18 @@ async def list_trials(
         return Page(items=items, next_cursor=str(offset + limit) if len(found) > limit else None)
 
     return await server.answers.light(request, study, f"trials {state} {sort} {offset} {limit}", page)
+
+
+@router.post("", status_code=201)
+def enqueue(
+    server: Srv, study: str, wish: Enqueue, idempotency_key: Annotated[str | None, Header()] = None
+) -> TrialView:
+    """Train a given configuration: it counts in run_cap, and is trained before proposals that wait.
+
+    What is left out takes the study's fixed value, or the documented default.
+    """
+    trial = server.commands.enqueue(study, wish.params, idempotency_key=idempotency_key)
+    return _shown(server, trial)
 
 
 @router.get("/{number}", response_model=TrialView)
@@ -96,6 +112,18 @@ def weights(server: Srv, study: str, number: Number) -> Response:
 @router.post("/{number}/stop")
 def stop(server: Srv, study: str, number: Number) -> TrialView:
     """Stop a trial: a queued one is cancelled at once, a running one ends within seconds."""
-    stopped = server.commands.stop_trial(study, number)
+    return _shown(server, server.commands.stop_trial(study, number))
+
+
+@router.post("/{number}/retry")
+def retry(server: Srv, study: str, number: Number) -> TrialView:
+    """Try a failed, cancelled or infeasible trial again under its number, from its last checkpoint if there is one.
+
+    A completed or failed study goes on for it.
+    """
+    return _shown(server, server.commands.retry_trial(study, number))
+
+
+def _shown(server: Server, trial: TrialRecord) -> TrialView:
     with server.database.read() as session:
-        return trial_view(session, studies.get(session, stopped.study_id), stopped)
+        return trial_view(session, studies.get(session, trial.study_id), trial)

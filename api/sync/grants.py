@@ -41,6 +41,8 @@ class Queue:
     study: StudyRecord
     plan: Plan
     stack: str
+    urgent: bool = False
+    """Whether a user enqueued one of them: those go first."""
     first: list[TrialRecord] | None = None
     starts: dict[tuple[object, object], dict[int, Start]] = field(default_factory=dict)
     """Where each would begin, by what a device can read."""
@@ -116,6 +118,8 @@ class Grants:
         ]
         queues = [queue for queue in queues if None in wanted or queue.stack in wanted]
         waiting = trials.waiting(self._session, queues=[(queue.study.id, queue.stack) for queue in queues])
+        for queue in queues:
+            queue.urgent = waiting.get((queue.study.id, queue.stack), False)
         return [queue for queue in queues if (queue.study.id, queue.stack) in waiting]
 
     def _running(self) -> list[StudyRecord]:
@@ -146,7 +150,8 @@ class Grants:
         for offer in opening:
             place = self._worker.id, offer.device
             fitting = [queue for queue in self._queues if _fits(offer, queue) and self._worth(offer, queue, shares)]
-            for queue in sorted(fitting, key=lambda q: (shares.of(q.study.id), q.study.id, self._held(q.stack))):
+            rank = lambda q: (shares.of(q.study.id), q.study.id, not q.urgent, self._held(q.stack))  # noqa: E731
+            for queue in sorted(fitting, key=rank):
                 if self._take(queue, offer):
                     offer.stack = queue.stack
                     shares.add(place, queue.study.id)
@@ -219,7 +224,7 @@ class Grants:
             return None
         if queue.first is None:
             pair = queue.study.id, queue.stack
-            queue.first = trials.queued(self._session, queue=pair, limit=self._room)
+            queue.first = trials.queued(self._session, queue=pair, limit=self._room, enqueued_first=queue.urgent)
         device = self._devices[offer.device]
         reads = device.get("checkpoints"), device.get("scope")
         if reads not in queue.starts:

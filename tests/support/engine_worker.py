@@ -23,7 +23,7 @@ class TickedDevice(DeviceProcess):
         super().__init__("cpu", width, 1, [])
         self.now_s = 0.0
         self.listen: Listener = lambda device, message: None
-        self.checkpoints = None if store is None else Checkpoints(store)
+        self.checkpoints = None if store is None else Checkpoints(store, every_s=1e9)
         given = Given(None if width_is_free else width, 1)
         self.runner = Runner(lambda message: self.listen(self, message), "cpu", given, self.checkpoints)
 

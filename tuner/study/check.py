@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from tuner.errors import Fault, InvalidInput
 from tuner.study.catalogue import BUILT_IN_METRICS, EXTERNAL, Catalogue
 from tuner.study.external import external_faults
+from tuner.study.given import enqueue_faults
 from tuner.study.reading import shown
 from tuner.study.space_check import optimizer_faults, space_faults
 from tuner.study.spec import Budget, Metric, OptimizerChoice, ParameterSpec, Retry, StudySpec, WorkloadRef
@@ -71,7 +72,10 @@ def parse_study(
         raise InvalidInput(faults)
     if not external:
         read_space(fields, signature)
-    return StudySpec.model_construct(**fields)  # every field has been validated above
+    spec = StudySpec.model_construct(**fields)  # every field has been validated above
+    if faults := list(enqueue_faults(spec, catalogue, signature)):
+        raise InvalidInput(faults)
+    return spec
 
 
 def _names_external(workload: Any) -> bool:
@@ -89,6 +93,11 @@ def _settle_budget(fields: dict[str, Any], given: Any, external: bool) -> Iterat
         fields["budget"] = budget.model_copy(update={"examples_per_trial": Budget().examples_per_trial})
 
 
+def read_field(name: str, value: Any) -> tuple[list[Fault], Any]:
+    """Read one key of a document by itself; return its faults, and the value if there are none."""
+    return _validate(_adapter(StudySpec.model_fields[name]), name, value)
+
+
 def _adapter(info: Any) -> TypeAdapter[Any]:
     """Validate a field as the document's model would; sections have their own configuration."""
     annotated: Any = typing.Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
@@ -100,10 +109,11 @@ def _unknown_keys(document: Mapping[str, Any]) -> Iterator[Fault]:
     known = list(StudySpec.model_fields)
     for key in document:
         if key not in known:
-            yield Fault(str(key), _unknown_key(str(key), known))
+            yield Fault(str(key), unknown_key(str(key), known))
 
 
-def _unknown_key(key: str, known: list[str]) -> str:
+def unknown_key(key: str, known: list[str]) -> str:
+    """Say that a key is unknown, and which are known."""
     return f"unknown key; {hint(key, known, 'allowed are ' + ', '.join(known))}"
 
 
@@ -125,7 +135,7 @@ def _fault(path: str, error: Any) -> Fault:
     message = message[0].lower() + message[1:]
     seen = error["input"]
     if error["type"] == "extra_forbidden":
-        return Fault(path, _unknown_key(str(error["loc"][-1]), list(section.model_fields)))
+        return Fault(path, unknown_key(str(error["loc"][-1]), list(section.model_fields)))
     if error["type"] == "model_type":
         return Fault(path, f"{shown(seen)} given; a mapping of keys to values is needed")
     if error["type"] in ("missing", "value_error") or isinstance(seen, Mapping):

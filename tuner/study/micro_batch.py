@@ -93,6 +93,33 @@ def _grouped(batch_sizes: tuple[int, ...]) -> tuple[Group, ...]:
     return tuple(Group(micro_batch, tuple(sorted(sizes))) for micro_batch, sizes in found.items())
 
 
+def joined(groups: Sequence[Group], size: int) -> list[Group]:
+    """Return the groups with one more batch size, none of them with another micro-batch or `per_tick` than before.
+
+    The size joins the group that suits it best, or has one of its own.
+
+    Raises:
+        ValueError: no group takes it, and every micro-batch that divides it is that of another group.
+    """
+    if any(size in group.batch_sizes for group in groups):
+        return list(groups)
+    taking = [
+        group
+        for group in groups
+        if size % (group.micro_batch * group.per_tick) == 0 and size // group.micro_batch <= MOST_PARTS
+    ]
+    if taking:
+        best = max(taking, key=lambda group: (2 * group.micro_batch <= size, group.micro_batch))
+        more = Group(best.micro_batch, tuple(sorted((*best.batch_sizes, size))))
+        return [more if group is best else group for group in groups]
+    used = {group.micro_batch for group in groups}
+    wanted = [common_micro_batch([size]), *reversed(legal_micro_batches([size])), size]
+    own = next((micro_batch for micro_batch in wanted if micro_batch not in used), None)
+    if own is None:
+        raise ValueError(f"batch size {size} suits no stack of the study, whose micro-batches are {sorted(used)}")
+    return [*groups, Group(own, (size,))]
+
+
 def common_micro_batch(batch_sizes: Sequence[int]) -> int:
     """Return the micro-batch of sizes that form one group."""
     common, smallest = gcd(*batch_sizes), min(batch_sizes)

@@ -119,14 +119,14 @@ class FamilySpace:
         schedule = str(values.get("schedule"))
         counting = {k: v for k, v in values.items() if k not in self.schedules_of or schedule in self.schedules_of[k]}
         for name in self.conditions:
-            if not self._applies(name, values):
+            if not self.applies(name, values):
                 counting.pop(name, None)
         return {**self.schedule_defaults.get(schedule, {}), **counting}
 
-    def _applies(self, name: str, values: Mapping[str, Scalar]) -> bool:
+    def applies(self, name: str, values: Mapping[str, Scalar]) -> bool:
         """Whether a parameter's conditions hold, and those of the parameters that they name."""
         return all(
-            other in values and is_among(values[other], wanted) and self._applies(other, values)
+            other in values and is_among(values[other], wanted) and self.applies(other, values)
             for other, wanted in self.conditions.get(name, {}).items()
         )
 

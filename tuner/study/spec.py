@@ -31,6 +31,13 @@ def _slug(name: str) -> str:
     return name
 
 
+def _tags(tags: list[str]) -> list[str]:
+    for tag in tags:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", tag):
+            raise ValueError(f"{shown(tag)} given; a tag has 1 to 64 of a-z 0-9 . _ -, first a letter or digit")
+    return list(dict.fromkeys(tags))
+
+
 class Section(BaseModel):
     """A part of the document: unknown keys are rejected."""
 
@@ -194,10 +201,15 @@ class StudySpec(Section):
 
     name: Annotated[str, AfterValidator(_slug)]
     title: str = Field(default="", max_length=200)
+    note: str = Field(default="", max_length=20_000, description="free text about the study")
+    tags: Annotated[list[str], AfterValidator(_tags)] = Field(default_factory=list, max_length=50)
     workload: WorkloadRef
     metric: Metric = Metric()
     optimizers: list[OptimizerChoice] = Field(max_length=100)
     parameters: dict[str, ParameterSpec] = Field(default_factory=dict, max_length=100)
+    enqueue: list[dict[str, AnyScalar]] = Field(
+        default_factory=list, max_length=1000, description="configurations to train before any proposal"
+    )
     method: Literal["random", "quasirandom", "tpe"] = "tpe"
     run_cap: Whole = Field(ge=1, le=1_000_000)
     parallel: Whole | None = Field(default=None, ge=1, le=100_000, description="trials in flight")

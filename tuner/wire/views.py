@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import Field
 
 from tuner.study.hyperparameter import Scalar
-from tuner.study.states import Order, StudyState, TrialState
+from tuner.study.states import Order, Origin, StudyState, TrialState
 from tuner.wire.message import Message
 from tuner.wire.sync import DeviceInfo
 
@@ -28,6 +28,7 @@ class TrialView(Message):
     study: str
     number: int
     state: TrialState
+    origin: Origin = Field(default=Origin.PROPOSED, description="why it exists")
     optimizer: str
     params: dict[str, Scalar]
     seed: int
@@ -81,6 +82,8 @@ class StudyView(Message):
     id: int
     name: str
     title: str
+    note: str = Field(default="", description="free text about the study")
+    tags: list[str] = Field(default_factory=list)
     state: StudyState
     reason: str | None = Field(default=None, description="why stopped or failed")
     workload: str

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 from study_documents import study_document
 
-from api.conductor import commands
+from api.conductor import submitting
 from storage import events
 from storage.database import Database
 from tuner.study.spec import StudySpec
@@ -36,7 +36,7 @@ def test_a_document_is_checked_and_its_groups_derived_outside_the_write_transact
         return call
 
     monkeypatch.setattr(Database, "write", write)
-    monkeypatch.setattr(commands, "parse_study", spied("parse_study", commands.parse_study))
+    monkeypatch.setattr(submitting, "parse_study", spied("parse_study", submitting.parse_study))
     monkeypatch.setattr(StudySpec, "groups", spied("groups", StudySpec.groups))
     document = study_document(run_cap=1, parameters={"batch_size": 500_000_000}, budget={"examples_per_trial": 10**12})
     assert client.post("/api/v1/studies", json=document).status_code == 201
