@@ -7,10 +7,10 @@ import pytest
 from alembic import command
 from sqlalchemy import text
 
-from storage import studies, trials
+from storage import orders, studies, trials
 from storage.database import Database
 from storage.migrate import alembic_config, upgrade
-from tuner.study.states import Origin
+from tuner.study.states import Order, OrderedBy, Origin
 
 AT = "2026-01-01 00:00:00"
 STUDY = {
@@ -116,3 +116,44 @@ def test_stored_studies_keep_their_stacks_and_micro_batches_and_ids_go_on(databa
     if database.is_sqlite:  # PostgreSQL's sequence did not see the ids that were given here
         insert(database, "studies", name="new", trials_created=0, runs=0, **NEWER)
         assert count(database, "studies where id = 8") == 1
+
+
+def test_stops_that_were_ordered_become_orders_and_go_back(database: Database) -> None:
+    """Whose stop it was was told by its text alone."""
+    command.downgrade(alembic_config(database), "0008")
+    insert(database, "studies", id=1, name="s", trials_created=6, runs=6, **NEWER)
+    stops = {
+        "running": ["study stopped", "stopped by a user", None],
+        "cancelled": ["study completed", "stopped by a user"],
+    }
+    rows = [(state, why) for state, texts in stops.items() for why in texts] + [("queued", "left over")]
+    for number, (state, why) in enumerate(rows):
+        own = {**TRIAL, "state": state, "stop_why": why, "reason": why if state == "cancelled" else None}
+        own |= {"stack": "k", "family_index": number, "origin": "proposed"}
+        insert(database, "trials", id=number + 1, study_id=1, number=number, family="sgd", **own)
+    upgrade(database)
+    with database.read() as session:
+        found = trials.of_study(session, study_id=1)
+        assert (studies.get(session, 1).edition, studies.get(session, 1).submitted) == (0, None)
+    assert [(trial.order, trial.order_why, trial.ordered_by) for trial in found] == [
+        ("stop", "study stopped", "study"),
+        ("stop", "stopped by a user", "user"),
+        (None, None, None),
+        (None, None, "study"),
+        (None, None, "user"),
+        (None, None, None),
+    ]
+    with database.write() as session:
+        orders.lock_open(session, study_id=1)
+        orders.give(session, study_id=1, order=Order.PAUSE, why="a pause", by=OrderedBy.STUDY)
+    insert(database, "trials", id=9, study_id=1, number=6, family="sgd", stack="k", family_index=6, origin="proposed",
+           **{**TRIAL, "state": "paused"})  # fmt: skip
+    command.downgrade(alembic_config(database), "0008")
+    with database.read() as session:
+        rows = session.execute(text("select state, stop_why from trials order by number")).all()
+    assert [tuple(row) for row in rows] == [
+        ("running", "study stopped"), ("running", "stopped by a user"), ("running", None), ("cancelled", None),
+        ("cancelled", None), ("queued", None), ("queued", None),
+    ]  # fmt: skip
+    upgrade(database)
+    command.check(alembic_config(database))

@@ -59,6 +59,7 @@ class Device(DeviceProcess):
         super().__init__("cpu", WIDTH, 1, [])
         self.several = several
         self.running: dict[Key, Json] = {}
+        self.pausing: set[Key] = set()
         self.killed = False
 
     def send(self, message: Json) -> None:
@@ -66,6 +67,10 @@ class Device(DeviceProcess):
             self.running[message["assign"]["trial"], message["assign"]["attempt"]] = message["assign"]
         elif "stop" in message:
             self.running.pop(tuple(message["stop"]), None)
+        elif "pause" in message:
+            self.pausing.add(tuple(message["pause"]))
+        elif "go_on" in message:
+            self.pausing.discard(tuple(message["go_on"]))
 
     def kill(self, why: str) -> None:
         self.killed = True
@@ -143,6 +148,7 @@ class World:
     def hello(self, worker: Worker) -> None:
         """Start the device process."""
         worker.device.running.clear()
+        worker.device.pausing.clear()
         worker.device.killed = False
         hello = {"workloads": [{"name": "digits-mlp", "description": ""}], "description": ""}
         worker.holdings.listen(worker.device, {"hello": hello})
@@ -156,6 +162,31 @@ class World:
             self.commands.submit(document, idempotency_key=None)
         except Conflict:
             pass  # the name is taken
+
+    def command(self, what: str, name: str, of: StudyState | None = None) -> None:
+        """Do something to a study, if there is one (in a state) and it may be done; what goes on may end again."""
+        try:
+            with self.database.read() as session:
+                study = studies.get(session, name)
+            if of in (None, study.state):
+                getattr(self.commands, what)(name)
+        except (NotFound, Conflict):
+            return
+        self.forget_reopened()
+
+    def retry(self, name: str, number: int) -> None:
+        """Try a trial again, if it may be."""
+        try:
+            self.commands.retry_trial(name, number)
+        except (NotFound, Conflict):
+            return
+        self.forget_reopened()
+
+    def forget_reopened(self) -> None:
+        """What a user has had tried again may end in another way."""
+        for trial in self.trials():
+            if trial.state not in TERMINAL:
+                self.ended.pop(trial.id, None)
 
     def request(self, worker: Worker) -> SyncRequest:
         """State what is, as the agent does."""
@@ -220,6 +251,12 @@ class World:
         ended = {"trial": key[0], "attempt": key[1], "outcome": outcome, "infeasible": None, "error": None}
         worker.holdings.listen(worker.device, {"ended": {**ended, "step": 9, "examples": 144}})
 
+    def leave(self, worker: Worker) -> None:
+        """Let the trials leave that are to be paused and are still there."""
+        for key in worker.device.pausing & worker.device.running.keys():
+            self.end(worker, key, "paused")
+        worker.device.pausing.clear()
+
     def crash(self, worker: Worker) -> None:
         """Kill the device process, and start the next one."""
         worker.holdings.listen(worker.device, {"died": -9})
@@ -237,7 +274,7 @@ class World:
                 assert trial.value == result_of(trial.params), "the result is not that of the trial's configuration"
             now = trial.state, trial.value
             if trial.state in TERMINAL:
-                assert self.ended.setdefault(trial.id, now) == now, "a trial ends once"
+                assert self.ended.setdefault(trial.id, now) == now, "a trial ends once, unless it is tried again"
             else:
                 assert trial.id not in self.ended, "what has ended does not go on"
         with self.database.read() as session:
@@ -255,7 +292,9 @@ class World:
                 assert not worker.device.several or all(count <= WIDTH for count in own.values()), "nor slots"
 
     def settle(self) -> None:
-        """With a good network and honest workers every study ends, and no lease is left."""
+        """With a good network and honest workers every study ends, and no lease is left; paused ones go on first."""
+        for name in MICRO_BATCHES:
+            self.command("resume", name, of=StudyState.PAUSED)
         for _ in range(60):
             self.now += timedelta(seconds=1)
             self.conduct()
@@ -263,6 +302,7 @@ class World:
                 if worker.device.killed:
                     self.crash(worker)
                 self.sync(worker)
+                self.leave(worker)
                 for key in list(worker.device.running):
                     self.end(worker, key, "finished")
                 self.sync(worker)

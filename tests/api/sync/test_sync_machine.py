@@ -69,6 +69,18 @@ def end(world: World, which: int, fails: bool) -> None:
         world.end(worker, min(worker.device.running), "error" if fails else "finished")
 
 
+def command(world: World, what: str, name: str) -> None:
+    world.command(what, name)
+
+
+def retry(world: World, name: str, number: int) -> None:
+    world.retry(name, number)
+
+
+def leave(world: World, which: int) -> None:
+    world.leave(world.workers[which])
+
+
 def crash(world: World, which: int) -> None:
     world.crash(world.workers[which])
 
@@ -97,6 +109,9 @@ COURSE = st.lists(
         step(submit, NAME, CAP),
         step(replace, NAME, CAP),
         step(give_up, NAME, st.booleans()),
+        step(command, st.sampled_from(["pause", "resume"]), st.sampled_from(["one", "two"])),
+        step(retry, NAME, st.integers(0, 3)),
+        step(leave, WHICH),
         SYNC,
         SYNC,  # twice: what is drawn most often
         step(lose, WHICH, st.booleans()),
@@ -112,7 +127,7 @@ COURSE = st.lists(
     min_size=25,
     max_size=40,
 )
-MANY = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+MANY = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 def run(database: Database, store: Path, course: list[tuple[Any, ...]]) -> None:
