@@ -42,6 +42,19 @@ def upgrade(database: Database) -> None:
         raise DatabaseUnusable(f"cannot open the database {database.name}: {cause(error)}") from error
 
 
+def schema_of(database: Database) -> str | None:
+    """Return the version of a database's schema; None if it has none."""
+    with database.engine.connect() as connection:
+        return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+
+
+def head(database: Database) -> str:
+    """Return the version of the newest schema that this program knows."""
+    newest = ScriptDirectory.from_config(alembic_config(database)).get_current_head()
+    assert newest is not None
+    return newest
+
+
 @contextmanager
 def _alone(database: Database) -> Iterator[None]:
     """Let one server at a time upgrade a database that several share; its end, however it ends, frees the others."""
@@ -57,8 +70,7 @@ def _alone(database: Database) -> Iterator[None]:
 
 
 def _check_version(database: Database, scripts: ScriptDirectory) -> None:
-    with database.engine.connect() as connection:
-        found = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    found = schema_of(database)
     known = {script.revision for script in scripts.walk_revisions()}
     if found is not None and found not in known:
         raise DatabaseUnusable(

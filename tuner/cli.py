@@ -17,7 +17,15 @@ import typer
 from typer.core import TyperGroup
 
 from tuner.errors import Fault, InvalidInput, TunerError, Unreachable
-from tuner.terminal import access_commands, advice_command, check_command, probe_command, read_commands, study_commands
+from tuner.terminal import (
+    access_commands,
+    advice_command,
+    check_command,
+    db_commands,
+    probe_command,
+    read_commands,
+    study_commands,
+)
 from tuner.terminal.options import DataDir, Host, Port, Server, TokenFile, Width, Workloads, option_of
 
 if TYPE_CHECKING:
@@ -279,6 +287,17 @@ def _settings(given: dict[str, Any]) -> "Settings":
     return settings
 
 
+def _upkeep(db: str | None, data_dir: Path | None) -> tuple[db_commands.Upkeep, Any]:
+    from tuner.terminal.serving import check_database_option
+
+    _check_api_lies_beside()
+    check_database_option(db)
+    settings = _settings({"database_url": db, "data_dir": data_dir})
+    from api import upkeep
+
+    return upkeep, settings
+
+
 for _command in (
     study_commands.submit,
     study_commands.watch,
@@ -296,3 +315,4 @@ for _command in (
 ):
     app.command(rich_help_panel=STUDYING)(_command)
 app.add_typer(access_commands.token, name="token", rich_help_panel=SERVING)
+app.add_typer(db_commands.commands(_upkeep), name="db", rich_help_panel=SERVING)
