@@ -96,6 +96,7 @@ def test_the_guide_to_workloads_registers_tasks_that_train(tmp_path: Path, monke
         "autoencoder": {},
         "many-images": {"directory": ".", "valid": 8},
         "my-values": {"dropout": 0.5, "smoothing": 0.1},
+        "mixed-digits": {},
     }
     assert set(_factories) - before == set(parameters)
     slot_by_slot = {"forecast"}

@@ -21,7 +21,7 @@ from tuner import draws as own_draws
 from tuner.engine.feed import on_device
 from tuner.engine.initial_weights import InitialWeights
 from tuner.engine.layers import dropout, stackable
-from tuner.engine.layers.counted import CountedWords, found_drawing
+from tuner.engine.layers.counted import TRANSFORM, CountedWords, found_drawing
 from tuner.engine.layers.drawing import draw_from, drawing
 from tuner.engine.layers.dropout import Draws, draws_of
 from tuner.engine.layout import Layout
@@ -88,7 +88,7 @@ class Architecture:
         if names:
             try:
                 index = np.arange(min(TRIED, self.task.examples))
-                data = on_device(self.task.training.read(index), self.device, self.dtype)
+                data = on_device(self.task.read(index), self.device, self.dtype)
                 attempts = [partial(self._try_training, data), partial(self._try_evaluating, data)]
                 names = unwritten(attempts, {name: own[name] for name in names})
             except Exception as error:  # the trials' boundary: the workload's own code runs here
@@ -111,8 +111,9 @@ class Architecture:
         try:
             with self.evaluation(), drawing(self.device):
                 draw_from(0, self.device)
-                run(self.evaluating, given, self.task.training.structure.inputs(data))
+                run(self.evaluating, given, self.changed(data, draws_of(0, 0, len(data[0]), self.device))[0])
         finally:
+            own_draws.end()
             self.values.end()
         return given
 
@@ -155,15 +156,27 @@ class Architecture:
 
     @cached_property
     def draws(self) -> bool:
-        """Whether a training pass needs random numbers: for dropout layers, or, as a dry run finds, `tuner.draws`."""
-        return bool(self._dropouts) or found_drawing(self._pass_once, self.device)
+        """Whether a training pass needs random numbers: dropout, a transform, or, as a dry run finds, `tuner.draws`."""
+        return bool(self._dropouts) or self.task.transform is not None or found_drawing(self._pass_once, self.device)
 
     def _pass_once(self) -> None:
-        data = self.task.training.read(np.arange(min(TRIED, self.task.examples)))
+        data = self.task.read(np.arange(min(TRIED, self.task.examples)))
         params = {name: p.detach() for name, p in self.training.named_parameters() if p.requires_grad}
         with self.evaluation():
             given = self.shared.tensors | params | self.extras(self.training)
             self._loss_at(self.training, given, (), on_device(data, self.device, self.dtype))
+
+    def changed(self, data: Data, draws: Draws) -> tuple[Any, list[Any]]:
+        """Return inputs and targets of a batch as the task's transform makes them, and let the model draw after that.
+
+        `tuner.draws.end` has to follow, where there are draws.
+        """
+        if self.task.transform is not None:
+            own_draws.begin(CountedWords(draws, TRANSFORM))
+        batch = self.task.batch_of(data)
+        if draws:
+            own_draws.begin(CountedWords(draws))
+        return batch
 
     def evaluation(self) -> AbstractContextManager[Any]:
         """Return the context of evaluating: without gradients, unless the model needs them to compute its output."""
@@ -195,18 +208,15 @@ class Architecture:
             part.calls = 0  # type: ignore[assignment]
             prefix = f"{name}." if name else ""
             tensors[f"{prefix}key"], tensors[f"{prefix}examples"] = draws
-        structure = self.task.training.structure
-        if draws:
-            own_draws.begin(CountedWords(draws))
-        # Without autocast's cache, which would keep weights that the next step changes.
-        with torch.autocast(self.device.type, torch.bfloat16, self.task.precision == "bf16", cache_enabled=False):
-            try:
-                output = run(model, tensors, structure.inputs(data))
-                loss = self.task.loss_of(output, structure.targets(data))
-            finally:
-                self.values.end()
-                if draws:
-                    own_draws.end()
+        try:
+            inputs, targets = self.changed(data, draws)
+            # Without autocast's cache, which would keep weights that the next step changes.
+            with torch.autocast(self.device.type, torch.bfloat16, self.task.precision == "bf16", cache_enabled=False):
+                loss = self.task.loss_of(run(model, tensors, inputs), targets)
+        finally:
+            self.values.end()
+            if draws:
+                own_draws.end()
         return loss, tensors
 
 

@@ -54,7 +54,7 @@ def depends_on_batch(task: Task, device: torch.device) -> bool:
 def _mixes(architecture: Architecture, size: int, number: int) -> bool:
     examples = architecture.task.examples
     index = (np.arange(4 * size) * (examples // (4 * size)) + number) % examples
-    data = on_device(architecture.task.training.read(index), architecture.device, architecture.dtype)
+    data = on_device(architecture.task.read(index), architecture.device, architecture.dtype)
     module = architecture.build(number)
     params, extras = _shifted(dict(module.named_parameters()), number), architecture.extras(module)
     draws = draws_of(number, 0, 2 * size, architecture.device) if architecture.draws else ()

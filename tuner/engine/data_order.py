@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.engine.layers.philox import MASK, philox
-from tuner.engine.seeds import DATA_ORDER, derive
+from tuner.engine.partners import entries, uniform_each
+from tuner.engine.seeds import DATA_ORDER, PARTNERS, derive
 from tuner.engine.slots import Ints
 from tuner.engine.weighted_draws import Chances
 
@@ -41,10 +42,12 @@ _NARROW = 2**31
 class DataOrder:
     """The stream of example numbers of one trial: a fresh permutation of 0..examples-1 per epoch, or weighted draws."""
 
-    def __init__(self, seed: int, examples: int, chances: Chances | None = None) -> None:
+    def __init__(self, seed: int, examples: int, chances: Chances | None = None, mixes: bool = False) -> None:
+        """`mixes`: its entries hold the examples' partners as well (`partners.py`)."""
         self.seed = seed
         self.examples = examples
         self.chances = chances
+        self.mixes = mixes
         self.key = derive(seed, DATA_ORDER)
 
     def take(self, start: int, count: int) -> Ints:
@@ -56,22 +59,32 @@ class DataOrder:
 class Orders:
     """The streams of the trials of one task."""
 
-    def __init__(self, examples: int, weights: NDArray[np.float64] | None = None) -> None:
-        """`weights` [examples], if given, are those of weighted draws."""
+    def __init__(self, examples: int, weights: NDArray[np.float64] | None = None, mixes: bool = False) -> None:
+        """`weights` [examples], if given, are those of weighted draws; `mixes`: examples have partners."""
         self._examples = examples
+        self.mixes = mixes
         self._chances = None if weights is None else Chances(weights)
 
     def of(self, seed: int) -> DataOrder:
         """Return the stream of a trial's seed."""
-        return DataOrder(seed, self._examples, self._chances)
+        return DataOrder(seed, self._examples, self._chances, self.mixes)
 
 
 def take_each(orders: Sequence[DataOrder], starts: Sequence[int], count: int) -> Ints:
-    """Return `count` example numbers of each of n streams over the same data, from its own position, [n, count]."""
+    """Return `count` entries of each of n streams over the same data, from its own position, [n, count]."""
     if not orders or not count:
         return np.empty((len(orders), count), np.int64)
-    if orders[0].chances is not None:
-        return orders[0].chances.take_each([order.seed for order in orders], starts, count)
+    seeds, examples, chances = [order.seed for order in orders], orders[0].examples, orders[0].chances
+    if chances is None:
+        numbers = _in_epochs(orders, starts, count)
+        partners = uniform_each(seeds, starts, count, examples) if orders[0].mixes else None
+    else:
+        numbers = chances.take_each(seeds, starts, count)
+        partners = chances.take_each(seeds, starts, count, PARTNERS) if orders[0].mixes else None
+    return numbers if partners is None else entries(numbers, partners)
+
+
+def _in_epochs(orders: Sequence[DataOrder], starts: Sequence[int], count: int) -> Ints:
     examples = orders[0].examples
     first = np.asarray(starts, np.int64)
     last = first + count - 1

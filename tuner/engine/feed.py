@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from tuner.engine.data_order import DataOrder, Orders, take_each
+from tuner.engine.partners import halves
 from tuner.engine.slots import Ints, Slots
 from tuner.workloads.task import Data
 
@@ -27,6 +28,7 @@ class Feed:
 
     def __init__(self, data: Data, orders: Orders, slots: Slots, width: int, device: torch.device) -> None:
         self._data = data
+        self._mixes = orders.mixes
         self.order = orders.of
         """The stream of a trial's seed."""
         self._slots = slots
@@ -69,7 +71,13 @@ class Feed:
         return self.gather(count.expand_as(self._block[0]))
 
     def gather(self, index: torch.Tensor, seeds: Seeds | None = None) -> Data:
-        """Return the examples with these numbers; `seeds` are for data that augments itself (`loader.py`)."""
+        """Return the examples with these numbers, followed by their partners where a transform takes them.
+
+        `seeds` are for data that augments itself (`loader.py`).
+        """
+        return tuple(item for part in (halves(index) if self._mixes else (index,)) for item in self._examples(part))
+
+    def _examples(self, index: torch.Tensor) -> Data:
         return tuple(item.index_select(0, index.reshape(-1)).view(*index.shape, *item.shape[1:]) for item in self._data)
 
     def _ahead(self, slots: list[int], tick: int) -> Ints:

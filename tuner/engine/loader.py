@@ -26,6 +26,7 @@ from torch import Tensor
 from tuner.engine.data_order import DataOrder, Orders, take_each
 from tuner.engine.feed import Feed, Seeds, on_device
 from tuner.engine.machine.out_of_memory import is_out_of_memory
+from tuner.engine.partners import PARTNER_SEED, halves
 from tuner.engine.seeds import example_seeds
 from tuner.engine.slots import Ints, Slots
 from tuner.errors import InvalidInput
@@ -46,7 +47,7 @@ def fits_on(device: torch.device, data: Data) -> bool:
 
 def feed_of(task: Task, slots: Slots, width: int, device: torch.device, dtype: torch.dtype) -> "AnyFeed":
     """Copy the training data to the device, or leave it in place and load it tick by tick."""
-    tensors, orders = task.training.tensors, Orders(task.examples, task.weights)
+    tensors, orders = task.training.tensors, Orders(task.examples, task.weights, task.mixes)
     if tensors is not None and task.resident and fits_on(device, tensors):
         return Feed(on_device(tensors, device, dtype), orders, slots, width, device)
     return LoadingFeed(task.training, orders, slots, width, device, dtype)
@@ -68,7 +69,7 @@ class LoadingFeed:
         self, source: Source, orders: Orders, slots: Slots, width: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         source = source.opened()
-        self._reader = _Reader(source, device, dtype)
+        self._reader = _Reader(source, device, dtype, orders.mixes)
         self._examples = len(source)
         self.order = orders.of
         """The stream of a trial's seed."""
@@ -122,7 +123,8 @@ class LoadingFeed:
     def gather(self, index: Tensor, seeds: Seeds | None = None) -> Data:
         """Return the examples with these numbers, read in the caller's thread. Exceptions of their code propagate.
 
-        They are augmented with `seeds`, of the shape of `index`, or else left as they are.
+        Their partners follow where a transform takes them. They are augmented with `seeds`, of the shape of `index`,
+        or else left as they are.
         """
         numbers = index.cpu().numpy()
         buffers = self._reader.allocate(numbers.shape)
@@ -165,8 +167,9 @@ def _end(thread: ThreadPoolExecutor, source: Source) -> None:
 class _Reader:
     """Reads examples into memory that is fit for the device: their shapes and types are those of the first one."""
 
-    def __init__(self, source: Source, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, source: Source, device: torch.device, dtype: torch.dtype, mixes: bool) -> None:
         self._source = source
+        self._mixes = mixes
         first = source.read(np.zeros(1, np.int64))
         self._shapes = [item.shape[1:] for item in first]
         rounds = dtype in (torch.float32, torch.float64)  # while copying
@@ -177,14 +180,21 @@ class _Reader:
         """Return memory for examples [*shape, ...]; pinned memory is reused once its copy to the GPU is done."""
         return [
             torch.empty((*shape, *own), dtype=dtype, pin_memory=self._pinned)
+            for _ in range(1 + self._mixes)
             for own, dtype in zip(self._shapes, self._dtypes, strict=True)
         ]
 
     def read(self, index: Ints, into: Sequence[Tensor], seeds: Seeds | None) -> None:
-        """Copy the examples of a block of numbers into memory of the same leading shape.
+        """Copy the examples of a block of numbers into memory of the same leading shape, and their partners."""
+        if not self._mixes:
+            self._read(index, into, seeds)
+            return
+        numbers, partners = halves(index)
+        self._read(numbers, into[: len(self._shapes)], seeds)
+        self._read(partners, into[len(self._shapes) :], None if seeds is None else seeds ^ PARTNER_SEED)
 
-        An example that is wanted more than once is read once, unless it is augmented.
-        """
+    def _read(self, index: Ints, into: Sequence[Tensor], seeds: Seeds | None) -> None:
+        """An example that is wanted more than once is read once, unless it is augmented."""
         numbers = index.reshape(-1)
         if seeds is not None and self._source.augments:
             found, places = self._source.read(numbers, seeds.reshape(-1)), None

@@ -17,6 +17,7 @@ EVALUATION = "evaluation"
 RECALIBRATION = "recalibration"
 AUGMENTATION = "augmentation"
 WEIGHTED_DRAWS = "weighted draws"
+PARTNERS = "partners"
 
 
 def derive(seed: int, purpose: str, counter: int = 0) -> int:

@@ -1,7 +1,7 @@
 """A trial by itself, for a plain training loop: its initial weights, its batches in its order, its evaluation.
 
-What a file of `tuner best STUDY -o FILE` calls. The weights and the examples are those of the trial bit for bit; a loop
-of one's own rounds differently, and dropout draws other masks.
+What a file of `tuner best STUDY -o FILE` calls. The weights, the examples and what `tuner.draws` draws are those of the
+trial; a loop of one's own rounds differently, and dropout draws other masks.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from tuner import draws as own_draws
 from tuner.engine.architecture import Architecture
+from tuner.engine.layers.counted import MODEL, TRANSFORM, CountedWords
+from tuner.engine.layers.dropout import draws_of
 from tuner.engine.loader import feed_of
 from tuner.engine.paths.evaluation import Evaluation
 from tuner.engine.paths.recalibration import Recalibration
@@ -28,22 +31,32 @@ def model_of(task: Task, seed: int) -> nn.Module:
 
 
 def batches(task: Task, seed: int, batch_size: int, count: int, device: str = "cpu") -> Iterator[Data]:
-    """Yield the batches of a trial's `count` updates, in its order, augmented as in the trial."""
+    """Yield the batches of a trial's `count` updates, in its order, augmented as in the trial.
+
+    Besides the examples a batch has two tensors for `loss_of`, what their draws depend on: key [b, 2], position [b].
+    """
     place = torch.device(device)
     feed = feed_of(task, Slots(1, batch_size), 1, place, torch.float32)
     order = feed.order(seed)
     try:
         for start in range(0, count * batch_size, batch_size):
             numbers = torch.from_numpy(order.take(start, batch_size)).to(place)
-            yield feed.gather(numbers, example_seeds(seed, start, batch_size))
+            key, places = draws_of(seed, start, batch_size, place)
+            yield (*feed.gather(numbers, example_seeds(seed, start, batch_size)), key.expand(batch_size, 2), places)
     finally:
         feed.close()
 
 
 def loss_of(task: Task, model: nn.Module, batch: Data) -> Tensor:
-    """Return the task's mean loss of a model on a batch, the flat tensors of `batches`."""
-    structure = task.training.structure
-    return task.loss_of(call(model, structure.inputs(batch)), structure.targets(batch))
+    """Return the task's mean loss of a model on a batch, or a part of one, of those that `batches` yields."""
+    *data, keys, places = batch
+    try:
+        own_draws.begin(CountedWords((keys[0], places), TRANSFORM))
+        inputs, targets = task.batch_of(tuple(data))
+        own_draws.begin(CountedWords((keys[0], places), MODEL))
+        return task.loss_of(call(model, inputs), targets)
+    finally:
+        own_draws.end()
 
 
 def recalibrate(task: Task, model: nn.Module, batch_size: int) -> None:

@@ -43,7 +43,7 @@ def splits(task: Task, device: torch.device) -> bool:
 
 def _splits(architecture: Architecture, size: int) -> bool:
     index = np.arange(2 * size)
-    batch = on_device(architecture.task.training.read(index), architecture.device, architecture.dtype)
+    batch = on_device(architecture.task.read(index), architecture.device, architecture.dtype)
     module = architecture.build(0)
     params: Tensors = dict(module.named_parameters())
     extras = architecture.extras(module)

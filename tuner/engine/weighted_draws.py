@@ -24,10 +24,13 @@ class Chances:
         self._ends = np.cumsum(weights, dtype=np.float64)
         self._last = int(np.flatnonzero(weights)[-1])
 
-    def take_each(self, seeds: Sequence[int], starts: Sequence[int], count: int) -> Ints:
-        """Return `count` example numbers of the streams of n trials, each from its own position, [n, count]."""
+    def take_each(self, seeds: Sequence[int], starts: Sequence[int], count: int, purpose: str = WEIGHTED_DRAWS) -> Ints:
+        """Return `count` example numbers of the streams of n trials, each from its own position, [n, count].
+
+        Numbers for different purposes are drawn independently.
+        """
         found = np.empty((len(seeds), count), np.int64)
         for row, seed, start in zip(found, seeds, starts, strict=True):
-            uniform = (position_bits(seed, WEIGHTED_DRAWS, start, count) >> np.uint64(11)) * 2.0**-53
+            uniform = (position_bits(seed, purpose, start, count) >> np.uint64(11)) * 2.0**-53
             row[:] = np.searchsorted(self._ends, uniform * self._ends[-1], side="right")
         return np.minimum(found, self._last)  # a product may be rounded up to the sum

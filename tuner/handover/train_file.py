@@ -61,7 +61,7 @@ def _header(trained: Trained) -> list[str]:
     return [
         f'"""Trains {own}.',
         "",
-        "The budget, the seed, the initial weights and the order of examples are the trial's. Rounding and dropout",
+        "The budget, the seed, the initial weights, the examples and their order are the trial's. Rounding and dropout",
         "masks are not, so the result lies within the spread over seeds. Needs PyTorch and Tuner.",
         '"""',
         "",

@@ -66,7 +66,7 @@ class _Step:
 
     def batch(self, size: int) -> Data:
         """Return the first examples, on the device."""
-        return tuple(item.to(self._device) for item in self._task.training.read(np.arange(size)))
+        return tuple(item.to(self._device) for item in self._task.read(np.arange(size)))
 
     def seconds(self, batch: Data, at_least_s: float) -> float:
         """Return the seconds per step, over as many steps as fit."""
@@ -87,9 +87,9 @@ class _Step:
 
     def _loss(self, batch: Data, *, backward: bool) -> Tensor:
         self._optimizer.zero_grad()
-        structure = self._task.training.structure
+        inputs, targets = self._task.batch_of(batch)
         with torch.autocast(self._device.type, torch.bfloat16, self._task.precision == "bf16"):
-            loss = self._task.loss_of(call(self._model, structure.inputs(batch)), structure.targets(batch))
+            loss = self._task.loss_of(call(self._model, inputs), targets)
         if backward:
             loss.backward()  # type: ignore[no-untyped-call]
         return loss

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from tuner.errors import Fault, InvalidInput
-from tuner.workloads.examples import Augmented, Data, Examples, Indexed, Source
+from tuner.workloads.examples import Augmented, Data, Examples, Indexed, Numbers, Source
 from tuner.workloads.kind import Kind, guessed_kind
 from tuner.workloads.sources import source_of
+from tuner.workloads.transform import Transform
 from tuner.workloads.value import SlotValue
 
 __all__ = ["PRECISIONS", "Augmented", "Data", "Examples", "Indexed", "Kind", "Task"]
@@ -51,6 +52,9 @@ class Task:
     are evaluated on the validation data and reported as `valid_<name>`, next to `valid_loss`.
     `weights`: one for each training example, [n]: then examples are drawn with chances in proportion to them, with
     replacement, by the trial's seed; None shows every example once per epoch.
+    `transform`: `fn(inputs, targets, draws)` returns training examples [b, ...] changed at random, as (inputs,
+    targets); it runs where the model does, on each trial's micro-batch. With an argument `partner`, it also gets
+    (inputs, targets) of another training example for each. See `transform.py`.
     `evaluate_with_grad`: whether evaluation runs with gradients, for models that differentiate to compute their output.
     `precision` of the training passes: `float32`; `tf32`, which rounds the inputs of a GPU's matrix products to TF32;
     `bf16`, which runs them in bfloat16 (torch.autocast). Parameters, state and evaluation are float32 in any case.
@@ -78,10 +82,12 @@ class Task:
     evaluate_with_grad: bool = False
     values: tuple[SlotValue, ...] = ()
     weights: Any = None
+    transform: Callable[..., tuple[Any, Any]] | None = None
     training: Source = field(init=False, repr=False, compare=False)
     """`train` as the engine reads it."""
     validation: Source = field(init=False, repr=False, compare=False)
     """`valid` as the engine reads it."""
+    _change: Transform | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         faults: list[Fault] = []
@@ -92,6 +98,11 @@ class Task:
                 faults += error.faults
         if self.weights is not None and not faults:
             faults += self._take_weights()
+        if self.transform is not None:
+            try:
+                object.__setattr__(self, "_change", Transform(self.transform))
+            except InvalidInput as error:
+                faults += error.faults
         if not callable(self.model):
             faults.append(Fault("model", f"is {type(self.model).__name__}; allowed is a module or a callable"))
         elif self.fresh and not isinstance(self.model, nn.Module):
@@ -131,6 +142,25 @@ class Task:
     def examples(self) -> int:
         """Number of training examples."""
         return len(self.training)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the transform takes a partner for each example."""
+        return self._change is not None and self._change.mixes
+
+    def read(self, numbers: Numbers) -> Data:
+        """Return training examples as dry runs take them, each tensor [n, ...] on the CPU: plain, as the feed's are.
+
+        Where the transform takes partners these follow, the next example for each.
+        """
+        found = self.training.read(numbers)
+        return (*found, *self.training.read((numbers + 1) % self.examples)) if self.mixes else found
+
+    def batch_of(self, data: Data) -> tuple[Any, list[Any]]:
+        """Return inputs and targets of training examples, flat tensors, as the model and the loss get them."""
+        if self._change is not None:
+            return self._change(self.training.structure, data)
+        return self.training.structure.inputs(data), self.training.structure.targets(data)
 
     def loss_of(self, output: Any, targets: Sequence[Any]) -> Tensor:
         """Return the mean loss of a batch. Raises `InvalidInput` where the model should give it and does not."""

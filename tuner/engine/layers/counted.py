@@ -19,7 +19,7 @@ from tuner.errors import InvalidInput
 
 log = logging.getLogger(__name__)
 
-MODEL, LOSS, METRICS = ((1 << 31) + (part << 28) for part in range(3))
+MODEL, LOSS, METRICS, TRANSFORM = ((1 << 31) + (part << 28) for part in range(4))
 """First sites of the parts of a pass. In training the loss goes on where the model's calls ended."""
 
 

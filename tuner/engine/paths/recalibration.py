@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tuner import draws as own_draws
 from tuner.engine.architecture import Architecture, Tensors, run
 from tuner.engine.layers.drawing import draw_from, drawing
+from tuner.engine.layers.dropout import draws_of
 from tuner.engine.loader import AnyFeed
 from tuner.engine.seeds import RECALIBRATION, derive
 
@@ -30,7 +32,7 @@ class Recalibration:
         self._values = architecture.values
         self._examples = architecture.task.examples
         self._evaluation = architecture.evaluation
-        self._structure = architecture.task.training.structure
+        self._changed = architecture.changed
         self._device = architecture.device
         self._batch = batch
         self._shared = architecture.shared
@@ -57,16 +59,22 @@ class Recalibration:
         own = self._values.begin(tensors)
         try:
             with self._evaluation(), drawing(self._device):
-                draw_from(derive(seed, RECALIBRATION, seen), self._device)
-                for inputs in self._batches():
+                drawn = derive(seed, RECALIBRATION, seen)
+                draw_from(drawn, self._device)
+                for inputs in self._batches(drawn):
                     run(self._model, own, inputs)
         finally:
+            own_draws.end()
             self._values.end()
         return {name: tensors[name] for name in extras}
 
-    def _batches(self) -> Iterator[Any]:
-        """Yield the inputs of whole batches only, or one batch of all examples if there are fewer."""
+    def _batches(self, seed: int) -> Iterator[Any]:
+        """Yield the inputs of whole batches only, or one batch of all examples if there are fewer.
+
+        They are transformed as in training, with draws of this seed.
+        """
         for number in range(max(1, min(BATCHES, self._examples // self._batch))):
             first = number * self._batch
             last = min(first + self._batch, self._examples)
-            yield self._structure.inputs(self._feed.gather(torch.arange(first, last, device=self._device)))
+            data = self._feed.gather(torch.arange(first, last, device=self._device))
+            yield self._changed(data, draws_of(seed, first, last - first, self._device))[0]
