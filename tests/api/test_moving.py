@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fake_worker import FakeWorker
 from fastapi.testclient import TestClient
-from over_http import submit
+from over_http import submit, wait_for
 from postgresql import fresh_database
 from sqlalchemy import Connection, Table, text
 
@@ -47,6 +47,8 @@ def fill(client: TestClient) -> None:
     worker.finish(first, 0.25)
     worker.finish(second, None, outcome="error", error="Traceback: it broke")
     worker.held.pop((third["trial"], third["attempt"]), None)
+    # One ended and four are in flight: the conductor adds nothing while the rows are compared.
+    wait_for(lambda: len(client.get("/api/v1/studies/mine/trials").json()["items"]) == 5)
 
 
 def rows(database: Database) -> dict[str, list[Any]]:

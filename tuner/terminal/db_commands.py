@@ -112,4 +112,4 @@ def commands(load: Callable[[str | None, Path | None], tuple[Upkeep, Any]]) -> t
 def _say(text: str) -> None:
     from tuner.terminal.console import messages
 
-    messages().print(text, markup=False)
+    messages().print(text, markup=False, soft_wrap=True)
