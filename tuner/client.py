@@ -13,6 +13,7 @@ Every method raises the errors of `tuner.errors`: `NotFound`, `Conflict` (`NameT
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
@@ -123,6 +124,29 @@ class Client:
         """Stop a study: running trials are cancelled, their results are kept."""
         return self._http.fetch(StudyDetail, "POST", _path(study, "stop"))
 
+    def pause(self, study: str | int) -> StudyDetail:
+        """Pause a study: running trials store their states and leave their workers; nothing new is trained."""
+        return self._http.fetch(StudyDetail, "POST", _path(study, "pause"))
+
+    def resume(self, study: str | int) -> StudyDetail:
+        """Let a paused study go on where it was, or undo the stop of a stopped one."""
+        return self._http.fetch(StudyDetail, "POST", _path(study, "resume"))
+
+    def edit(self, study: str | int, **changes: Any) -> StudyDetail:
+        """Change a study while it runs, or after, e.g. `edit("digits", run_cap=128, budget={"max_failed": 3})`.
+
+        Raises `InvalidInput` with every key that is unknown or cannot change. A raised cap reopens a completed study.
+        """
+        return self._http.fetch(StudyDetail, "PATCH", _path(study), body=plain(changes))
+
+    def clone(self, study: str | int, name: str | None = None, changes: Mapping[str, Any] | None = None) -> StudyDetail:
+        """Start another study with the document of one, changed by a JSON merge patch; it starts at once.
+
+        `name` defaults to the study's with -2, -3 or whatever is free.
+        """
+        body = {"name": name, "changes": plain(changes or {})}
+        return self._http.fetch(StudyDetail, "POST", _path(study, "clone"), body=body)
+
     def delete(self, study: str | int) -> None:
         """Delete a study with its trials."""
         self._http.send("DELETE", _path(study))
@@ -147,6 +171,19 @@ class Client:
         """Read a metric of a trial over the examples seen, thinned to `points`."""
         query = {"metric": metric, "points": points}
         return self._http.fetch(Curve, "GET", _path(study, "trials", number, "curve"), query=query)
+
+    def enqueue(self, study: str | int, params: Mapping[str, Any]) -> TrialView:
+        """Have a given configuration trained, before proposals that wait; it counts in `run_cap`.
+
+        What is left out takes the study's fixed value, or the documented default. It makes one trial, also where the
+        response is lost and the request repeated. Raises `InvalidInput` with every fault, and `Conflict` at the cap.
+        """
+        body = {"params": plain(params)}
+        return self._http.fetch(TrialView, "POST", _path(study, "trials"), body=body, once=secrets.token_hex(16))
+
+    def retry(self, study: str | int, number: int) -> TrialView:
+        """Try a failed, cancelled or infeasible trial again, from its last checkpoint if there is one."""
+        return self._http.fetch(TrialView, "POST", _path(study, "trials", number, "retry"))
 
     def stop_trial(self, study: str | int, number: int) -> TrialView:
         """Cancel one trial."""

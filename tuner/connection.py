@@ -109,12 +109,15 @@ class Connection:
         body: object = None,
         timeout_s: float | None = None,
         media_type: str = "application/json",
+        once: str | None = None,
     ) -> httpx2.Response:
         """Send a request; return the response if it is a success of this type (or 204), raise its error otherwise.
 
         `query` entries that are None are left out. `body` is a pydantic value or plain JSON values. `timeout_s` is how
-        long to wait for the response. Raises the errors of `tuner.errors`.
+        long to wait for the response. `once` is an idempotency key: the request may be repeated, as reads are. Raises
+        the errors of `tuner.errors`.
         """
+        headers = {} if once is None else {"Idempotency-Key": once}
         content = body.model_dump_json().encode() if isinstance(body, BaseModel) else _encode(body)
         response = self._try(
             lambda: self._http.request(
@@ -122,10 +125,10 @@ class Connection:
                 path,
                 params={key: value for key, value in (query or {}).items() if value is not None},
                 content=content,
-                headers={"Content-Type": "application/json"} if content is not None else None,
+                headers=headers | ({"Content-Type": "application/json"} if content is not None else {}),
                 timeout=httpx2.USE_CLIENT_DEFAULT if timeout_s is None else httpx2.Timeout(timeout_s, connect=5.0),
             ),
-            repeatable=method == "GET",
+            repeatable=method == "GET" or once is not None,
         )
         if not response.is_success:
             raise self._meaning(response, f"{method} {path}")

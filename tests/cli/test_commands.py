@@ -18,7 +18,7 @@ from tuner.wire.views import StudyView
 Run = Callable[..., Result]
 ROOT = Path(package.__file__).parent.parent
 COMMANDS = ["demo", "serve", "worker", "submit", "watch", "studies", "trials", "trial", "best", "leaderboard", "advice"]
-COMMANDS += ["stop", "delete", "catalogue", "workers"]
+COMMANDS += ["stop", "delete", "catalogue", "workers", "pause", "resume", "edit", "clone", "enqueue", "retry"]
 
 
 def tuner_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -48,6 +48,12 @@ CALLS: list[tuple[Callable[[Client], Any], str, str, BaseModel]] = [
     (lambda c: c.study("demo"), "GET", "/api/v1/studies/demo", STUDY),
     (lambda c: c.study(1), "GET", "/api/v1/studies/1", STUDY),
     (lambda c: c.stop("demo"), "POST", "/api/v1/studies/demo/stop", STUDY),
+    (lambda c: c.pause("demo"), "POST", "/api/v1/studies/demo/pause", STUDY),
+    (lambda c: c.resume("demo"), "POST", "/api/v1/studies/demo/resume", STUDY),
+    (lambda c: c.edit("demo", run_cap=9), "PATCH", "/api/v1/studies/demo", STUDY),
+    (lambda c: c.clone("demo"), "POST", "/api/v1/studies/demo/clone", STUDY),
+    (lambda c: c.enqueue("demo", {"lr": 0.1}), "POST", "/api/v1/studies/demo/trials", TRIAL),
+    (lambda c: c.retry("demo", 3), "POST", "/api/v1/studies/demo/trials/3/retry", TRIAL),
     (lambda c: c.trial("demo", 3), "GET", "/api/v1/studies/demo/trials/3", TRIAL),
     (lambda c: c.stop_trial("demo", 3), "POST", "/api/v1/studies/demo/trials/3/stop", TRIAL),
     (lambda c: c.best("demo"), "GET", "/api/v1/studies/demo/best", BEST),
@@ -184,3 +190,19 @@ def test_a_sync_waits_longer_than_the_server_may() -> None:
 
 def test_the_client_is_exported() -> None:
     assert tuner.Client is Client
+
+
+def test_an_enqueued_configuration_is_sent_again_under_one_key_until_there_is_a_response() -> None:
+    answers = [httpx2.RemoteProtocolError("the server went away"), as_json(TRIAL)]
+
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    recorder = Recorder(reply)
+    assert recorder.client.enqueue("demo", {"lr": np.float64(0.1)}) == TRIAL
+    keys = {request.headers["Idempotency-Key"] for request in recorder.requests}
+    assert len(recorder.requests) == 2 and len(keys) == 1
+    assert {request.content for request in recorder.requests} == {b'{"params": {"lr": 0.1}}'}
