@@ -1,8 +1,8 @@
 """Tuner: works out how to train your network, and how certain the answer is.
 
 The public names are loaded on first use, so that the server can import `tuner.study` without torch and a worker can
-import the engine without the server's libraries. Besides `workload`, `Task`, `Value` and `Client` these are the
-packages that work on their own: `tuner.optimizers`, `tuner.schedules`, `tuner.noise` and `tuner.draws`.
+import the engine without the server's libraries. Besides `workload`, `Task`, `Value`, `Windows` and `Client` these are
+the packages that work on their own: `tuner.optimizers`, `tuner.schedules`, `tuner.noise` and `tuner.draws`.
 """
 
 from importlib import import_module
@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner.client import Client
-    from tuner.workloads import Task, Value, workload
+    from tuner.workloads import Task, Value, Windows, workload
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Task", "Value", "draws", "noise", "optimizers", "schedules", "workload", "__version__"]
+__all__ = ["Client", "Task", "Value", "Windows", "draws", "noise", "optimizers", "schedules", "workload", "__version__"]
 
 _PLACES = {
     "Client": "tuner.client",
     "Task": "tuner.workloads",
     "Value": "tuner.workloads",
+    "Windows": "tuner.workloads",
     "workload": "tuner.workloads",
 }
 

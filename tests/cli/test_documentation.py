@@ -97,6 +97,7 @@ def test_the_guide_to_workloads_registers_tasks_that_train(tmp_path: Path, monke
         "many-images": {"directory": ".", "valid": 8},
         "my-values": {"dropout": 0.5, "smoothing": 0.1},
         "mixed-digits": {},
+        "letters": {},
     }
     assert set(_factories) - before == set(parameters)
     slot_by_slot = {"forecast"}

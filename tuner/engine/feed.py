@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tuner.engine.data_order import DataOrder, Orders, take_each
 from tuner.engine.partners import halves
 from tuner.engine.slots import Ints, Slots
+from tuner.workloads.examples import Source
 from tuner.workloads.task import Data
 
 Seeds = NDArray[np.uint64]
@@ -26,8 +27,13 @@ def on_device(data: Data, device: torch.device, dtype: torch.dtype) -> Data:
 class Feed:
     """Provides (inputs, *targets), each [width, b, ...], tick by tick."""
 
-    def __init__(self, data: Data, orders: Orders, slots: Slots, width: int, device: torch.device) -> None:
+    def __init__(
+        self, source: Source, data: Data, orders: Orders, slots: Slots, width: int, device: torch.device
+    ) -> None:
+        """`data` are the tensors that the source keeps, on the device."""
         self._data = data
+        self._source = source
+        self._count = len(source)
         self._mixes = orders.mixes
         self.order = orders.of
         """The stream of a trial's seed."""
@@ -67,7 +73,7 @@ class Feed:
 
     def sample(self) -> Data:
         """Return micro-batches of the shapes that `next` returns, with the first examples in every slot."""
-        count = torch.arange(self._slots.tick_examples, device=self._block.device) % len(self._data[0])
+        count = torch.arange(self._slots.tick_examples, device=self._block.device) % self._count
         return self.gather(count.expand_as(self._block[0]))
 
     def gather(self, index: torch.Tensor, seeds: Seeds | None = None) -> Data:
@@ -78,7 +84,8 @@ class Feed:
         return tuple(item for part in (halves(index) if self._mixes else (index,)) for item in self._examples(part))
 
     def _examples(self, index: torch.Tensor) -> Data:
-        return tuple(item.index_select(0, index.reshape(-1)).view(*index.shape, *item.shape[1:]) for item in self._data)
+        found = self._source.taken(self._data, index.reshape(-1))
+        return tuple(item.view(*index.shape, *item.shape[1:]) for item in found)
 
     def _ahead(self, slots: list[int], tick: int) -> Ints:
         """Return the examples of some slots from this tick of the block on, [slots, ticks, b]."""

@@ -47,9 +47,9 @@ def fits_on(device: torch.device, data: Data) -> bool:
 
 def feed_of(task: Task, slots: Slots, width: int, device: torch.device, dtype: torch.dtype) -> "AnyFeed":
     """Copy the training data to the device, or leave it in place and load it tick by tick."""
-    tensors, orders = task.training.tensors, Orders(task.examples, task.weights, task.mixes)
+    tensors, orders = task.training.kept, Orders(task.examples, task.weights, task.mixes)
     if tensors is not None and task.resident and fits_on(device, tensors):
-        return Feed(on_device(tensors, device, dtype), orders, slots, width, device)
+        return Feed(task.training, on_device(tensors, device, dtype), orders, slots, width, device)
     return LoadingFeed(task.training, orders, slots, width, device, dtype)
 
 

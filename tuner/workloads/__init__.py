@@ -21,10 +21,12 @@ from tuner.workloads.registry import (
 )
 from tuner.workloads.task import Task
 from tuner.workloads.value import Value
+from tuner.workloads.windows import Windows
 
 __all__ = [
     "Task",
     "Value",
+    "Windows",
     "describe",
     "import_user_workloads",
     "is_built_in",

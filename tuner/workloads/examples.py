@@ -81,6 +81,20 @@ class Source(ABC):
         found = tuple(part for part in self.parts if isinstance(part, Tensor))
         return found if found and len(found) == len(self.parts) else None
 
+    @property
+    def given(self) -> tuple[Examples, ...]:
+        """The user's own tensors and arrays, from which examples are read."""
+        return self.parts
+
+    @property
+    def kept(self) -> Data | None:
+        """The tensors that a device may hold as a whole, for `taken` to make examples of; None if there are none."""
+        return self.tensors
+
+    def taken(self, kept: Data, numbers: Tensor) -> Data:
+        """Return the examples with these numbers [n], each tensor [n, ...], of the tensors kept on a device."""
+        return tuple(item.index_select(0, numbers) for item in kept)
+
     def opened(self) -> "Source":
         """Return what to read many examples from, in this or in other processes, until it is closed."""
         return self

@@ -8,10 +8,13 @@ from tuner.errors import Fault, InvalidInput
 from tuner.workloads.examples import Indexed, Parts, Source
 from tuner.workloads.loaders import source_of_dataset, source_of_loader
 from tuner.workloads.tree import Structure, named_leaves
+from tuner.workloads.windows import Windows
 
 
 def source_of(field: str, data: object) -> Source:
     """Return the source of a task's `train` or `valid`; raise `InvalidInput` for what is no data."""
+    if isinstance(data, Windows):
+        return data
     if isinstance(data, tuple | dict | list):
         return _of_parts(field, data)
     if isinstance(data, Tensor | np.ndarray):

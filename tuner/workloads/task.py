@@ -43,8 +43,9 @@ class Task:
     (`model(**inputs)`); a target is a tensor or nested in the same way; a dict by itself is inputs without targets. All
     tensors have one number of examples along dim 0, e.g. ([1437, 64], [1437]). Any of them may be `Indexed` instead.
     Or a `torch.utils.data.Dataset`, whose examples are such tuples or dicts, any other object with a length that takes
-    an example number, or a `DataLoader` of one (see `loaders.py`). What is not tensors is read by one loader for all
-    trials, in the same order and with the same results as from memory, and may change its examples (`Augmented`).
+    an example number, a `DataLoader` of one (see `loaders.py`), or `tuner.Windows` of a sequence. What is not tensors
+    is read by one loader for all trials, in the same order and with the same results as from memory, and may change its
+    examples (`Augmented`).
     `resident`: whether training tensors are copied to the device as a whole (if they fit); otherwise the loader reads
     them from host memory.
     `metrics`: name -> `fn(output, *targets)`, a scalar over all examples given; or an object with

@@ -114,7 +114,7 @@ def of_roles(model: nn.Module, roles: Mapping[str, Role], given: Iterable[str], 
 
 def of_data(task: Task, free: int | None) -> list[str]:
     """Data that would not fit, and data that other machines need a copy of; `free` bytes are left on the device."""
-    given = [*task.training.parts, *task.validation.parts]
+    given = [*task.training.given, *task.validation.given]
     found = []
     parts = [part for part in given if isinstance(part, Tensor)]
     held = sum(part.nbytes for part in parts)
