@@ -142,21 +142,21 @@ def test_stopping_and_deleting_ask_first(page: Page, submit, url: str) -> None: 
     expect(fact(page, "running")).to_have_text(re.compile("[1-9]"), timeout=PATIENT_MS)
     trial = page.locator("table.trials tbody tr", has=page.get_by_text("running")).locator("th a").first
     trial.click()
-    page.get_by_role("button", name="Stop").click()
+    page.locator(".heading").get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Stop trial").click()
     expect(page.locator("h1 .badge")).to_have_text("cancelled", timeout=PATIENT_MS)
     page.go_back()
 
-    page.get_by_role("button", name="Stop").click()
+    page.locator(".heading").get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.locator("h1 .badge")).to_have_text("running")
-    page.get_by_role("button", name="Stop").click()
+    page.locator(".heading").get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Stop study").click()
     expect(page.locator("h1 .badge")).to_have_text("stopped")
     expect(fact(page, "running")).to_have_text("0", timeout=PATIENT_MS)
 
-    page.get_by_role("button", name="Delete").click()
+    page.locator(".heading").get_by_role("button", name="Delete").click()
     page.get_by_role("button", name="Delete study").click()
     expect(page.locator("h1")).to_have_text("Studies")
     assert page.url.rstrip("/") == url

@@ -160,6 +160,26 @@ export function ask({ title, text, confirm }) {
 }
 
 /**
+ * Say something that the user has to know.
+ *
+ * @param {{title: string, text: string}} what
+ * @returns {Promise<void>} once it was read
+ */
+export function tell({ title, text }) {
+  return new Promise((resolve) => {
+    const close = h("p", { class: "actions" }, h("button", { autofocus: true }, "Close"));
+    const form = h("form", { method: "dialog" }, h("h2", { id: "tell-title" }, title), h("p", {}, text), close);
+    const dialog = h("dialog", { "aria-labelledby": "tell-title" }, form);
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve();
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+/**
  * @param {Element} element
  * @param {Child[]} children
  */

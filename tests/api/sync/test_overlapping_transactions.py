@@ -19,7 +19,7 @@ from worker_doubles import eventually
 from storage import events, studies, trials
 from storage.database import Database
 from tuner.errors import Conflict, NotFound
-from tuner.study.states import TERMINAL, StudyState, TrialState
+from tuner.study.states import TERMINAL, Order, StudyState, TrialState
 
 WAITING = text("select count(*) from pg_locks where not granted")
 
@@ -56,8 +56,29 @@ def delete(world: World) -> None:
     world.commands.delete("one")
 
 
+def pause(world: World) -> None:
+    world.commands.pause("one")
+
+
+def enqueue(world: World) -> None:
+    world.commands.enqueue("one", {"optimizer": "sgd", "batch_size": 16})
+
+
+def edit(world: World) -> None:
+    world.commands.edit("one", {"run_cap": 7, "priority": 2.0})
+
+
+def retry(world: World) -> None:
+    """Try the first trial again; it is completed, so that is refused, but only once its row is locked."""
+    world.commands.retry_trial("one", 0)
+
+
 ACTS = [propose, lease, expire, ending("finished"), ending("drained")]
-PAIRS = [pair for act in ACTS for over in (stop, delete) for pair in ((act, over), (over, act))] + [(stop, delete)]
+OVERS = [stop, delete, pause]
+PAIRS = [pair for act in ACTS for over in OVERS for pair in ((act, over), (over, act))]
+PAIRS += [(stop, delete), (pause, stop), (stop, pause), (pause, delete)]
+PAIRS += [pair for act in (enqueue, edit) for other in (propose, lease, pause) for pair in ((act, other), (other, act))]
+PAIRS += [(ending("finished"), retry), (enqueue, enqueue), (enqueue, edit)]
 
 
 @pytest.fixture
@@ -127,7 +148,14 @@ def test_nothing_fails_and_nothing_is_left(
         left = trials.of_study(session, study_id=1)
     if not found:
         assert not left
-    else:
-        assert found[1].state == StudyState.STOPPED
-        assert all(trial.state in TERMINAL or trial.order for trial in left)
+        return
+    assert [trial.number for trial in left] == list(range(found[1].trials_created))
+    assert found[1].runs == len(left) <= found[1].run_cap
+    names = {act.__name__ for act in (first, second)}
+    expected = StudyState.STOPPED if "stop" in names else StudyState.PAUSED if "pause" in names else StudyState.RUNNING
+    assert found[1].state == expected
+    if expected is StudyState.STOPPED:
+        assert all(trial.state in TERMINAL or trial.order is Order.STOP for trial in left)
         assert TrialState.QUEUED not in {trial.state for trial in left}
+    if expected is StudyState.PAUSED:
+        assert all(trial.order is Order.PAUSE for trial in left if trial.state is TrialState.RUNNING)

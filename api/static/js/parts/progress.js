@@ -6,7 +6,7 @@ import { h } from "../dom.js";
 import { count, duration, number, numeric, percent, progress } from "../format.js";
 import { colour } from "../palette.js";
 
-const SEGMENTS = ["completed", "pruned", "infeasible", "failed", "cancelled", "running"];
+const SEGMENTS = ["completed", "pruned", "infeasible", "failed", "cancelled", "paused", "running"];
 
 /**
  * The progress bar: one segment per trial state, as a share of the cap.
@@ -47,6 +47,7 @@ export function facts(study) {
   const entries = [
     ["finished", `${count(done)} / ${count(study.run_cap)}`],
     ["running", count(running)],
+    ["paused", study.counts.paused ? count(study.counts.paused) : null],
     ["queued", study.counts.queued ? count(study.counts.queued) : null],
     ["infeasible", study.counts.infeasible ? count(study.counts.infeasible) : null],
     ["failed", study.counts.failed ? count(study.counts.failed) : null],

@@ -6,9 +6,10 @@ import { path, read } from "../api.js";
 import { badge, card, fill, h, link, rebuild } from "../dom.js";
 import { between, duration, moment, number, ofTotal, setting } from "../format.js";
 import { throttle } from "../throttle.js";
+import { trialButton } from "./actions.js";
 import { optimizer } from "./progress.js";
 
-const STATES = ["queued", "running", "completed", "pruned", "infeasible", "failed", "cancelled"];
+const STATES = ["queued", "running", "paused", "completed", "pruned", "infeasible", "failed", "cancelled"];
 const PAGE = 25;
 const EVERY_MS = 1500;
 
@@ -28,7 +29,7 @@ export function trialsTable(study, fail) {
     h("option", { value: "" }, "all states"),
     STATES.map((state) => h("option", { value: state }, state)),
   );
-  const columns = columnsOf(study);
+  const columns = [...columnsOf(study), { name: "", kind: "nowrap", cell: (t) => trialButton(t, { done: () => refresh.now(), fail }) }];
   const node = card(
     "Trials",
     h("p", { class: "filter" }, h("label", { for: "trial-state" }, "Show"), filter),
@@ -82,7 +83,7 @@ function columnsOf(study) {
   const usual = ["lr", "batch_size"].filter((name) => study.workload !== "external" || searched.includes(name));
   return [
     { name: "Trial", sort: "number", kind: "num", first: true, cell: (t) => link(path("studies", study.name, "trials", t.number), t.number) },
-    { name: "State", cell: (t) => badge(t.state) },
+    { name: "State", cell: (t) => [badge(t.state), t.order && h("span", { class: "muted" }, ` ${t.order} ordered`)] },
     { name: "Optimizer", sort: "optimizer", cell: (t) => optimizer(t.optimizer) },
     { name: study.metric, sort: "value", kind: "num", cell: (t) => (t.value === null ? (t.reason ?? "–") : number(t.value)) },
     ...usual.map((name) => ({ name, kind: "num", cell: (t) => (name in t.params ? setting(t.params[name]) : "–") })),

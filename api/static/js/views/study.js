@@ -116,8 +116,9 @@ function open(root, study, context) {
       if (!stream.isLive() && now.revision !== seen.revision) changed(all);
       else if (!stream.isLive() && now.examples_done !== seen.examples_done) for (const item of growing) item.changed();
       seen = now;
-      const { name, title, state, reason, fingerprint, notice } = now;
-      replace(top.heading, { name, title, state, reason, fingerprint, notice }, () => heading(now, context));
+      const { name, title, tags, note, state, reason, fingerprint, notice, priority, parallel } = now;
+      const told = { name, title, tags, note, state, reason, fingerprint, notice, priority, parallel };
+      replace(top.heading, told, () => heading(now, context));
       progress(now);
       found.changed(now);
     },

@@ -2,10 +2,11 @@
  * One trial: its configuration, state and attempts, the curve of each metric, and the traceback if it failed.
  */
 
-import { ApiError, get, path, poll, post } from "../api.js";
-import { ask, badge, card, fill, h, link } from "../dom.js";
+import { ApiError, get, path, poll } from "../api.js";
+import { badge, card, fill, h, link } from "../dom.js";
 import { between, duration, many, moment, number, numeric, ofTotal } from "../format.js";
 import { colour } from "../palette.js";
+import { trialButton } from "../parts/actions.js";
 import { figure } from "../parts/figures.js";
 import { settings } from "../parts/best.js";
 import { optimizer } from "../parts/progress.js";
@@ -14,7 +15,7 @@ import { drawLine, release } from "../plot.js";
 const EVERY_MS = 2000;
 const POINTS = 200;
 const NOISE = "With its 95 % interval; arrows mean no upper bound yet; the dotted line is the batch size in use.";
-const ENDED = ["completed", "pruned", "failed", "infeasible", "cancelled"];
+const OVER = ["completed", "pruned"]; // all others may go on, or be tried again
 
 /**
  * @param {HTMLElement} root
@@ -37,11 +38,11 @@ export function render(root, { params, fail }) {
     try {
       const trial = await get(at);
       const now = JSON.stringify(trial);
-      if (now !== shown) fill(top, page(trial, params.study, { at, fail, load }));
+      if (now !== shown) fill(top, page(trial, params.study, { fail, load }));
       if (now !== shown) noise.changed();
       shown = now;
       await curves(trial, at, charts, plots);
-      settled = ENDED.includes(trial.state) && trial.state !== "failed"; // a failed trial may be retried manually
+      settled = OVER.includes(trial.state);
     } catch (error) {
       fail(error);
     }
@@ -85,12 +86,7 @@ async function curve(at, metric) {
   }
 }
 
-function page(trial, study, { at, fail, load }) {
-  const stop = async () => {
-    const text = "The trial is cancelled; its curve is kept.";
-    if (!(await ask({ title: `Stop trial ${trial.number}?`, text, confirm: "Stop trial" }))) return;
-    await post(`${at}/stop`).then(load, fail);
-  };
+function page(trial, study, { fail, load }) {
   const neighbour = (number, text) => number >= 0 && link(path("studies", study, "trials", number), text);
   return [
     h(
@@ -101,6 +97,7 @@ function page(trial, study, { at, fail, load }) {
         {},
         h("p", { class: "crumbs" }, link("/", "Studies"), " / ", link(path("studies", study), study)),
         h("h1", {}, `Trial ${trial.number} `, badge(trial.state)),
+        trial.order && h("p", { class: "muted", role: "status" }, `It was told to ${trial.order}, and has not done so yet.`),
         trial.reason && h("p", { class: "reason" }, trial.reason),
       ),
       h(
@@ -108,7 +105,7 @@ function page(trial, study, { at, fail, load }) {
         { class: "actions" },
         neighbour(trial.number - 1, "← previous"),
         neighbour(trial.number + 1, "next →"),
-        !ENDED.includes(trial.state) && h("button", { onClick: stop }, "Stop"),
+        trialButton(trial, { done: load, fail }),
       ),
     ),
     h(
@@ -130,6 +127,7 @@ function facts(trial) {
     ["attempts", attempts],
     ["worker", trial.worker ?? "–"],
     ["program", trial.fingerprint ? h("span", { title: program(trial.program) }, trial.fingerprint) : "–"],
+    ["origin", trial.origin === "proposed" ? "proposed by the sampler" : trial.origin === "enqueued" ? "given by a user" : trial.origin],
     ["seed", `${trial.seed}${trial.replicate ? ` (replicate ${trial.replicate})` : ""}`],
     ["started", moment(trial.started_at)],
     ["time", trial.started_at ? duration(between(trial.started_at, trial.finished_at)) : "–"],
