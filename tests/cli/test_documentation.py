@@ -98,6 +98,7 @@ def test_the_guide_to_workloads_registers_tasks_that_train(tmp_path: Path, monke
         "my-values": {"dropout": 0.5, "smoothing": 0.1},
         "mixed-digits": {},
         "letters": {},
+        "sentences": {},
     }
     assert set(_factories) - before == set(parameters)
     slot_by_slot = {"forecast"}

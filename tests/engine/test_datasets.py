@@ -188,9 +188,14 @@ class ByLength(BatchSampler):
     """A batch sampler of one's own."""
 
 
-def padded(items: list[Any]) -> Tensor:
-    """As long as the longest."""
-    return torch.nn.utils.rnn.pad_sequence([torch.ones(1 + y) for _, y in items], batch_first=True)
+def centred(items: list[Any]) -> Tensor:
+    """Relative to the batch's mean."""
+    x = torch.stack([torch.as_tensor(x) for (x, _), _ in items])
+    return x - x.mean(0)
+
+
+def time_first(items: list[Any]) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.ones(2 + y) for _, y in items])
 
 
 class Texts(Pairs):
@@ -210,7 +215,8 @@ def loader(**given: Any) -> Callable[[], Any]:
         (loader(sampler=RandomSampler(range(EXAMPLES), num_samples=7)), "sampler RandomSampler"),
         (loader(batch_sampler=ByLength(SequentialSampler(range(9)), 3, False)), "batch_sampler ByLength"),
         (loader(batch_size=None), "batch_size=None"),
-        (loader(collate_fn=padded), "collate_fn that makes other numbers.*pad to a fixed length"),
+        (loader(collate_fn=centred), "collate_fn in which an example's numbers depend on the others"),
+        (loader(collate_fn=time_first), r"collate_fn that makes .* of one example; allowed are tensors \[1, ...\]"),
         (lambda: DataLoader(Endless()), "Endless, an IterableDataset"),
         (Endless, "Endless, an IterableDataset"),
         (lambda: Texts(), r"\['text'\]\[0\] is str"),

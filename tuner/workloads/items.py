@@ -1,16 +1,19 @@
 """Data that gives one example at a time: a map-style `Dataset`, with the `collate_fn` of its `DataLoader`.
 
 Examples are put together by PyTorch's `default_collate`, in which every example stands for itself. A `collate_fn` of
-one's own gets each example alone, so that no example depends on those read with it, and one that would make it depend
-on them is refused. Lists of numbers in an example, such as the tokens in a row of a Hugging Face data set, are arrays.
+one's own gets each example alone, so that no example depends on those read with it; one that pads to the longest gets
+the longest of all with them (`padding.py`), and one that would make examples depend on each other is refused. Lists of
+numbers in an example, such as the tokens in a row of a Hugging Face data set, are arrays.
 
 A data set that draws random numbers while its first examples are read (random transforms) is read by a process of its
 own, where the generators are seeded for every example: by its seed in the trial, or else by its number. So it disturbs
 nobody's numbers, and a trial sees the same examples again wherever it runs.
 """
 
+import copy
+import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,11 +25,16 @@ from torch.utils.data import default_collate
 
 from tuner.errors import Fault, InvalidInput
 from tuner.workloads.examples import Data, Numbers, Seeds, Source, as_tensor
+from tuner.workloads.padding import Collate, Padded, longest_of, one_shape, stands_alone
 from tuner.workloads.processes import Processes
 from tuner.workloads.random_numbers import left_alone, seed_all, states
 from tuner.workloads.tree import Structure, named_leaves
 
-Collate = Callable[[list[Any]], Any]
+log = logging.getLogger(__name__)
+
+SPREAD = 8
+"""Examples, besides the first two, whose shapes are looked at before the data is used."""
+READ_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -53,17 +61,18 @@ class Items(Source):
         self._field, self._dataset, self._collate = field, dataset, collate
         self._workers = workers or Workers()
         self._lock = threading.Lock()
+        self._padded: Padded | None = None
         self._seeded = False
         """Whether the generators are seeded for every example."""
         with left_alone():
             before = states()
             first = self._fetch(np.arange(min(2, len(dataset))), None)
             self._seeded = states() != before
-            batch = self._batch(first[:1])
+            batch = self._batch(copy.deepcopy(first[:1]))  # a collate_fn may change what it gets
             self.structure, leaves = Structure.of(batch)
             self._check(batch, leaves)
-            if collate is not None and len(first) == 2:
-                self._check_collate(collate, first)
+            if collate is not None and len(dataset) > 1:
+                self._padded = self._padding(collate, first)
         self.augments = self._seeded or hasattr(dataset, "augmented")
 
     def __len__(self) -> int:
@@ -78,6 +87,8 @@ class Items(Source):
     def read_unlocked(self, numbers: Numbers, seeds: Seeds | None) -> Data:
         """Read, where there is one thread only: in a process of its own."""
         items = self._fetch(numbers, seeds)
+        if self._padded is not None:
+            return self._padded(items, self._leaves)
         if self._collate is None:
             return self._leaves(self._batch(items))
         parts = [self._leaves(self._batch([item])) for item in items]
@@ -144,19 +155,26 @@ class Items(Source):
             message = f"has a collate_fn that makes {shapes} of one example; allowed are tensors [1, ...]"
             raise InvalidInput([Fault(self._field, message)])
 
-    def _check_collate(self, collate: Collate, pair: list[Any]) -> None:
-        together = Structure.of(collate(pair))[1]
-        alone = [Structure.of(collate([item]))[1] for item in pair]
-        apart = [[as_tensor(leaf) for leaf in each] for each in zip(*alone, strict=True)]
-        if len({len(leaves) for leaves in (together, *alone)}) == 1 and all(
-            _same(as_tensor(whole), parts) for whole, parts in zip(together, apart, strict=True)
-        ):
-            return
+    def _padding(self, collate: Collate, pair: list[Any]) -> Padded | None:
+        """Return how a collate_fn pads; None if every example stands for itself. Raises `InvalidInput` for others."""
+        spread = np.unique(np.linspace(0, len(self._dataset) - 1, SPREAD).astype(np.int64))
+        if stands_alone(collate, pair) and one_shape(collate, [pair[0], *self._fetch(spread, None)]):
+            return None
+        if Padded(collate, pair).holds_for(pair):
+            log.info("reading all examples to find the longest", extra={"action": "load", "examples": len(self)})
+            padded = Padded(collate, longest_of(collate, self._each()))
+            if padded.holds_for(pair):
+                return padded
         message = (
-            "has a collate_fn that makes other numbers of two examples than of each alone; allowed is one in which an "
-            "example stands for itself: pad to a fixed length, and draw random numbers in `__getitem__` of the data set"
+            "has a collate_fn in which an example's numbers depend on the others; allowed is one in which each stands "
+            "for itself, but for padding to the longest, with the batch as the first dim: draw random numbers in "
+            "`__getitem__` of the data set, and mix examples in Task(transform=...)"
         )
         raise InvalidInput([Fault(self._field, message)])
+
+    def _each(self) -> Iterator[Any]:
+        for start in range(0, len(self), READ_AT_ONCE):
+            yield from self._fetch(np.arange(start, min(start + READ_AT_ONCE, len(self))), None)
 
 
 class _Shared(Source):
@@ -177,13 +195,6 @@ class _Shared(Source):
     def close(self) -> None:
         """See `Source.close`."""
         self._processes.close()
-
-
-def _same(whole: Tensor, parts: list[Tensor]) -> bool:
-    if any(part.shape[1:] != whole.shape[1:] for part in parts) or len(whole) != sum(map(len, parts)):
-        return False
-    joined = torch.cat(parts)
-    return joined.dtype == whole.dtype and bool(((joined == whole) | ((joined != joined) & (whole != whole))).all())
 
 
 def _arrays(item: Any, outermost: bool = False) -> Any:
