@@ -1,8 +1,9 @@
 """Tuner: works out how to train your network, and how certain the answer is.
 
 The public names are loaded on first use, so that the server can import `tuner.study` without torch and a worker can
-import the engine without the server's libraries. Besides `workload`, `Task`, `Value`, `Windows` and `Client` these are
-the packages that work on their own: `tuner.optimizers`, `tuner.schedules`, `tuner.noise` and `tuner.draws`.
+import the engine without the server's libraries. Besides `workload`, `Task`, `Value`, `Windows`, `Client` and (in a
+script that a worker runs) `trial` and `report`, these are the packages that work on their own: `tuner.optimizers`,
+`tuner.schedules`, `tuner.noise` and `tuner.draws`.
 """
 
 from importlib import import_module
@@ -10,13 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner.client import Client
+    from tuner.inside import report, trial
     from tuner.workloads import Task, Value, Windows, workload
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Task", "Value", "Windows", "draws", "noise", "optimizers", "schedules", "workload", "__version__"]
+__all__ = [
+    "Client",
+    "Task",
+    "Value",
+    "Windows",
+    "draws",
+    "noise",
+    "optimizers",
+    "report",
+    "schedules",
+    "trial",
+    "workload",
+    "__version__",
+]
 
 _PLACES = {
     "Client": "tuner.client",
+    "report": "tuner.inside",
+    "trial": "tuner.inside",
     "Task": "tuner.workloads",
     "Value": "tuner.workloads",
     "Windows": "tuner.workloads",

@@ -102,6 +102,7 @@ def _options(
 
 SERVING = "Servers and workers"
 STUDYING = "Studies"
+SCRIPTS = "Your own script"
 
 
 @app.command(rich_help_panel=SERVING)
@@ -215,23 +216,61 @@ def worker(
             min=1.0, envvar="TUNER_HANG_S", help="Seconds without a tick until training counts as hung (default: 300)."
         ),
     ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Run this once per trial of external studies; {name} stands for a value.",
+            rich_help_panel=SCRIPTS,
+        ),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="Take the trials of this study alone, and end with it.", rich_help_panel=SCRIPTS),
+    ] = None,
+    slots: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Scripts at a time per device (default: 1).", rich_help_panel=SCRIPTS),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="SECONDS", help="End a script that runs longer.", rich_help_panel=SCRIPTS),
+    ] = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="Exit when this process has ended.")] = None,
 ) -> None:
-    """Train trials for a server, on this machine's devices.
+    """Train trials for a server, on this machine's devices: with the engine, or by running your script.
 
     Examples:
       tuner worker --server http://head:8700
       tuner worker --device cuda:0 --width 64 --workloads my_workloads.py
+      tuner worker --command 'python train.py --lr {lr} --batch-size {batch_size}'
     """
     from tuner.client import DEFAULT_SERVER
     from tuner.store import absolute_root
-    from tuner.terminal.serving import check_workloads
+    from tuner.terminal.serving import check_script_options, check_workloads
     from tuner.token import token_in, token_of
     from tuner.worker.run import run
 
     url = server or os.environ.get("TUNER_SERVER") or DEFAULT_SERVER
     check_workloads(workloads or [])
     token = token_in(token_file) if token_file is not None else token_of()
+    engines = {"--width": width, "--workloads": workloads, "--threads": threads, "--processes": processes}
+    check_script_options(command, {"--study": study, "--slots": slots, "--timeout": timeout}, engines)
+    if command is not None:
+        from tuner.worker.scripts.run import run as run_scripts
+
+        status = run_scripts(
+            url,
+            command,
+            token,
+            name,
+            devices=device,
+            slots=slots or 1,
+            study=study,
+            timeout_s=timeout,
+            parent=parent,
+        )
+        raise typer.Exit(status)
     store = absolute_root(checkpoints) if checkpoints is not None else None
     status = run(
         url,
@@ -305,6 +344,7 @@ for _command in (
     read_commands.studies,
     read_commands.trials,
     read_commands.trial,
+    read_commands.log,
     read_commands.best,
     read_commands.leaderboard,
     advice_command.advice,

@@ -42,6 +42,7 @@ from tuner.wire.views import (
     EventView,
     Health,
     Leaderboard,
+    LogView,
     Page,
     StudyDetail,
     StudyView,
@@ -184,6 +185,10 @@ class Client:
     def retry(self, study: str | int, number: int) -> TrialView:
         """Try a failed, cancelled or infeasible trial again, from its last checkpoint if there is one."""
         return self._http.fetch(TrialView, "POST", _path(study, "trials", number, "retry"))
+
+    def log(self, study: str | int, number: int, attempt: int | None = None) -> LogView:
+        """Read the end of what a trial printed: in its latest attempt with a log, or in the one named."""
+        return self._http.fetch(LogView, "GET", _path(study, "trials", number, "log"), query={"attempt": attempt})
 
     def stop_trial(self, study: str | int, number: int) -> TrialView:
         """Cancel one trial."""

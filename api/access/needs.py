@@ -52,6 +52,7 @@ NEEDS: dict[str, frozenset[Role]] = {
     "POST /studies/{study}/trials": CHANGE,
     "GET /studies/{study}/trials/{number}": READ,
     "GET /studies/{study}/trials/{number}/curve": READ,
+    "GET /studies/{study}/trials/{number}/log": READ,
     "GET /studies/{study}/trials/{number}/weights": READ,
     "GET /studies/{study}/trials/{number}/figures/noise": READ,
     "POST /studies/{study}/trials/{number}/stop": CHANGE,

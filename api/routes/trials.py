@@ -4,6 +4,7 @@ GET  /studies/{study}/trials                      list
 POST /studies/{study}/trials                      enqueue a given configuration
 GET  /studies/{study}/trials/{number}             one trial
 GET  /studies/{study}/trials/{number}/curve       a metric over examples
+GET  /studies/{study}/trials/{number}/log         the end of what it printed
 GET  /studies/{study}/trials/{number}/weights     the best trial's weights, a safetensors file
 POST /studies/{study}/trials/{number}/stop        stop it
 POST /studies/{study}/trials/{number}/retry       try it again
@@ -23,14 +24,14 @@ from api.results.weights import stored_weights
 from api.routes.studies import cursor_number
 from api.state import Server, Srv
 from api.views import trial_view, trial_views
-from storage import studies, trials
+from storage import logs, studies, trials
 from storage.studies import StudyRecord
 from storage.trials import TrialRecord
 from tuner.errors import Fault, InvalidInput
 from tuner.study.states import TrialState
 from tuner.wire.commands import Enqueue
 from tuner.wire.message import Number
-from tuner.wire.views import Curve, Page, TrialView
+from tuner.wire.views import Curve, LogView, Page, TrialView
 
 router = APIRouter(prefix="/studies/{study}/trials", tags=["trials"], route_class=CheckedRoute)
 
@@ -98,6 +99,33 @@ async def curve(
         return build_curve(session, record, trial, metric=metric or plan.spec.metric.name, points=points)
 
     return await server.answers.light(request, study, f"curve {number} {points} {metric}", drawn)
+
+
+@router.get("/{number}/log", response_model=LogView)
+async def log(
+    server: Srv,
+    request: Request,
+    study: str,
+    number: Number,
+    attempt: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="default: the latest with a log")] = None,
+) -> Response:
+    """Show the end of what a trial printed: of a script all of its output, of an engine's trial only if it failed."""
+
+    def kept(session: Session, record: StudyRecord, plan: Plan) -> LogView:
+        trial = trials.get(session, study_id=record.id, number=number)
+        found = logs.latest(session, trial_id=trial.id, attempt=attempt)
+        if found is None:
+            return LogView(study=record.name, number=number, attempt=attempt or trial.attempt, text="", written=0)
+        return LogView(
+            study=record.name,
+            number=number,
+            attempt=found.attempt,
+            text=found.text,
+            written=found.written,
+            updated_at=found.updated_at,
+        )
+
+    return await server.answers.light(request, study, f"log {number} {attempt}", kept)
 
 
 @router.get("/{number}/weights", response_class=Response)

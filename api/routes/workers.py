@@ -16,7 +16,7 @@ from api.requests import CheckedRoute
 from api.state import Server, Srv
 from api.sync.syncs import Outcome
 from api.views import worker_view
-from storage import attempts, identity, workers
+from storage import attempts, identity, studies, workers
 from storage.studies import ENDED
 from tuner.wire.message import Count
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
@@ -30,6 +30,7 @@ REPORTED = ("started", "restarted", "reports", "checkpointed", "logs", "finished
 def register(server: Srv, registration: Registration) -> Registered:
     """Register a worker session. Asking again with the same session gives the same id."""
     with server.database.write() as session:
+        study = None if registration.study is None else studies.get(session, registration.study).id
         worker_id = workers.register(
             session,
             worker_session=registration.session,
@@ -38,6 +39,7 @@ def register(server: Srv, registration: Registration) -> Registered:
             workloads=[workload.model_dump() for workload in registration.workloads],
             version=registration.version,
             now=server.database.now(session),
+            study_id=study,
         )
         name = identity.token(session)
     return Registered(worker=worker_id, lease_s=server.settings.lease_s, database=name)

@@ -186,8 +186,12 @@ class Turn:
 
     def _log(self) -> None:
         """Store the ends of what attempts printed."""
-        told = [word for word in self._request.logs if self._lease(word.trial, word.attempt) is not None]
-        found = {(w.trial, w.attempt): LogRecord(w.trial, w.attempt, w.text, w.written, self._now) for w in told}
+        found: dict[Key, LogRecord] = {}
+        for word in self._request.logs:
+            lease = self._lease(word.trial, word.attempt)
+            if lease is not None:
+                found[lease.key] = LogRecord(*lease.key, word.text, word.written, self._now)
+                self.advanced[lease.study.id] += 0
         logs.save(self._session, logs=list(found.values()))
 
     def _finish(self) -> list[Ending]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from live_server import LiveServer, wait_for
 
@@ -54,13 +55,17 @@ def start(tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
     return begin
 
 
+def reached(server: LiveServer) -> list[int]:
+    return [trial["step"] for trial in server.get("/studies/own/trials")["items"]]
+
+
 def test_a_killed_loops_trial_is_leased_again_with_its_number_and_its_folder(
     live_server: Callable[..., LiveServer], start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
     server = live_server("--no-worker", TUNER_LEASE_S="2")
     server.submit(DOCUMENT)
     first = start(LOOP, server.url, "hangs")
-    wait_for(lambda: server.get("/studies/own/trials/0")["step"] == 3, "three steps", 30)
+    wait_for(lambda: reached(server) == [3], "three steps", 30)
     first.send_signal(signal.SIGKILL)
     first.communicate(timeout=30)
     assert first.returncode == -signal.SIGKILL
@@ -96,3 +101,53 @@ def test_processes_share_a_study_and_torch_is_not_loaded(
     assert all(lines[-1] == "False" for lines in said)
     taken = sorted(int(line.split()[0]) for lines in said for line in lines[:-1])
     assert taken == list(range(12)), "each trial once"
+
+
+SCRIPT = """
+import os, sys, time, tuner
+trial = tuner.trial()
+tuner.report(step=1, loss=1.0)
+(trial.checkpoint_dir / "pid").write_text(str(os.getpid()))
+while trial.attempt == 1:
+    time.sleep(0.05)
+"""
+
+
+def test_a_killed_worker_takes_its_script_with_it_and_the_trial_comes_again(
+    live_server: Callable[..., LiveServer], tmp_path: Path
+) -> None:
+    server = live_server("--no-worker", TUNER_LEASE_S="2")
+    server.submit(DOCUMENT)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = {
+        **os.environ,
+        "TUNER_HOME": str(tmp_path / "home"),
+        "PYTHONPATH": str(Path(tuner.__path__[0]).parent),
+    }
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "tuner",
+        "worker",
+        "--server",
+        server.url,
+        "--study",
+        "own",
+        "--device",
+        "cpu",
+    ]
+    command += ["--command", f"{sys.executable} {tmp_path / 'script.py'} --x {{x}}"]
+    with open(tmp_path / "worker.log", "wb") as log:
+        first = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        wait_for(lambda: reached(server) == [1], "the first report", 30)
+        (place,) = (tmp_path / "home").rglob("pid")
+        script = psutil.Process(int(place.read_text()))
+        first.kill()
+        first.wait()
+        psutil.wait_procs([script], timeout=15)
+        assert not script.is_running() or script.status() == psutil.STATUS_ZOMBIE
+        second = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        assert second.wait(60) == 0, "it leaves when its study has ended"
+    trial = server.get("/studies/own/trials/0")
+    assert (trial["state"], trial["attempt"], trial["value"]) == ("completed", 2, 1.0)

@@ -364,3 +364,30 @@ def test_a_reproducible_study_is_not_for_own_code(tuned: Client) -> None:
     tuned.submit(document)
     with pytest.raises(Conflict, match="is reproducible: one program"):
         tuned.ask("r")
+
+
+def test_a_paused_study_pauses_the_loop_and_the_trial_comes_again(tuned: Client) -> None:
+    own_study(tuned, run_cap=2)
+    attempts = []
+    for trial in tuned.ask("own"):
+        attempts.append((trial.number, trial.attempt))
+        if len(attempts) == 1:
+            trial.report(step=1, loss=1)
+            tuned.pause("own")
+            wait_for(lambda trial=trial: trial.should_stop)
+            assert trial.stop_reason is not None and trial.stop_reason.startswith("pause: ")
+            threading.Timer(0.5, lambda: tuned.resume("own")).start()
+            continue
+        trial.finish(0.5)
+    assert attempts == [(0, 1), (0, 2), (1, 1)]
+    assert states(tuned) == [TrialState.COMPLETED] * 2
+
+
+@SQLITE
+def test_a_given_configuration_comes_first(tuned: Client) -> None:
+    own_study(tuned, run_cap=2, enqueue=[{"x": 7.5, "kind": "a"}])
+    seen = []
+    for trial in tuned.ask("own"):
+        seen.append(trial.params.x)
+        trial.finish(1)
+    assert seen[0] == 7.5 and seen[1] <= 1

@@ -1,5 +1,8 @@
 """A `tuner.Client` that talks to an app in this process."""
 
+import asyncio
+from concurrent import futures
+
 import httpx2
 from fastapi.testclient import TestClient
 
@@ -19,7 +22,10 @@ class Forwarding(httpx2.BaseTransport):
         if self.away:
             raise httpx2.ConnectError("connection refused", request=request)
         headers = {name: value for name, value in request.headers.items() if name != "host"}
-        answer = self._app.request(request.method, str(request.url), headers=headers, content=request.read())
+        try:
+            answer = self._app.request(request.method, str(request.url), headers=headers, content=request.read())
+        except (RuntimeError, futures.CancelledError, asyncio.CancelledError) as error:  # the app was closed meanwhile
+            raise httpx2.ConnectError(str(error), request=request) from error
         kept = {k: v for k, v in answer.headers.items() if k not in ("content-encoding", "content-length")}
         return httpx2.Response(answer.status_code, headers=kept, content=answer.content, request=request)
 

@@ -15,7 +15,7 @@ def submit(client: TestClient, **changes: Any) -> int:
     return int(answer.json()["id"])
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+def wait_for(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Look again and again until the condition holds."""
     until = time.monotonic() + timeout_s
     while not condition():

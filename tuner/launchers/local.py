@@ -12,6 +12,7 @@ machine can read.
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 STOP_PATIENCE_S = 3.5
 """A worker drains within 3 s of SIGTERM; then it is killed."""
+MOST_LOG_BYTES = 16 * 2**20
+"""Of a worker's log; as much before it is kept beside it."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S, LONG_LIFE_S = 0.5, 30.0, 60.0
 
 
@@ -68,6 +71,20 @@ class LocalWorker:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def rotate(self) -> None:
+        """Keep the log bounded: what it holds moves to `.1`, in place of what was there.
+
+        The process goes on appending to the same file, so it is copied and emptied, not renamed.
+        """
+        try:
+            if self.log_path.stat().st_size <= MOST_LOG_BYTES:
+                return
+            shutil.copyfile(self.log_path, self.log_path.with_name(f"{self.log_path.name}.1"))
+            os.truncate(self.log_path, 0)
+            self.log_start = 0
+        except OSError as error:
+            log.warning("a worker's log cannot be rotated: %s", error, extra={"action": "rotate", "worker": self.name})
 
     def revive(self) -> None:
         """Restart the process if it died and its pause is over."""
@@ -147,6 +164,7 @@ class LocalWorkers:
             Mistaken: the workloads cannot be imported, and never could since `start`.
         """
         for worker in self.workers:
+            worker.rotate()
             worker.revive()
             if worker.mistake is not None and worker.starts == 1:
                 raise Mistaken(worker.mistake)

@@ -43,6 +43,11 @@ def print_traceback(text: str) -> None:
     print("\n" + shown)
 
 
+def print_output(text: str) -> None:
+    """Print what a program printed: never wrapped, control codes replaced."""
+    print("\n".join(_printable(line) for line in text.expandtabs().splitlines()))
+
+
 def print_error(text: str) -> None:
     """Print an error, one line per fault, on standard error."""
     out = messages()

@@ -100,6 +100,36 @@ def trial(
         print_traceback(view.error)
 
 
+def log(
+    study: Study,
+    number: Annotated[int, typer.Argument(metavar="N", min=0, help="The trial's number.", show_default=False)],
+    attempt: Annotated[int | None, typer.Option(min=1, help="Of this attempt (default: the latest).")] = None,
+    server: Server = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Print the end of what a trial printed: of a script's trial all kinds of output, of others that of a failure.
+
+    Examples:
+      tuner log my-study 17
+      tuner log my-study 17 --attempt 1
+    """
+    from tuner.terminal.console import messages, print_json, print_output
+
+    with connect(server, token_file) as client:
+        found = client.log(study, number, attempt)
+    if as_json:
+        print_json(found)
+        return
+    if not found.written:
+        messages().print(f"nothing is kept of what trial {number} printed", markup=False)
+        return
+    left_out = found.written - len(found.text.encode())
+    if left_out > 0:
+        messages().print(f"(the last {len(found.text):,} characters; {left_out:,} bytes before are not kept)")
+    print_output(found.text)
+
+
 def best(
     study: Study,
     server: Server = None,

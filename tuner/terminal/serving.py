@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -49,6 +49,15 @@ def check_workloads(sources: Sequence[str]) -> None:
             line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
             why = error.msg if isinstance(error, SyntaxError) else str(error)
             raise InvalidInput([Fault("--workloads", f"{source}{line}: is not Python: {why}")]) from error
+
+
+def check_script_options(command: str | None, scripts: Mapping[str, object], engines: Mapping[str, object]) -> None:
+    """Refuse options that would do nothing: those of the engine beside a script, and the other way round."""
+    useless, why = scripts, "does nothing without --command; leave it out"
+    if command is not None:
+        useless, why = engines, "does nothing with --command, whose script trains; leave it out"
+    if faults := [Fault(name, why) for name, given in useless.items() if given]:
+        raise InvalidInput(faults)
 
 
 def check_database_option(url: str | None) -> None:

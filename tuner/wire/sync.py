@@ -41,6 +41,7 @@ class Registration(Message):
     devices: list[DeviceInfo] = Field(min_length=1, max_length=64)
     workloads: list[WorkloadInfo] = Field(max_length=1000)
     version: Text = Field(default="", max_length=64)
+    study: Text | None = Field(default=None, max_length=64, description="take the trials of this study alone")
 
 
 class Registered(Message):

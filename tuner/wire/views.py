@@ -152,6 +152,17 @@ class Curve(Message):
     value: list[float]
 
 
+class LogView(Message):
+    """The end of what an attempt of a trial printed; empty where nothing is kept."""
+
+    study: str
+    number: int
+    attempt: int = Field(description="the latest with a log, unless another was asked for")
+    text: str
+    written: int = Field(description="bytes that it printed in all; `text` is the end of them")
+    updated_at: datetime | None = None
+
+
 class NoiseView(Message):
     """A gradient noise scale with its interval, in examples."""
 

@@ -20,9 +20,10 @@ from typing import Protocol
 
 import tuner
 from tuner.errors import NotAllowed, NotFound, TunerError
+from tuner.study.states import StudyState
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.worker import mistakes
-from tuner.worker.agent.child import DeviceProcess
+from tuner.worker.agent.device import Device
 from tuner.worker.agent.holdings import AnotherDatabase, Holdings
 from tuner.worker.agent.outbox import Parcel
 from tuner.worker.agent.watchdog import Watchdog
@@ -43,6 +44,7 @@ HANG_S = 300.0
 FAREWELL_S = 3.0
 """How long a drain may take, the devices' end included."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.2, 10.0
+ENDED = frozenset({StudyState.COMPLETED, StudyState.STOPPED, StudyState.FAILED})
 TRIES_PER_LEASE = 3
 """Pauses between failed syncs stay so short that a worker is heard before its leases run out."""
 
@@ -78,12 +80,13 @@ class Agent:
     def __init__(
         self,
         server: Server,
-        devices: Sequence[DeviceProcess],
+        devices: Sequence[Device],
         *,
         name: str,
         parent: int | None = None,
         session: str | None = None,
         hang_s: float = HANG_S,
+        study: str | None = None,
     ) -> None:
         self.holdings = Holdings(devices)
         self.worker: int | None = None
@@ -92,6 +95,8 @@ class Agent:
         self._server = server
         self._name = name
         self._parent = parent
+        self._study = study
+        """The only study whose trials it takes; it leaves when that has ended."""
         self._starting = True
         self._stopping = False
         self._wake = threading.Event()
@@ -105,6 +110,11 @@ class Agent:
         """The server's database, as it named itself when this session registered."""
         self._call: Call | None = None
         self._status = 0
+
+    @property
+    def database(self) -> str | None:
+        """The server's database, as it named itself when this worker registered."""
+        return self._database
 
     def stop(self) -> None:
         """Ask for a drain. Only sets a flag, so that a signal handler may call it at any moment."""
@@ -155,7 +165,7 @@ class Agent:
             log.warning("the parent process is gone", extra={"action": "drain"})
             self._stopping = True
 
-    def _listen(self, device: DeviceProcess, message: Json) -> None:
+    def _listen(self, device: Device, message: Json) -> None:
         if "died" in message and self._starting:
             self._status = message["died"] if message["died"] == mistakes.STATUS else 1
         elif self.holdings.listen(device, message):
@@ -175,6 +185,7 @@ class Agent:
                 restarted=parcel.restarted,
                 reports=parcel.reports,
                 checkpointed=parcel.checkpointed,
+                logs=parcel.logs,
                 finished=parcel.finished,
                 wait_s=wait_s,
             )
@@ -204,6 +215,7 @@ class Agent:
             devices=self.holdings.device_infos(),
             workloads=self.holdings.workloads(),
             version=tuner.__version__,
+            study=self._study,
         )
 
     def _finish_call(self, call: Call) -> None:
@@ -235,6 +247,9 @@ class Agent:
         self._urgent = self._urgent or freed or more
         pause_s = EMPTY_PAUSE_S if self.holdings.idle else reply.next_sync_s
         self._next_at = time.monotonic() + pause_s
+        if reply.study in ENDED and self.holdings.idle:
+            log.info("the study of this worker is %s", reply.study, extra={"action": "drain", "study": self._study})
+            self._stopping = True
 
     def _start_clean(self, error: AnotherDatabase) -> None:
         """Become a new worker: what is held here belongs to a database that is gone."""

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.wire.sync import Finish, NoiseRow, Report, Started, Weights
-from tuner.worker.agent.child import DeviceProcess
+from tuner.wire.sync import MOST_LOG, Finish, LogTail, NoiseRow, Report, Started, Weights
+from tuner.worker.agent.device import Device
 from tuner.worker.agent.outbox import Key, Outbox
+from tuner.worker.agent.tail import Tail
 from tuner.worker.channel import Json
 
 MOST_LEFT = 10_000
@@ -24,7 +25,7 @@ MOST_ERROR_TEXT = 20_000
 class Attempt:
     """One attempt on a device. `started` tells it from those that wait for a slot."""
 
-    device: DeviceProcess
+    device: Device
     token: str
     stack: str
     started: bool = False
@@ -39,7 +40,7 @@ class Attempt:
 class Attempts:
     """Attempts by (trial, attempt), in the order of arrival. Not thread-safe: its owner locks."""
 
-    def __init__(self, outbox: Outbox, freed: Callable[[DeviceProcess], None]) -> None:
+    def __init__(self, outbox: Outbox, freed: Callable[[Device], None]) -> None:
         """`outbox` takes the messages about attempts; `freed` is called for ends and stops, not for deaths."""
         self._outbox = outbox
         self._freed = freed
@@ -68,11 +69,11 @@ class Attempts:
         self._held.clear()
         self._left.clear()
 
-    def device(self, key: Key) -> DeviceProcess | None:
+    def device(self, key: Key) -> Device | None:
         """Return the device that holds an attempt, None where none does."""
         return self._held[key].device if key in self._held else None
 
-    def on(self, device: DeviceProcess) -> bool:
+    def on(self, device: Device) -> bool:
         """Whether a device holds attempts."""
         return any(attempt.device is device for attempt in self._held.values())
 
@@ -80,11 +81,11 @@ class Attempts:
         """Count the attempts of a device that are in a slot or wait for one, by stack key."""
         return Counter(a.stack for a in self._held.values() if a.device.device == device and not a.left)
 
-    def take(self, key: Key, token: str, device: DeviceProcess, stack: str, *, reproducible: bool) -> None:
+    def take(self, key: Key, token: str, device: Device, stack: str, *, reproducible: bool) -> None:
         """Hold a new attempt."""
         self._held[key] = Attempt(device, token, stack, reproducible=reproducible)
 
-    def drop(self, key: Key) -> DeviceProcess | None:
+    def drop(self, key: Key) -> Device | None:
         """Drop an attempt without a final message; return the device that held it."""
         attempt = self._held.pop(key, None)
         if attempt is None:
@@ -133,7 +134,13 @@ class Attempts:
         self.leave(key, ended["outcome"], infeasible=ended["infeasible"], error=ended["error"], weights=weights)
         return True
 
-    def bury(self, device: DeviceProcess, status: int, why: str | None) -> None:
+    def log(self, key: Key, output: Tail) -> None:
+        """Have the server told the end of what an attempt printed."""
+        if key in self._held and output.written:
+            text = plain(output.text())[-MOST_LOG:]
+            self._outbox.log(LogTail(trial=key[0], attempt=key[1], text=text, written=output.written))
+
+    def bury(self, device: Device, status: int, why: str | None) -> None:
         """End what a dead process held. Only those that had entered the stack can have killed it, or, where none
         had, the one whose turn it was.
         """
@@ -142,6 +149,8 @@ class Attempts:
         suspects = [key for key, attempt in held.items() if attempt.started] or list(held)[:1]
         for key in held:
             outcome = "crashed" if key in suspects else "displaced"
+            if key in suspects:
+                self.log(key, device.output)
             self.leave(key, outcome, error=f"the device process of {device.device} {how}")
 
     def leave(

@@ -5,7 +5,9 @@ Invariants: a process that does not read its messages (it hangs, or was stopped)
 malformed messages is terminated, since its trials would otherwise be held forever.
 """
 
+import contextlib
 import logging
+import os
 import queue
 import subprocess
 import sys
@@ -13,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from tuner.worker.agent.device import Device
+from tuner.worker.agent.tail import Tail
 from tuner.worker.channel import Json, read_lines, write_line
 
 log = logging.getLogger(__name__)
@@ -21,7 +25,14 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S, LONG_LIFE_S = 0.5, 30.0, 60.0
 LAST_MESSAGES_S = 1.0
 CHECKPOINT_EVERY_S = 10.0
 
-Listener = Callable[["DeviceProcess", Json], None]
+Listener = Callable[[Device, Json], None]
+
+
+def _pass_on(data: bytes) -> None:
+    """Print what a device process printed."""
+    with contextlib.suppress(OSError):  # nobody reads this worker's own output any more
+        while data:
+            data = data[os.write(2, data) :]
 
 
 class DeviceProcess:
@@ -48,6 +59,8 @@ class DeviceProcess:
         """Slots of its stacks, if the user set them."""
         self.heard = 0
         """Messages received so far."""
+        self.output = Tail(_pass_on)
+        """The end of what it printed, over all its lives."""
         self._command = [sys.executable, "-P", "-m", "tuner.worker.device.device", "--device", device]
         self._command += ["--width", str(width)] if width else []
         self._command += ["--threads", str(threads)] if threads else []
@@ -62,6 +75,7 @@ class DeviceProcess:
         self._closing = False
         self._killed_why: str | None = None
         self._reader: threading.Thread | None = None
+        self._printed: threading.Thread | None = None
         self._outgoing: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
 
     @property
@@ -74,11 +88,20 @@ class DeviceProcess:
         if self._process is None and not self._closing and time.monotonic() >= self._start_at:
             self._started_at = time.monotonic()
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
             )
+            assert self._process.stderr is not None
+            printed = self.output.follow(os.dup(self._process.stderr.fileno()))
+            self._process.stderr.close()
             self._killed_why = None
             self._outgoing = queue.SimpleQueue()
             ends = self._process, self._outgoing
+            self._printed = printed
             threading.Thread(target=self._write, args=ends, name=f"to {self.device}", daemon=True).start()
             self._reader = threading.Thread(target=self._read, args=(*ends, listen), name=self.device, daemon=True)
             self._reader.start()
@@ -142,6 +165,8 @@ class DeviceProcess:
                 self._killed_why = f"sent a malformed message ({type(error).__name__}: {error})"
                 process.kill()
         status = process.wait()
+        if self._printed is not None:
+            self._printed.join(LAST_MESSAGES_S)
         if time.monotonic() - self._started_at > LONG_LIFE_S:
             self._pause_s = FIRST_PAUSE_S
         self._start_at = time.monotonic() + self._pause_s

@@ -26,7 +26,7 @@ from tuner.wire.sync import (
 from tuner.wire.workload_info import WorkloadInfo
 from tuner.worker.agent.ahead import Ahead
 from tuner.worker.agent.attempts import Attempts, plain
-from tuner.worker.agent.child import DeviceProcess
+from tuner.worker.agent.device import Device
 from tuner.worker.agent.outbox import MOST_REPORTS, Key, Outbox, Parcel
 from tuner.worker.channel import Json
 
@@ -66,7 +66,7 @@ class AnotherDatabase(TunerError):
 class Holdings:
     """Attempts and messages of all devices of a worker. `clock` gives seconds."""
 
-    def __init__(self, devices: Sequence[DeviceProcess], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, devices: Sequence[Device], clock: Callable[[], float] = time.monotonic) -> None:
         self.devices = list(devices)
         self.outbox = Outbox()
         self.lock = threading.RLock()
@@ -108,7 +108,7 @@ class Holdings:
         with self.lock:
             return next(iter(self._boards.values())).workloads
 
-    def busy(self, device: DeviceProcess) -> bool:
+    def busy(self, device: Device) -> bool:
         """Whether a device holds attempts."""
         with self.lock:
             return self._attempts.on(device)
@@ -214,8 +214,10 @@ class Holdings:
                         device.send({words: list(key)})
             self._pausing = {key for key in wanted if self._attempts.device(key) is not None}
 
-    def listen(self, device: DeviceProcess, message: Json) -> bool:
+    def listen(self, device: Device, message: Json) -> bool:
         """Handle a message from a device process; return whether the server should be told at once."""
+        if message.get("ended", {}).get("outcome") == "error":
+            device.output.settle()  # its last lines tell why
         with self.lock:
             board = self._boards[device.device]
             if "row" in message:
@@ -232,7 +234,12 @@ class Holdings:
                 board.cannot_load.add(message["cannot_load"])
                 return False
             if "ended" in message:
+                if message["ended"]["outcome"] == "error":
+                    self._attempts.log(_key_of(message["ended"]), device.output)
                 return self._attempts.end(message["ended"])
+            if "log" in message:
+                self._attempts.log(_key(message["log"]), device.output)
+                return False
             if "checkpointed" in message:
                 self.outbox.checkpoint(Checkpointed(**message["checkpointed"]))
                 return False
@@ -268,10 +275,14 @@ class Holdings:
             for key in self._attempts.keys():
                 self._attempts.leave(key, "drained")
 
-    def _freed(self, device: DeviceProcess) -> None:
+    def _freed(self, device: Device) -> None:
         self._boards[device.device].ahead.ended()
 
 
 def _key(pair: list[int]) -> Key:
     trial, attempt = pair
     return trial, attempt
+
+
+def _key_of(ended: Json) -> Key:
+    return ended["trial"], ended["attempt"]

@@ -7,10 +7,13 @@ a checkpoint, because a trial that resumes from it builds on the rows before it.
 from collections import deque
 from dataclasses import dataclass, field
 
-from tuner.wire.sync import Checkpointed, Finish, Report, Restarted, Started
+from tuner.wire.sync import Checkpointed, Finish, LogTail, Report, Restarted, Started
 
 MOST_REPORTS = 10_000
 """The limit per request; the rest wait for the next one."""
+
+MOST_LOGS = 50
+"""The same of logs, which are long."""
 
 Key = tuple[int, int]
 """(trial, attempt)."""
@@ -25,6 +28,7 @@ class Parcel:
     checkpointed: list[Checkpointed]
     finished: list[Finish]
     started: list[Started]
+    logs: list[LogTail]
 
 
 @dataclass
@@ -36,9 +40,10 @@ class Outbox:
     _restarted: dict[Key, Restarted] = field(default_factory=dict)
     _checkpointed: dict[str, Checkpointed] = field(default_factory=dict)
     _started: dict[Key, Started] = field(default_factory=dict)
+    _logs: dict[Key, LogTail] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        others = self._finished, self._restarted, self._checkpointed, self._started
+        others = self._finished, self._restarted, self._checkpointed, self._started, self._logs
         return len(self._reports) + sum(len(other) for other in others)
 
     def report(self, report: Report) -> None:
@@ -61,9 +66,13 @@ class Outbox:
         """Add a checkpoint."""
         self._checkpointed[checkpointed.path] = checkpointed
 
+    def log(self, log: LogTail) -> None:
+        """Add the end of what an attempt has printed, in place of an earlier one."""
+        self._logs[log.trial, log.attempt] = log
+
     def clear(self) -> None:
         """Forget everything."""
-        for waiting in (self._reports, self._finished, self._restarted, self._checkpointed, self._started):
+        for waiting in (self._reports, self._finished, self._restarted, self._checkpointed, self._started, self._logs):
             waiting.clear()
 
     def unsaid(self) -> dict[Key, str]:
@@ -82,7 +91,8 @@ class Outbox:
         checkpointed = [c for c in self._checkpointed.values() if (c.trial, c.attempt) not in behind]
         restarted = list(self._restarted.values())
         most = slice(MOST_REPORTS)
-        return Parcel(restarted[most], reports, checkpointed[most], finished[most], list(self._started.values())[most])
+        started, logs = list(self._started.values())[most], list(self._logs.values())[:MOST_LOGS]
+        return Parcel(restarted[most], reports, checkpointed[most], finished[most], started, logs)
 
     def acknowledge(self, parcel: Parcel) -> None:
         """Drop the content of a request that the server has acknowledged."""
@@ -95,5 +105,8 @@ class Outbox:
             self._started.pop((started.trial, started.attempt), None)
         for checkpointed in parcel.checkpointed:
             self._checkpointed.pop(checkpointed.path, None)
+        for log in parcel.logs:
+            if self._logs.get((log.trial, log.attempt)) is log:
+                del self._logs[log.trial, log.attempt]
         for restarted in parcel.restarted:
             self._restarted.pop((restarted.trial, restarted.attempt), None)

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from tuner.worker.agent.child import DeviceProcess
+from tuner.worker.agent.device import Device
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ LONGEST_TURN_S = 1.0
 class Watchdog:
     """Terminates device processes that are silent for `hang_s` seconds while `busy` reports that they hold trials."""
 
-    def __init__(self, devices: Sequence[DeviceProcess], busy: Callable[[DeviceProcess], bool], hang_s: float) -> None:
+    def __init__(self, devices: Sequence[Device], busy: Callable[[Device], bool], hang_s: float) -> None:
         self._devices = list(devices)
         self._busy = busy
         self._hang_s = hang_s

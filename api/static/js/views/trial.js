@@ -27,11 +27,12 @@ export function render(root, { params, fail }) {
   const at = path("studies", params.study, "trials", params.number);
   const top = h("div");
   const charts = h("div", { class: "grid" });
+  const output = h("div");
   const noise = figure({ at, name: "noise", title: "Gradient noise scale", caption: NOISE });
   const plots = new Map();
   let shown = "";
   let settled = false;
-  fill(root, top, charts, noise.node);
+  fill(root, top, output, charts, noise.node);
 
   const load = async () => {
     if (settled) return;
@@ -42,6 +43,7 @@ export function render(root, { params, fail }) {
       if (now !== shown) noise.changed();
       shown = now;
       await curves(trial, at, charts, plots);
+      await printed(at, output);
       settled = OVER.includes(trial.state);
     } catch (error) {
       fail(error);
@@ -53,6 +55,15 @@ export function render(root, { params, fail }) {
     noise.end();
     for (const plot of plots.values()) release(plot);
   };
+}
+
+/** The end of what the trial printed, if anything is kept of it; scrolled to its end. */
+async function printed(at, output) {
+  const { text, written } = await get(`${at}/log`);
+  if (!written || output.textContent.endsWith(text)) return;
+  const shown = h("pre", { class: "traceback", tabindex: "0", "aria-label": "Output" }, text);
+  fill(output, card("Output", shown));
+  shown.scrollTop = shown.scrollHeight;
 }
 
 async function curves(trial, at, charts, plots) {
