@@ -132,6 +132,11 @@ def paths(session: Session, *, study_id: int | None = None) -> list[str]:
     return list(session.scalars(query))
 
 
+def forget_states(session: Session, *, trial_id: int) -> None:
+    """Delete the rows of a trial's states, so that it begins from zero; their files go with others without a row."""
+    session.execute(delete(t.Checkpoint).where(t.Checkpoint.trial_id == trial_id, t.Checkpoint.kind == "state"))
+
+
 def forget(session: Session, *, records: Iterable[CheckpointRecord]) -> None:
     """Delete rows, each only if it still refers to the same file."""
     for record in records:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from api.conductor import target
 from api.conductor.pausing import queue_again
 from api.plans import Plan
-from storage import orders, studies, trials
+from storage import checkpoints, orders, studies, trials
 from storage.events import Change
 from storage.studies import ENDED, StudyRecord
 from tuner.errors import InvalidTransition
@@ -34,6 +34,8 @@ def stop(session: Session, study: StudyRecord, now: datetime, *, number: int) ->
 def retry(session: Session, study: StudyRecord, now: datetime, *, plan: Plan, number: int) -> list[Change]:
     """Queue a failed, cancelled or infeasible trial again; a study that was completed or failed goes on.
 
+    An infeasible one begins from zero: from the state before it diverged it would do so again.
+
     Raises:
         InvalidTransition: the trial is in another state, or its study was stopped or has reached its target.
     """
@@ -48,6 +50,8 @@ def retry(session: Session, study: StudyRecord, now: datetime, *, plan: Plan, nu
         raise InvalidTransition("the study is stopped; resume it first")
     if study.state in ENDED and target.reached(session, study_id=study.id, plan=plan):
         raise InvalidTransition(f"the study has ended: {study.reason}")
+    if trial.state == TrialState.INFEASIBLE:
+        checkpoints.forget_states(session, trial_id=trial.id)
     changes = queue_again(session, [trial], "tried again by a user", charged=0)
     studies.reopen(session, study_id=study.id, old=study.state, now=now)
     if study.state in ENDED:

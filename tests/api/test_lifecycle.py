@@ -335,6 +335,19 @@ def test_a_retried_trial_goes_on_from_its_last_checkpoint_and_fails_as_often_as_
     state(client, "completed")
 
 
+def test_a_trial_that_diverged_begins_from_zero(client: TestClient) -> None:
+    submit(client, run_cap=1, parallel=1)
+    worker = StoringWorker(client)
+    (held,) = worker.take(1)
+    worker.checkpoint(held, 10)
+    worker.finish(held, None, infeasible="diverged")
+    state(client, "completed")
+    assert client.post(f"{AT}/trials/0/retry").json()["step"] == 0
+    (held,) = worker.take(1)
+    assert held["resume"] is None and held["attempt"] == 2
+    assert [data["why"] for data in changes(client, "trial.requeued")] == ["tried again by a user"]
+
+
 def test_a_study_that_gave_up_does_not_give_up_again_at_once(client: TestClient) -> None:
     """More trials failed than `max_failed`: those before its user let it go on do not count."""
     submit(client, run_cap=9, parallel=4, retry={"max": 0}, budget={"examples_per_trial": 640, "max_failed": 2})

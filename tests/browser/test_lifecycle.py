@@ -44,6 +44,7 @@ def test_a_study_is_paused_resumed_stopped_and_resumed_again(page: Page, submit,
     expect(running).to_have_text("2", timeout=PATIENT_MS)
     ask(f"{url}/api/v1/studies/pausing", "PATCH", {"title": "A new title"})
     expect(page.locator(".heading .title")).to_have_text("A new title")
+    expect(page.locator("pre", has_text='"workload"')).to_contain_text('"title": "A new title"')
     press(page, "Stop")
     page.get_by_role("button", name="Stop study").click()
     expect(badge).to_have_text("stopped")

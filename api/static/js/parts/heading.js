@@ -33,7 +33,7 @@ export function heading(study, actions) {
       study.tags.length > 0 && h("p", { class: "tags" }, study.tags.map((tag) => h("span", { class: "tag" }, tag))),
       h("p", { class: "muted" }, facts.map((fact, place) => [place > 0 && " · ", h("bdi", {}, fact)])),
       study.note && h("p", { class: "note" }, h("bdi", {}, study.note)),
-      study.reason && h("p", { class: "reason" }, study.reason),
+      study.reason && h("p", { class: study.state === "paused" ? "reason calm" : "reason" }, study.reason),
       study.notice && h("p", { class: "notice", role: "status" }, capital(study.notice)),
     ),
     h("div", { class: "actions" }, studyButtons(study, actions)),

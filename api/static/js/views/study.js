@@ -78,6 +78,7 @@ function open(root, study, context) {
   const top = { heading: h("div"), progress: h("div") };
   const found = results(study.name, fail);
   const table = trialsTable(study, fail);
+  const text = h("pre");
   const onTrial = (number) => go(path("studies", study.name, "trials", number));
   const draw = ([name, title, caption], words) => figure({ at, name, title, caption, onTrial, words });
   const figures = FIGURES.map((entry) => draw(entry));
@@ -90,7 +91,7 @@ function open(root, study, context) {
     advice.node,
     h("div", { class: "grid" }, figures.map((item) => item.node)),
     table.node,
-    card("Study document", h("details", {}, h("summary", {}, "As submitted"), h("pre", {}, JSON.stringify(study.document, null, 2)))),
+    card("Study document", h("details", {}, h("summary", {}, "As it is now, with its defaults"), text)),
   );
 
   const changed = (items) => {
@@ -119,6 +120,7 @@ function open(root, study, context) {
       const { name, title, tags, note, state, reason, fingerprint, notice, priority, parallel } = now;
       const told = { name, title, tags, note, state, reason, fingerprint, notice, priority, parallel };
       replace(top.heading, told, () => heading(now, context));
+      replace(text, now.document, () => JSON.stringify(now.document, null, 2));
       progress(now);
       found.changed(now);
     },

@@ -109,7 +109,7 @@ function page(trial, study, { fail, load }) {
         h("p", { class: "crumbs" }, link("/", "Studies"), " / ", link(path("studies", study), study)),
         h("h1", {}, `Trial ${trial.number} `, badge(trial.state)),
         trial.order && h("p", { class: "muted", role: "status" }, `It was told to ${trial.order}, and has not done so yet.`),
-        trial.reason && h("p", { class: "reason" }, trial.reason),
+        trial.reason && h("p", { class: trial.order ? "reason calm" : "reason" }, trial.reason),
       ),
       h(
         "div",
