@@ -53,8 +53,7 @@ class Commands:
         """
         enqueueing.check_key(idempotency_key)
         # All that depends on the document alone is worked out before others have to wait for the write transaction.
-        plan = self._documents.read(document)
-        given = self._documents.enqueued(plan)
+        plan, given = self._documents.read(document)
         with self._database.write() as session:
             now = self._database.now(session)
             if idempotency_key is not None:

@@ -18,6 +18,7 @@ from tuner.errors import Conflict, Fault, InvalidInput, InvalidTransition
 from tuner.study.given import Given, no_group
 from tuner.study.hyperparameter import Scalar
 from tuner.study.micro_batch import Group, joined
+from tuner.study.spec import StudySpec
 from tuner.study.states import Origin, StudyState, TrialState
 
 
@@ -39,15 +40,17 @@ def earlier(session: Session, study: StudyRecord, given: Given, key: str | None)
     return found
 
 
-def groups_with(plan: Plan, params: Mapping[str, Scalar], path: str = "params") -> list[Group]:
-    """Return the study's groups, with that of a given configuration."""
-    if plan.spec.external:
-        return plan.groups
+def groups_with(
+    spec: StudySpec, groups: list[Group], params: Mapping[str, Scalar], path: str = "params"
+) -> list[Group]:
+    """Return a study's groups, with that of a given configuration. Raises `InvalidInput` if it can have none."""
+    if spec.external:
+        return groups
     size = int(params["batch_size"])
     try:
-        return joined(plan.groups, size)
+        return joined(groups, size)
     except ValueError as error:
-        raise no_group(size, plan.groups, path) from error
+        raise no_group(size, groups, path) from error
 
 
 def enqueue(
@@ -61,7 +64,7 @@ def enqueue(
     if study.state in ENDED and study.state != StudyState.COMPLETED:
         raise InvalidTransition(f"the study is {study.state}; resume it first")
     plan = plans.of(study)
-    groups = groups_with(plan, given.params)
+    groups = groups_with(plan.spec, plan.groups, given.params)
     number = studies.reserve_number(session, study_id=study.id, origin=Origin.ENQUEUED)
     if number is None:
         told = f"all {study.run_cap} trials of run_cap exist" if study.runs >= study.run_cap else study.reason

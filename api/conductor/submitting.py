@@ -30,24 +30,25 @@ class Documents:
         self._database = database
         self._plans = plans
 
-    def read(self, document: Mapping[str, Any]) -> Plan:
-        """Return the plan of a document. Raises `InvalidInput` with every fault."""
+    def read(self, document: Mapping[str, Any]) -> tuple[Plan, list[Given]]:
+        """Return the plan of a document, and what it enqueues. Raises `InvalidInput` with every fault."""
         signatures = self._signatures()
         known = {*BUILT_IN_WORKLOADS, EXTERNAL, *signatures}
         spec = parse_study(document, load_catalogue(), known, signatures)
         plan = self._plans.made(spec, spec.groups())
-        for index, given in enumerate(self.enqueued(plan)):
-            plan = self._plans.made(spec, groups_with(plan, given.params, f"enqueue[{index}]"))
-        return plan
+        if not spec.enqueue:
+            return plan, []
+        own = plan.spec, plan.families, load_catalogue(), signature_of(spec.workload.name, signatures)
+        given = [complete(one, *own, f"enqueue[{index}]") for index, one in enumerate(spec.enqueue)]
+        groups = plan.groups
+        for index, one in enumerate(given):
+            groups = groups_with(spec, groups, one.params, f"enqueue[{index}]")
+        return self._plans.made(spec, groups), given
 
-    def enqueued(self, plan: Plan) -> list[Given]:
-        """Return the configurations that a document enqueues, completed."""
-        return [self.configuration(plan, given, f"enqueue[{i}]") for i, given in enumerate(plan.spec.enqueue)]
-
-    def configuration(self, plan: Plan, given: Mapping[str, Scalar], path: str = "params") -> Given:
+    def configuration(self, plan: Plan, given: Mapping[str, Scalar]) -> Given:
         """Return a given configuration, completed. Raises `InvalidInput` with every fault."""
         signature = signature_of(plan.spec.workload.name, self._signatures())
-        return complete(given, plan.spec, plan.families, load_catalogue(), signature, path)
+        return complete(given, plan.spec, plan.families, load_catalogue(), signature)
 
     def _signatures(self) -> dict[str, Signature]:
         with self._database.read() as session:
