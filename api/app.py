@@ -56,6 +56,8 @@ def create_app(
         app.state.server, app.state.streams = server, streams
         server.hub.bind(asyncio.get_running_loop())
         anyio.to_thread.current_default_thread_limiter().total_tokens = PLAIN
+        if server.link is not None:
+            server.link.start()
         conducting = app.state.conducting = asyncio.create_task(server.conductor.run())
         try:
             yield
@@ -64,6 +66,8 @@ def create_app(
             server.asker.close()
             server.pools.close()
             await asyncio.wait([conducting])  # `serve` reports its exception, if any
+            if server.link is not None:
+                await asyncio.to_thread(server.link.close)
             database.close()
 
     app = FastAPI(

@@ -1,7 +1,7 @@
 """News of studies for event streams: read from the database once per study, however many follow it.
 
-- A broadcast lives while somebody follows its study. It sleeps until the study's bell rings (`Hub.tell`); only where
-  several servers share a database it also looks once a second, because their bells are not heard.
+- A broadcast lives while somebody follows its study. It sleeps until the study's bell rings (`Hub.tell`); only while
+  other servers are not heard it also looks once a second.
 - Each follower has a queue of its own, of bounded length: who reads too slowly is dropped, and may come back with the
   last event that it saw.
 - A follower gets every change after the one that it names, in order and once: those before the broadcast's own place
@@ -30,7 +30,7 @@ BURST_S = 0.2
 """What comes so close together is read in one query."""
 OUTAGE_S = 1.0
 ELSEWHERE_S = 1.0
-"""How often to look for what other servers changed."""
+"""How often to look for what other servers changed, while they are not heard."""
 PART = 500
 """Events read at a time."""
 MOST_BEHIND = 200
@@ -148,7 +148,7 @@ class Broadcast:
 
     async def _sleep(self) -> None:
         """Wait until the bell rings, or until it may be said that curves grew."""
-        until_s = None if self._server.database.is_sqlite else ELSEWHERE_S
+        until_s = None if self._server.hub.hears_all else ELSEWHERE_S
         if self._has_grown():
             until_s = max(0.0, self._said_at + ADVANCED_S - time.monotonic())
         try:

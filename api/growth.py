@@ -1,7 +1,7 @@
 """How the curves of each study grow: how often something was reported, and how many examples a second.
 
-It is counted as the reports arrive, so that nobody scans rows for it. Each server knows only what its own workers
-report, since its start; where several share a database, the curves of a running study are taken to grow all the time.
+It is counted as the reports arrive, so that nobody scans rows for it. Where several servers share a database, they tell
+each other; while one cannot hear the others, it takes the curves of running studies to grow all the time.
 """
 
 import threading
@@ -14,7 +14,7 @@ WINDOW_S = 20.0
 APART_S = 0.5
 """Reports closer together count as one."""
 SHARED_S = 2.0
-"""Where several servers share a database, curves are taken to have grown after so long."""
+"""While other servers are not heard, curves are taken to have grown after so long."""
 SILENT_GAPS = 3.0
 """A study that is silent for so many of its gaps between reports, beyond the window, has no rate any more."""
 
@@ -45,11 +45,13 @@ class _Track:
 
 
 class Growth:
-    """Safe to use from any thread. `clock` returns steady seconds; `shared`: other servers use the database as well."""
+    """Safe to use from any thread. `clock` returns steady seconds; `shared`: there are other servers, not heard yet."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, shared: bool = False) -> None:
         self._clock = clock
-        self._shared = shared
+        self._deaf_since = clock() if shared else None
+        self._missed = 0
+        """Times that curves may have grown while others were not heard."""
         self._tracks: dict[int, _Track] = {}
         self._lock = threading.Lock()
 
@@ -65,10 +67,25 @@ class Growth:
 
         `live`: its trials may be training.
         """
-        elsewhere = int(self._clock() / SHARED_S) if self._shared and live else 0
         with self._lock:
             track = self._tracks.get(study_id)
+            elsewhere = self._missed + (self._missing() if live else 0)
             return elsewhere + (track.count if track is not None else 0)
+
+    def deaf(self) -> None:
+        """Note that other servers are not heard from now on."""
+        with self._lock:
+            if self._deaf_since is None:
+                self._deaf_since = self._clock()
+
+    def hears(self) -> None:
+        """Note that other servers are heard from now on; what they said until now was missed."""
+        with self._lock:
+            self._missed += self._missing() + 1
+            self._deaf_since = None
+
+    def _missing(self) -> int:
+        return 0 if self._deaf_since is None else int((self._clock() - self._deaf_since) / SHARED_S)
 
     def rate(self, study_id: int) -> float | None:
         """Return the examples trained per second, over the last seconds; None before there are any."""

@@ -1,11 +1,12 @@
-"""Wake-ups inside one server process: nobody polls the database for news.
+"""Wake-ups: nobody polls the database for news. Where several servers share it, each also tells the others.
 
 A waiter takes a ticket *before* it looks, and waits on it only if it found nothing: what happens in between wakes it.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
+from api.news import ANYBODY, Outbox
 from api.work import WorkBell
 
 
@@ -97,10 +98,14 @@ class Waiting:
 class Hub:
     """`work`: trials were queued. `changes`: something changed in a study. `closing`: the server shuts down."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: Outbox | None = None) -> None:
+        """`others`: where what other servers should hear of goes; None if there are none."""
         self.work = WorkBell()
         self.changes = Bell()
         self.closing = asyncio.Event()
+        self.hears_all = others is None
+        """Whether what other servers change is told here; if not, who waits must look now and then."""
+        self._others = others
         self._loop: asyncio.AbstractEventLoop | None = None
         self._followed: dict[int, asyncio.Event] = {}
 
@@ -118,16 +123,20 @@ class Hub:
         """Stop telling of a study. On the loop."""
         self._followed.pop(study_id, None)
 
-    def tell(self, study_ids: Iterable[int]) -> None:
-        """Say that something happened in these studies: a change, or curves grew. From any thread."""
-        self.changes.ring()
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._tell, list(study_ids))
+    def tell(self, study_ids: Collection[int], grown: Mapping[int, int] | None = None) -> None:
+        """Say that something happened in these studies: a change, or curves grew. From any thread.
 
-    def _tell(self, study_ids: list[int]) -> None:
-        for study_id in study_ids:
-            if study_id in self._followed:
-                self._followed[study_id].set()
+        `grown`: by study of which something was reported, examples.
+        """
+        self.hear(study_ids)
+        if self._others is not None and (study_ids or grown):
+            self._others.say(studies=study_ids, grown=grown)
+
+    def hear(self, study_ids: Iterable[int], *, drives: bool = True) -> None:
+        """Wake who waits here for news of these studies; `drives`: this server may have to act on one of them."""
+        if drives:
+            self.changes.ring()
+        self._soon(self._tell, list(study_ids))
 
     def ring(self, *study_ids: int, queued: int | None = None) -> None:
         """Say that something happened in these studies, and that there is work: so many trials, or nobody knows.
@@ -136,8 +145,25 @@ class Hub:
         """
         self.tell(study_ids)
         self.work.ring(queued)
+        if self._others is not None:
+            self._others.say(work=ANYBODY if queued is None else queued)
+
+    def anything(self) -> None:
+        """Wake everyone here: anything may have happened. From any thread."""
+        self.changes.ring()
+        self.work.ring()
+        self._soon(self._tell, None)
 
     def close(self) -> None:
-        """Wake everyone for the last time. Call on the event loop."""
+        """Wake everyone here for the last time. Call on the event loop."""
         self.closing.set()
-        self.ring(*self._followed)
+        self.anything()
+
+    def _soon(self, act: Callable[[list[int] | None], None], study_ids: list[int] | None) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(act, study_ids)
+
+    def _tell(self, study_ids: list[int] | None) -> None:
+        for study_id in self._followed if study_ids is None else study_ids:
+            if study_id in self._followed:
+                self._followed[study_id].set()

@@ -17,8 +17,12 @@ from api.conductor.tasks import Task
 from api.growth import Growth
 from api.hub import Hub, Waiting
 from api.metrics import Metrics
+from api.news import Outbox
 from api.plans import Plans
 from api.pools import Pools
+from api.servers.link import Link
+from api.servers.ownership import Alone, Ownership
+from api.servers.shards import Shards
 from api.settings import Settings
 from api.sync.expiry import Expiry
 from api.sync.syncs import Syncs
@@ -49,18 +53,24 @@ class Server:
     pools: Pools
     answers: Answers
     broadcasts: Broadcasts
+    ownership: Ownership
+    link: Link | None
+    """To the other servers; None where there can be none."""
 
 
 def build_server(
     settings: Settings, database: Database, principals: Principals, metrics: Metrics, waits: Waits
 ) -> Server:
     """Wire the control plane together."""
-    hub, plans, growth, pools = Hub(), Plans(), Growth(shared=not database.is_sqlite), Pools()
+    shared = not database.is_sqlite
+    outbox, shards = Outbox(), Shards()
+    ownership: Ownership = shards if shared else Alone()
+    hub, plans, growth, pools = Hub(outbox if shared else None), Plans(), Growth(shared=shared), Pools()
     asker = Asker(waits.sampler_s, lambda method, seconds: metrics.ask.labels(method).observe(seconds))
-    proposing = Proposing(database, plans, hub, asker)
+    proposing = Proposing(database, plans, hub, asker, ownership)
     store = open_store(settings.store_root)
     retention = Retention(database, plans, store)
-    expiry = Expiry(database, plans, hub, settings.lease_s)
+    expiry = Expiry(database, plans, hub, ownership, settings.lease_s)
     syncs = Syncs(database, plans, settings.lease_s)
     presence = Task("presence", syncs.store_presence, min(waits.presence_s, settings.lease_s / 3))
     return Server(
@@ -77,13 +87,15 @@ def build_server(
         syncs=syncs,
         commands=Commands(database, plans, hub, retention),
         conductor=Conductor(
-            database, plans, hub, proposing, expiry, retention, waits, [presence], lease_s=settings.lease_s
+            database, plans, hub, proposing, expiry, retention, ownership, waits, [presence], lease_s=settings.lease_s
         ),
         metrics=metrics,
         growth=growth,
         pools=pools,
         answers=Answers(database, plans, growth, pools, pause=waits.pause),
         broadcasts=Broadcasts(database, hub, growth, pools.streams),
+        ownership=ownership,
+        link=Link(database, shards, hub, growth, outbox) if shared else None,
     )
 
 

@@ -47,6 +47,7 @@ from api.conductor.proposing import Proposing
 from api.conductor.retention import Retention
 from api.hub import Hub
 from api.plans import Plans
+from api.servers.ownership import Alone
 from api.settings import Settings
 from storage import events, studies
 from storage import tables as t
@@ -99,7 +100,7 @@ class Ours:
         self.answers: list[float] = []
         """Seconds that the sampler process took to answer."""
         self._asker = Asker(60.0, lambda _, seconds: self.answers.append(seconds))
-        self._proposing = Proposing(self.database, plans, hub, self._asker)
+        self._proposing = Proposing(self.database, plans, hub, self._asker, Alone())
         retention = Retention(self.database, plans, open_store(str(data_dir / "store")))
         self.study = Commands(self.database, plans, hub, retention).submit(document(trials), idempotency_key=None).id
         finish_trials(self.database, plans, self.study, trials)

@@ -1,5 +1,6 @@
 """SQLAlchemy engines that set everything on their connections that this package relies on."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic_core import from_json, to_json
@@ -13,6 +14,36 @@ def _text(value: Any) -> str:
 
 JSON_BY: dict[str, Any] = {"json_serializer": _text, "json_deserializer": from_json}
 """Every row holds JSON: Python's own encoder would take longer than the database."""
+
+
+ENDS_S = 5
+"""Once the other end of a connection, or the network between, is gone, it is ended after about so long."""
+CLIENT_ENDS: dict[str, int] = {
+    "connect_timeout": ENDS_S,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": ENDS_S * 1000,
+}
+"""How libpq notices: milliseconds in the last, seconds before."""
+SERVER_ENDS = {
+    "tcp_keepalives_idle": "2",
+    "tcp_keepalives_interval": "1",
+    "tcp_keepalives_count": "3",
+    "client_connection_check_interval": "2s",  # of PostgreSQL 14; while a statement runs
+}
+"""How PostgreSQL notices: otherwise what a lost server had locked may stay so for hours."""
+
+
+def noticing(url: URL) -> dict[str, int]:
+    """Return how a client notices that the database is gone, where its URL does not say so itself."""
+    return {name: value for name, value in CLIENT_ENDS.items() if name not in url.query}
+
+
+def set_all(cursor: Any, settings: Mapping[str, str]) -> None:
+    """Set settings for a driver's session; those that this version of PostgreSQL does not have are left out."""
+    for name, value in settings.items():
+        cursor.execute("select set_config(name, %s, false) from pg_settings where name = %s", (value, name))
 
 
 def sqlite_engine(
@@ -50,6 +81,7 @@ def postgresql_engine(url: URL, *, pool: int, patience_s: float) -> Engine:
         pool_timeout=patience_s,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
+        connect_args=noticing(url) if url.get_driver_name().startswith("psycopg") else {},
         **JSON_BY,
     )
 
@@ -59,6 +91,7 @@ def postgresql_engine(url: URL, *, pool: int, patience_s: float) -> Engine:
         with connection.cursor() as cursor:
             cursor.execute("set time zone 'UTC'")
             cursor.execute("set datestyle = 'ISO'")
+            set_all(cursor, SERVER_ENDS)
         connection.autocommit = before
 
     return engine

@@ -3,6 +3,8 @@
 Four tasks, each in a thread of its own: leases expire, studies that are done are closed, the queue is filled, the store
 is tidied. A slow sampler or object store therefore delays neither expiry nor another study's end. Every task reads
 first and opens a write transaction only when there is something to write.
+
+It acts only on studies that this server drives (`api/servers/ownership.py`).
 """
 
 import asyncio
@@ -20,6 +22,7 @@ from api.conductor.tasks import Task
 from api.conductor.troubles import Troubles
 from api.hub import Hub
 from api.plans import Plans
+from api.servers.ownership import TIDYING, Ownership
 from api.waits import Waits
 from storage import events, studies, trials
 from storage.database import Database
@@ -52,6 +55,7 @@ class Conductor:
         proposing: Proposing,
         expiry: Expires,
         retention: Retention,
+        ownership: Ownership,
         waits: Waits,
         others: Sequence[Task] = (),
         *,
@@ -64,6 +68,9 @@ class Conductor:
         self._hub = hub
         self._proposing = proposing
         self._expiry = expiry
+        self._retention = retention
+        self._ownership = ownership
+        self._lease_s = lease_s
         self._closing = Troubles()
         self._asking = Troubles()
         every_s, bell = waits.tick_s, hub.changes
@@ -72,35 +79,47 @@ class Conductor:
             Task("expiry", self._expire, every_s, failed=expiry.interrupt),
             Task("studies", self._close_finished, every_s, bell=bell, apart_s=waits.apart_s),
             Task("proposals", self._propose, every_s, bell=bell, apart_s=waits.apart_s),
-            Task("retention", lambda: retention.tick(time.monotonic()), every_s),
+            Task("retention", self._tidy, every_s),
             *others,
         ]
 
     def trouble(self, study_id: int) -> str | None:
-        """Return what keeps the server from driving a study, None if nothing does."""
-        return self._asking.text(study_id) or self._closing.text(study_id)
+        """Return what keeps the server from driving a study, None if nothing does, or if another one drives it."""
+        found = self._asking.text(study_id) or self._closing.text(study_id)
+        if found is None:
+            return None
+        with self._ownership.acting([study_id]) as mine:
+            return found if mine else None
 
     async def run(self) -> None:
         """Run all tasks until the server closes."""
         await asyncio.gather(*(task.run(self._hub.closing) for task in self.tasks))
 
     def _expire(self) -> None:
-        self._expiry.round(self._ids())
+        # Whoever takes a study over gives its workers a whole lease to find another server.
+        with self._ownership.acting(self._ids(), for_s=self._lease_s) as mine:
+            self._expiry.round(mine)
 
     def _close_finished(self) -> None:
-        self._closing.each(self._ids(), self._tend)
+        self._closing.each(self._ids(), self._if_mine(self._tend))
 
     def _propose(self) -> None:
-        self._asking.each(self._ids(), self._unless_closing(self._proposing.fill))
+        self._asking.each(self._ids(), self._if_mine(self._proposing.fill))
+
+    def _tidy(self) -> None:
+        with self._ownership.acting([TIDYING]) as mine:
+            if mine:
+                self._retention.tick(time.monotonic())
 
     def _ids(self) -> list[int]:
         with self._database.read() as session:
             return studies.ids_with_work(session)
 
-    def _unless_closing(self, act: Callable[[int], None]) -> Callable[[int], None]:
+    def _if_mine(self, act: Callable[[int], None]) -> Callable[[int], None]:
         def guarded(study_id: int) -> None:
-            if not self._hub.closing.is_set():
-                act(study_id)
+            with self._ownership.acting([study_id]) as mine:
+                if mine and not self._hub.closing.is_set():
+                    act(study_id)
 
         return guarded
 
@@ -124,6 +143,7 @@ class Conductor:
 
     def _end(self, study: StudyRecord, state: StudyState, reason: str | None, why: str) -> None:
         with self._database.write() as session:
+            self._ownership.confirm(session, [study.id])
             now = self._database.now(session)
             changes = close(session, study=study, state=state, reason=reason, why=why, now=now)
             events.append(session, changes=changes, now=now)

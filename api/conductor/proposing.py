@@ -11,6 +11,7 @@ from api.conductor.closing import close
 from api.conductor.histories import Histories
 from api.hub import Hub
 from api.plans import Plans
+from api.servers.ownership import Ownership
 from storage import events, studies, trials
 from storage.database import Database
 from tuner.search.request import AskRequest
@@ -24,11 +25,12 @@ MOST_FAILURES = 3
 class Proposing:
     """Asks for one study at a time; not thread-safe."""
 
-    def __init__(self, database: Database, plans: Plans, hub: Hub, asker: Asker) -> None:
+    def __init__(self, database: Database, plans: Plans, hub: Hub, asker: Asker, ownership: Ownership) -> None:
         self._database = database
         self._plans = plans
         self._hub = hub
         self._asker = asker
+        self._ownership = ownership
         self._histories = Histories()
         self._failed: dict[int, tuple[AskRequest, int]] = {}
         """By study: the request that the sampler failed on last, and how often."""
@@ -39,6 +41,7 @@ class Proposing:
         Raises:
             SamplerFailed: the sampler did not answer; ask again later.
             Outrun: the study moved on meanwhile.
+            NotOwned: another server drives it now.
         """
         with self._database.read() as session:
             study = studies.get(session, study_id)
@@ -58,6 +61,7 @@ class Proposing:
                 raise
         self._failed.pop(study_id, None)
         with self._database.write() as session:
+            self._ownership.confirm(session, [study_id])
             now = self._database.now(session)
             proposals.store(session, study=study, plan=plan, wanted=wanted, answers=answers, now=now)
         self._hub.ring(study_id, queued=len(wanted.turns))
@@ -73,6 +77,7 @@ class Proposing:
         reason = f"{error} ({count} times)"
         log.error("study failed: %s", reason, extra={"action": "study_failed", "study": study_id})
         with self._database.write() as session:
+            self._ownership.confirm(session, [study_id])
             study = studies.get(session, study_id)
             if study.state == StudyState.RUNNING:
                 now = self._database.now(session)

@@ -118,10 +118,10 @@ def _done(server: Server, does: Callable[[int, SyncRequest], Outcome], worker: i
         server.retention.delete(outcome.unwanted)
     server.growth.note(outcome.advanced)
     if told := {change.study_id for change in outcome.changes} | set(outcome.advanced):
-        server.hub.tell(told)
+        server.hub.tell(told, outcome.advanced)
     kinds = Counter(change.kind for change in outcome.changes)
     if kinds["study.pinned"]:
-        server.hub.work.ring()  # its trials may run on other devices from now on
+        server.hub.ring()  # its trials may run on other devices from now on
     elif kinds["trial.requeued"]:
-        server.hub.work.ring(kinds["trial.requeued"])
+        server.hub.ring(queued=kinds["trial.requeued"])
     return outcome.reply

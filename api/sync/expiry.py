@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from api.hub import Hub
 from api.plans import Plans
+from api.servers.ownership import Ownership
 from api.sync import endings, leases
 from api.sync.endings import Ending
 from api.sync.grace import Grace
@@ -27,6 +28,7 @@ class Expiry:
         database: Database,
         plans: Plans,
         hub: Hub,
+        ownership: Ownership,
         lease_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -35,6 +37,7 @@ class Expiry:
         self._database = database
         self._plans = plans
         self._hub = hub
+        self._ownership = ownership
         self._grace = Grace(lease_s)
         self._lease = timedelta(seconds=lease_s)
 
@@ -50,7 +53,11 @@ class Expiry:
                 log.warning("the clock went back: leases were shortened", extra={"action": "lease_shortened"})
 
     def round(self, study_ids: list[int]) -> None:
-        """End the leases that ran out in these studies, unless the server itself was away."""
+        """End the leases that ran out in these studies, unless the server itself was away.
+
+        Raises:
+            NotOwned: another server drives some of them now.
+        """
         with self._database.read() as session:
             now, longest = self._database.now(session), attempts.longest(session)
         if longest is not None and longest > now + self._lease:
@@ -62,6 +69,7 @@ class Expiry:
             if not attempts.leases(session, study_ids=study_ids, expired_at=now):
                 return
         with self._database.write() as session:
+            self._ownership.confirm(session, study_ids)
             now = self._database.now(session)
             pairs = attempts.leases(session, study_ids=study_ids, expired_at=now, lock=True)
             lost = list(leases.joined(session, self._plans, pairs).values())

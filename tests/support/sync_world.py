@@ -18,6 +18,7 @@ from api.conductor.proposing import Proposing
 from api.conductor.retention import Retention
 from api.hub import Hub
 from api.plans import Plans
+from api.servers.ownership import Alone
 from api.sync.expiry import Expiry
 from api.sync.syncs import Syncs
 from api.waits import Waits
@@ -124,12 +125,14 @@ class World:
         self._count += 1
         hub, plans = Hub(), Plans()
         retention = Retention(self.database, plans, open_store(self._store))
-        self.expiry = Expiry(self.database, plans, hub, LEASE_S, clock=lambda: (self.now - START).total_seconds())
+        clock = lambda: (self.now - START).total_seconds()  # noqa: E731
+        self.expiry = Expiry(self.database, plans, hub, Alone(), LEASE_S, clock=clock)
         self.syncs = Syncs(self.database, plans, LEASE_S)
         self.commands = Commands(self.database, plans, hub, retention)
-        self.proposing = proposing = Proposing(self.database, plans, hub, Sampler(self._count))  # type: ignore[arg-type]
+        sampler: Any = Sampler(self._count)
+        self.proposing = proposing = Proposing(self.database, plans, hub, sampler, Alone())
         self.conductor = Conductor(
-            self.database, plans, hub, proposing, self.expiry, retention, Waits(), lease_s=LEASE_S
+            self.database, plans, hub, proposing, self.expiry, retention, Alone(), Waits(), lease_s=LEASE_S
         )
 
     def conduct(self) -> None:

@@ -24,6 +24,7 @@ from api.conductor.proposing import Proposing
 from api.conductor.retention import Retention
 from api.hub import Hub
 from api.plans import Plan, Plans
+from api.servers.ownership import Alone
 from api.sync.expiry import Expiry
 from api.waits import Waits
 from storage import events, outcomes, studies
@@ -135,9 +136,9 @@ def cost_of_rounds(path: Path, ended: int) -> tuple[int, Even]:
     upgrade(database)
     hub, plans, sampler = Hub(), Plans(), Even()
     retention = Retention(database, plans, open_store(str(path.parent / "store")))
-    proposing = Proposing(database, plans, hub, sampler)  # type: ignore[arg-type]
-    expiry = Expiry(database, plans, hub, 60.0)
-    conductor = Conductor(database, plans, hub, proposing, expiry, retention, Waits(), lease_s=15.0)
+    proposing = Proposing(database, plans, hub, sampler, Alone())  # type: ignore[arg-type]
+    expiry = Expiry(database, plans, hub, Alone(), 60.0)
+    conductor = Conductor(database, plans, hub, proposing, expiry, retention, Alone(), Waits(), lease_s=15.0)
     target = {"name": "valid_loss", "goal": "minimize", "target": -1.0, "stop_on_target": True}
     document = study_document(**DOCUMENT, run_cap=10_000, metric=target)
     study = Commands(database, plans, hub, retention).submit(document, idempotency_key=None)
