@@ -50,7 +50,8 @@ def registered() -> Iterator[None]:
 
 
 def test_every_python_block_is_run_by_a_test_of_this_file() -> None:
-    assert {file for file, _ in blocks("python", "py")} == {"README.md", "optimizers.md", "workloads.md"}
+    elsewhere = {"own-loop.md"}  # tests/ask/test_guide.py
+    assert {file for file, _ in blocks("python", "py")} - elsewhere == {"README.md", "optimizers.md", "workloads.md"}
 
 
 def test_the_readme_submits_watches_and_prints_the_snippet(
