@@ -10,12 +10,13 @@ from fastapi import Request, Response
 
 from api.notices import notice, waits_for
 from api.replies import reply, respond, wants_exact
+from api.results.spending import spending
 from api.state import Server
 from storage import studies
 from storage.studies import Place, Progress
 from tuner.errors import NotFound
 from tuner.study.states import StudyState, TrialState
-from tuner.wire.views import FailureGroup, Page, StudyDetail, StudyView
+from tuner.wire.views import BudgetView, FailureGroup, Page, StudyDetail, StudyView
 
 
 async def study(server: Server, request: Request, key: str, status: int = 200) -> Response:
@@ -23,6 +24,7 @@ async def study(server: Server, request: Request, key: str, status: int = 200) -
     place = await server.answers.place(key)
     shown = await server.answers.detail(place, exact=wants_exact(request))
     view = await _at_this_moment(server, shown.value.view, shown.value.view.failures)
+    view = view.model_copy(update={"budgets": await server.pools.reads.run(_budgets, server, view)})
     answer = respond(request, reply(view), shown.behind_s)
     answer.status_code = status if status != 200 else answer.status_code
     return answer
@@ -49,6 +51,13 @@ async def _at_this_moment(server: Server, view: StudyDetail, groups: list[Failur
         "examples_per_second": server.growth.rate(view.id) if view.state is StudyState.RUNNING else None,
     }
     return view.model_copy(update=said)
+
+
+def _budgets(server: Server, view: StudyDetail) -> list[BudgetView]:
+    with server.database.read() as session:
+        record = studies.get(session, view.id)
+        budget, now = server.plans.of(record).spec.budget, server.database.now(session)
+        return spending(session, record, budget, view.counts, now)
 
 
 def _is_stuck(view: StudyDetail) -> bool:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from storage import tables as t
+from storage import usage
 from tuner.errors import NameTaken, NotFound
 from tuner.study.states import Origin, StudyState, TrialState, check_study
 
@@ -202,6 +203,8 @@ def set_state(
     if moved is None:
         check_study(get(session, study_id).state, new)
         raise NotFound(f"no study {study_id}")
+    if new != StudyState.RUNNING:
+        usage.stop_clock(session, study_id=study_id, now=now)
 
 
 def reopen(session: Session, *, study_id: int, old: StudyState, now: datetime) -> None:
@@ -239,7 +242,11 @@ def note_leases(session: Session, *, served: Mapping[int, float], now: datetime)
     statement = (
         update(t.Study.__table__)  # type: ignore[arg-type]
         .where(t.Study.id == bindparam("key"))
-        .values(served=bindparam("sum"), started_at=func.coalesce(t.Study.started_at, now))
+        .values(
+            served=bindparam("sum"),
+            started_at=func.coalesce(t.Study.started_at, now),
+            running_since=func.coalesce(t.Study.running_since, now),
+        )
     )
     session.connection().execute(statement, [{"key": key, "sum": value} for key, value in sorted(served.items())])
 

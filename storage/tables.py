@@ -83,6 +83,9 @@ class Study(Base):
     created_at: Mapped[datetime] = mapped_column(UtcTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    spent_s: Mapped[float] = mapped_column(default=0.0, doc="seconds that it ran, until it was last paused or ended")
+    running_since: Mapped[datetime | None] = mapped_column(UtcTime, doc="first lease since then; null: none yet")
+    device_s: Mapped[float] = mapped_column(default=0.0, doc="seconds that it held devices")
     reopened_at: Mapped[datetime | None] = mapped_column(UtcTime, doc="when it last went on after its end")
 
 

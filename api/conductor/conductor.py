@@ -1,8 +1,8 @@
 """The conductor: drives every study that has work, until it is over.
 
-Four tasks, each in a thread of its own: leases expire, studies that are done are closed, the queue is filled, the store
-is tidied. A slow sampler or object store therefore delays neither expiry nor another study's end. Every task reads
-first and opens a write transaction only when there is something to write.
+Tasks, each in a thread of its own: leases expire, studies that are done are closed, the queue is filled, device time is
+metered, the store is tidied. A slow sampler or object store therefore delays neither expiry nor another study's end.
+Every task reads first and opens a write transaction only when there is something to write.
 
 It acts only on studies that this server drives (`api/servers/ownership.py`).
 """
@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from api.conductor import failures, target
+from api.conductor import budgets, failures, target
 from api.conductor.closing import close
+from api.conductor.metering import EVERY_S, Metering
 from api.conductor.proposing import Proposing
 from api.conductor.retention import Retention
 from api.conductor.tasks import Task
@@ -73,12 +74,14 @@ class Conductor:
         self._lease_s = lease_s
         self._closing = Troubles()
         self._asking = Troubles()
+        self._metering = Metering(database)
         every_s, bell = waits.tick_s, hub.changes
         self.tasks = [
             # No sync was stored either while the database could not be used, so no lease may expire for it.
             Task("expiry", self._expire, every_s, failed=expiry.interrupt),
             Task("studies", self._close_finished, every_s, bell=bell, apart_s=waits.apart_s),
             Task("proposals", self._propose, every_s, bell=bell, apart_s=waits.apart_s),
+            Task("metering", self._meter, EVERY_S),
             Task("retention", self._tidy, every_s),
             *others,
         ]
@@ -106,6 +109,10 @@ class Conductor:
     def _propose(self) -> None:
         self._asking.each(self._ids(), self._if_mine(self._proposing.fill))
 
+    def _meter(self) -> None:
+        with self._ownership.acting(self._ids()) as mine:
+            self._metering.round(set(mine))
+
     def _tidy(self) -> None:
         with self._ownership.acting([TIDYING]) as mine:
             if mine:
@@ -129,7 +136,9 @@ class Conductor:
             plan = self._plans.of(study)
             reached = target.reached(session, study_id=study_id, plan=plan)
             in_flight = trials.count_in_flight(session, study_id=study_id)
-            seen_since = self._database.now(session) - self._patience
+            now = self._database.now(session)
+            seen_since = now - self._patience
+            spent = budgets.reason(session, study_id=study_id, plan=plan, in_flight=in_flight, now=now)
             hopeless = failures.verdict(session, study=study, plan=plan, in_flight=in_flight, seen_since=seen_since)
         if study.state != StudyState.RUNNING:
             return
@@ -138,6 +147,8 @@ class Conductor:
         elif reached:
             reason = f"the target {plan.spec.metric.target:g} was reached"
             self._end(study, StudyState.COMPLETED, reason, reason)
+        elif spent is not None:
+            self._end(study, StudyState.COMPLETED, spent, "budget")
         elif in_flight == 0 and study.runs >= study.run_cap:
             self._end(study, StudyState.COMPLETED, None, "study completed")
 

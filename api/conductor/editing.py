@@ -5,14 +5,15 @@ holds the study.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api.conductor import target
+from api.conductor import budgets, pausing, target
 from api.plans import Plan, stored
-from storage import studies
+from storage import orders, studies, usage
 from storage.events import Change
 from storage.studies import StudyRecord
 from tuner.errors import Fault, InvalidInput
@@ -39,13 +40,24 @@ def edit(
         runs = studies.get(session, study.id).runs
         told = f"{spec.run_cap} given; {runs} trials count towards it already (runs), so allowed are {runs} and more"
         raise InvalidInput([Fault("run_cap", told)])
+    new = replace(plan, spec=spec)
+    _check_promised(session, study, new)
     events = [Change(study.id, "study.changed", None, {"changes": found})]
-    if study.state == StudyState.COMPLETED and reopens(session, study, plan, run_cap=spec.run_cap):
-        studies.reopen(session, study_id=study.id, old=study.state, now=now)
-        events.append(Change(study.id, "study.running", None, {"was": study.state}))
+    if study.state == StudyState.COMPLETED and reopens(session, study, new, now):
+        events += pausing.reopen(session, study, now, "the study goes on")
     return events
 
 
-def reopens(session: Session, study: StudyRecord, plan: Plan, *, run_cap: int) -> bool:
-    """Whether a completed study has trials left to make under a cap."""
-    return study.runs < run_cap and not target.reached(session, study_id=study.id, plan=plan)
+def _check_promised(session: Session, study: StudyRecord, plan: Plan) -> None:
+    most = plan.spec.budget.examples
+    if most is not None and (promised := usage.examples(session, study_id=study.id)) > most:
+        told = f"{most} given; {promised} are promised to trials already, so allowed are {promised} and more"
+        raise InvalidInput([Fault("budget.examples", told)])
+
+
+def reopens(session: Session, study: StudyRecord, plan: Plan, now: datetime) -> bool:
+    """Whether a completed study has trials left to make, or to take up again, with what its plan allows."""
+    again = bool(orders.cancelled_with_study(session, study_id=study.id))
+    spent = budgets.reason(session, study_id=study.id, plan=plan, in_flight=int(again), now=now)
+    more = again or study.runs < plan.spec.run_cap
+    return more and spent is None and not target.reached(session, study_id=study.id, plan=plan)

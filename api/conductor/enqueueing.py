@@ -9,6 +9,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from api.conductor import budgets
 from api.plans import Plan, Plans, stored
 from storage import studies, trials
 from storage.events import Change
@@ -67,12 +68,14 @@ def enqueue(
     groups = groups_with(plan.spec, plan.groups, given.params)
     number = studies.reserve_number(session, study_id=study.id, origin=Origin.ENQUEUED)
     if number is None:
-        told = f"all {study.run_cap} trials of run_cap exist" if study.runs >= study.run_cap else study.reason
-        raise Conflict(f"the study takes no more configurations: {told}; raise run_cap first")
+        full = f"all {study.run_cap} trials of run_cap exist; raise run_cap first"
+        told = full if study.runs >= study.run_cap else f"{study.reason}; raise its budget, or clone it"
+        raise Conflict(f"the study takes no more configurations: {told}")
     if groups != plan.groups:
         plan = plans.made(plan.spec, groups)
         studies.rewrite(session, study_id=study.id, document=study.document, batch_groups=stored(groups))
     trials.create(session, study_id=study.id, trial=new_trial(plan, number, given, key), now=now)
+    budgets.check_examples(session, study_id=study.id, plan=plan)
     return [Change(study.id, f"trial.{TrialState.QUEUED}", number, {"origin": Origin.ENQUEUED})]
 
 

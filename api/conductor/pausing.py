@@ -53,7 +53,8 @@ def resume(session: Session, study: StudyRecord, now: datetime) -> list[Change]:
     if study.state == StudyState.RUNNING:
         return []
     if study.state == StudyState.COMPLETED:
-        told = f"raise run_cap above {study.runs} to have more trials" if study.reason is None else "clone it"
+        more = f"raise run_cap above {study.runs} to have more trials"
+        told = more if study.reason is None else "raise the budget that is used up, or clone it"
         raise InvalidTransition(f"the study is completed{f': {study.reason}' if study.reason else ''}; {told}")
     if study.state == StudyState.PAUSED:
         orders.lock_open(session, study_id=study.id)
@@ -61,12 +62,18 @@ def resume(session: Session, study: StudyRecord, now: datetime) -> list[Change]:
         studies.set_state(session, study_id=study.id, old=study.state, new=StudyState.RUNNING, reason=None, now=now)
         withdrawn = orders.withdraw(session, study_id=study.id, order=Order.PAUSE)
     else:
-        _take_back(session, study, now)
-        again, withdrawn = orders.cancelled_with_study(session, study_id=study.id), []
-        studies.reopen(session, study_id=study.id, old=study.state, now=now)
+        return reopen(session, study, now, "the study was resumed")
     changes = [Change(study.id, "study.running", None, {"was": study.state})]
     changes += [Change(study.id, "trial.resumed", number, {"why": "the pause was withdrawn"}) for number in withdrawn]
     return changes + queue_again(session, again, "the study was resumed")
+
+
+def reopen(session: Session, study: StudyRecord, now: datetime, why: str) -> list[Change]:
+    """Let a study go on that had ended, with the trials that its end cancelled."""
+    _take_back(session, study, now)
+    again = orders.cancelled_with_study(session, study_id=study.id)
+    studies.reopen(session, study_id=study.id, old=study.state, now=now)
+    return [Change(study.id, "study.running", None, {"was": study.state}), *queue_again(session, again, why)]
 
 
 def queue_again(

@@ -16,6 +16,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from api.conductor import budgets
 from api.conductor.histories import Histories, evenly
 from api.plans import Plan
 from storage import events, studies, trials
@@ -56,6 +57,9 @@ def wanted(session: Session, *, study: StudyRecord, plan: Plan, in_flight: int, 
     room = min(study.run_cap - study.runs, MOST_ADAPTIVE if adaptive else MOST)
     if study.state == StudyState.RUNNING and room > 0:
         room = min(room, _missing(session, study, in_flight))
+    if study.state == StudyState.RUNNING and room > 0:
+        allowed = budgets.room(session, study_id=study.id, plan=plan)
+        room = room if allowed is None else min(room, allowed)
     if study.state != StudyState.RUNNING or room < 1:
         return None
     names = [family.optimizer for family in plan.families]
@@ -126,6 +130,10 @@ def store(
     ]
     try:
         trials.create_all(session, study_id=study.id, trials=new, now=now)
+    except Conflict as error:
+        raise Outrun(f"study {study.name} moved on: {error}") from error
+    try:
+        budgets.check_examples(session, study_id=study.id, plan=plan)
     except Conflict as error:
         raise Outrun(f"study {study.name} moved on: {error}") from error
     changes = [Change(study.id, f"trial.{trial.state}", trial.number, {"reason": trial.reason}) for trial in new]

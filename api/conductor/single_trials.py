@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from api.conductor import target
+from api.conductor import budgets, target
 from api.conductor.pausing import queue_again
 from api.plans import Plan
 from storage import checkpoints, orders, studies, trials
@@ -50,9 +50,12 @@ def retry(session: Session, study: StudyRecord, now: datetime, *, plan: Plan, nu
         raise InvalidTransition("the study is stopped; resume it first")
     if study.state in ENDED and target.reached(session, study_id=study.id, plan=plan):
         raise InvalidTransition(f"the study has ended: {study.reason}")
+    if study.state in ENDED and (spent := budgets.reason(session, study_id=study.id, plan=plan, in_flight=1, now=now)):
+        raise InvalidTransition(f"the study has ended: {spent}; raise it first")
     if trial.state == TrialState.INFEASIBLE:
         checkpoints.forget_states(session, trial_id=trial.id)
     changes = queue_again(session, [trial], "tried again by a user", charged=0)
+    budgets.check_examples(session, study_id=study.id, plan=plan)
     studies.reopen(session, study_id=study.id, old=study.state, now=now)
     if study.state in ENDED:
         changes.insert(0, Change(study.id, "study.running", None, {"was": study.state}))

@@ -88,7 +88,14 @@ def _settle_budget(fields: dict[str, Any], given: Any, external: bool) -> Iterat
     budget: Budget = fields["budget"]
     if external and isinstance(given, Mapping) and "examples_per_trial" not in given:
         fields["budget"] = budget.model_copy(update={"examples_per_trial": None})
-    elif not external and budget.examples_per_trial is None:
+        budget = fields["budget"]
+    if budget.examples is not None:
+        length = budget.examples_per_trial
+        if length is None:
+            yield Fault("budget.examples", "needs examples_per_trial, which is promised to each trial beforehand")
+        elif length > budget.examples:
+            yield Fault("budget.examples", f"{budget.examples} given, which is less than one trial's {length}")
+    if not external and budget.examples_per_trial is None:
         yield Fault("budget.examples_per_trial", "null given; allowed is a whole number from 1 to 10^12")
         fields["budget"] = budget.model_copy(update={"examples_per_trial": Budget().examples_per_trial})
 

@@ -6,6 +6,7 @@
 - What is refused is refused in one line, with the value seen and what is allowed.
 """
 
+import re
 import sys
 from typing import Annotated, Any
 
@@ -46,9 +47,33 @@ def _unquoted(value: Any) -> str:
     return ", not text" if isinstance(value, str) else ""
 
 
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+"""Seconds."""
+
+
+def _duration(value: Any) -> float:
+    if not isinstance(value, str) or as_number(value) != value:
+        return _number(value)
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", value)
+    if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([smhd])|\s", "", value):
+        raise ValueError(f"{shown(value)} given; allowed are a number of seconds, or such as 30m, 1h30m, 2d")
+    return sum(float(number) * UNITS[unit] for number, unit in parts)
+
+
+def in_words(seconds: float) -> str:
+    """Write a duration as documents do, e.g. `1h30m`."""
+    parts = []
+    for unit in ("d", "h", "m"):
+        whole, seconds = divmod(seconds, UNITS[unit])
+        parts += [f"{whole:g}{unit}"] if whole else []
+    return "".join([*parts, f"{seconds:g}s"] if seconds or not parts else parts)
+
+
 AnyScalar = Annotated[Scalar, PlainValidator(_scalar)]
 """Number, text, true or false, as the document has it."""
 Number = Annotated[float, BeforeValidator(_number)]
 """A finite number."""
+Duration = Annotated[float, BeforeValidator(_duration)]
+"""A time, in seconds: a number of them, or such as `30m`, `1h30m`, `2d`."""
 Whole = Annotated[int, BeforeValidator(_whole)]
 """A whole number; 1000.0 is one."""

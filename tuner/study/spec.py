@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from tuner.study.catalogue import EXTERNAL
 from tuner.study.hyperparameter import PREFIX, Hyperparameter, Scalar, Scaling
 from tuner.study.micro_batch import Group, grouped
-from tuner.study.reading import AnyScalar, Number, Whole, shown
+from tuner.study.reading import AnyScalar, Duration, Number, Whole, shown
 from tuner.study.space import Choices, Domain, Fixed, Range
 from tuner.study.workload_parameters import Parameter
 
@@ -172,13 +172,26 @@ class OptimizerChoice(Section):
 
 
 class Budget(Section):
-    """What a trial may cost, and how many trials may fail before any works.
+    """What a trial may cost, what all of them together may, and how many may fail before any works.
 
     `examples_per_trial` is null only in external studies that do not give it: how long a trial is, only its code knows.
     """
 
     examples_per_trial: Annotated[Whole, Field(ge=1, le=10**12)] | None = 20_000
     max_failed: Whole = Field(default=10, ge=1, le=1_000_000)
+    examples: Annotated[Whole, Field(ge=1, le=10**15)] | None = Field(default=None, description="of all trials")
+    wall_clock: Annotated[Duration, Field(gt=0, le=10**9)] | None = Field(
+        default=None, description="seconds that the study runs, from its first trial's start; pauses do not count"
+    )
+    device_hours: Annotated[Number, Field(gt=0, le=10**9)] | None = None
+    cost: Annotated[Number, Field(gt=0, le=10**12)] | None = Field(default=None, description="in any currency")
+    price_per_device_hour: Annotated[Number, Field(gt=0, le=10**9)] | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Budget":
+        if self.cost is not None and self.price_per_device_hour is None:
+            raise ValueError("cost needs price_per_device_hour")
+        return self
 
 
 class Retry(Section):

@@ -124,6 +124,8 @@ class Progress:
         lines: list[RenderableType] = [bar, Text(self._facts(view))]
         if speed := _speed(view):
             lines.append(Text(speed))
+        if limits := budgets(view):
+            lines.append(Text(limits))
         if view.best is not None:
             lines.append(Text(self._best(view)))
         lines.append(Text(self._url, "dim"))
@@ -140,6 +142,8 @@ class Progress:
         text = f"{view.name} {view.state}: {self._facts(view)}"
         if speed := _speed(view):
             text += f"; {speed}"
+        if limits := budgets(view):
+            text += f"; {limits}"
         if view.best is not None:
             text += f"; {self._best(view)}"
         now = time.monotonic()
@@ -172,6 +176,18 @@ class Progress:
             return ""
         config = configuration(best.params, view.swept.get(best.optimizer))
         return f"best {view.metric} {number(best.value)} by trial {best.number}: {best.optimizer} {config}"
+
+
+def budgets(view: StudyView) -> str:
+    """Say how much of each budget is used, other than of trials; empty where none is set."""
+    parts = []
+    for budget in view.budgets:
+        if budget.limit is None or budget.name in ("runs", "failed"):
+            continue
+        shown = {"s": duration, "examples": count}.get(budget.unit, number)
+        unit = f" {budget.unit}" if budget.unit == "h" else ""
+        parts.append(f"{shown(budget.used)} of {shown(budget.limit)}{unit} ({budget.name})")
+    return f"budget: {', '.join(parts)}" if parts else ""
 
 
 def _speed(view: StudyView) -> str:

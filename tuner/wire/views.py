@@ -76,6 +76,16 @@ class RunningProgram(Message):
     devices: int = Field(description="devices, or processes of one, that run it")
 
 
+class BudgetView(Message):
+    """What a study may use of something, and has used."""
+
+    name: Literal["runs", "examples", "wall_clock", "device_hours", "cost", "failed"]
+    limit: float | None = Field(description="null: none is set; what was used is shown all the same")
+    used: float = Field(description="of examples: what ended trials saw, and what the others are promised")
+    left: float | None
+    unit: Literal["trials", "examples", "s", "h", ""] = Field(description="cost is in the currency of its price")
+
+
 class StudyView(Message):
     """One study, with its progress."""
 
@@ -99,6 +109,7 @@ class StudyView(Message):
     )
     priority: float = Field(default=1.0, description="weight of its share of device time")
     examples_per_trial: int | None = Field(description="null where only the trials' own code knows")
+    budgets: list[BudgetView] = Field(default_factory=list, description="where one study is asked for, not in lists")
     counts: dict[TrialState, int] = Field(description="trials by state; states without trials are left out")
     examples_done: int
     slot_utilisation: float | None = Field(

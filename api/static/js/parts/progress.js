@@ -35,6 +35,17 @@ export function bar(study) {
   );
 }
 
+/** Whether a budget is shown beside the other numbers: it is limited, or it is money; trials have the bar. */
+function costs(budget) {
+  return !["runs", "failed"].includes(budget.name) && (budget.limit !== null || ["cost", "device_hours"].includes(budget.name));
+}
+
+function spent({ unit, used, limit }) {
+  const written = { s: duration, examples: count }[unit] ?? ((value) => number(value, 3));
+  const words = limit === null ? written(used) : `${written(used)} of ${written(limit)}`;
+  return unit === "h" ? `${words} h` : words;
+}
+
 /**
  * The numbers next to the bar.
  *
@@ -58,6 +69,7 @@ export function facts(study) {
     ["elapsed", duration(elapsed)],
     ["remaining", Number.isFinite(eta) ? `about ${duration(eta)}` : null],
     ["program", programs(study.running_programs)],
+    ...(study.budgets ?? []).filter(costs).map((budget) => [budget.name.replace("_", " "), spent(budget)]),
   ];
   return h(
     "dl",
