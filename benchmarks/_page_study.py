@@ -54,7 +54,7 @@ def make(data_dir: Path, name: str, *, finished: int, queued: int) -> None:
             name=name,
             title="",
             document=spec.model_dump(mode="json"),
-            batch_groups=stored(spec.groups()),
+            batch_groups=stored(spec.batch_groups()),
             run_cap=spec.run_cap,
             parallel=spec.in_flight(),
             idempotency_key=None,

@@ -74,7 +74,7 @@ def prepare(data_dir: Path, trials: int) -> None:
             name=spec.name,
             title="",
             document=spec.model_dump(mode="json"),
-            batch_groups=stored(spec.groups()),
+            batch_groups=stored(spec.batch_groups()),
             run_cap=spec.run_cap,
             parallel=spec.in_flight(),
             idempotency_key=None,

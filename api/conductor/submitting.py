@@ -35,7 +35,7 @@ class Documents:
         signatures = self._signatures()
         known = {*BUILT_IN_WORKLOADS, EXTERNAL, *signatures}
         spec = parse_study(document, load_catalogue(), known, signatures)
-        plan = self._plans.made(spec, spec.groups())
+        plan = self._plans.made(spec, spec.batch_groups())
         if not spec.enqueue:
             return plan, []
         own = plan.spec, plan.families, load_catalogue(), signature_of(spec.workload.name, signatures)

@@ -22,7 +22,7 @@ SHAPES = [16, 32, 64, 128]
 def plan(**changes: Any) -> Plan:
     document = {"name": "p", "workload": "digits-mlp", "optimizers": ["sgd"], "run_cap": 32, "method": "random"}
     spec = parse_study({**document, **changes}, load_catalogue(), ["digits-mlp", "digits-cnn"])
-    return Plan(spec, families(spec, load_catalogue()), spec.groups())
+    return Plan(spec, families(spec, load_catalogue()), spec.batch_groups())
 
 
 def params(**own: Scalar) -> dict[str, Scalar]:

@@ -313,7 +313,7 @@ def test_an_optimizer_may_have_batch_sizes_and_schedules_of_its_own() -> None:
     own = {"name": "sgd", "batch_size": 256, "schedule": {"values": ["constant", "step"]}}
     parameters = {"batch_size": {"values": [32, 64]}, "schedule": "cosine", "gamma": {"values": [0.1, 0.5]}}
     spec = parse(optimizers=[{"name": "adamw", "clip_norm": 1.0}, own], parameters=parameters)
-    assert spec.batch_sizes() == [32, 64, 256] and [group.micro_batch for group in spec.groups()] == [16, 128]
+    assert spec.batch_sizes() == [32, 64, 256] and [group.micro_batch for group in spec.batch_groups()] == [16, 128]
     adamw, sgd = families(spec, CATALOGUE)
     assert adamw.domains["batch_size"] == Choices((32, 64)) and adamw.domains["schedule"] == Fixed("cosine")
     assert sgd.domains["batch_size"] == Fixed(256) and sgd.domains["schedule"] == Choices(("constant", "step"))

@@ -95,7 +95,7 @@ def test_what_is_not_known_of_a_trial_is_null_and_survives_storing() -> None:
 
 
 def test_each_study_has_a_queue_of_its_own_that_fits_the_database() -> None:
-    plans = [Plan(parse(name=name), [], parse().groups()) for name in ("a", "b" * 64)]
+    plans = [Plan(parse(name=name), [], parse().batch_groups()) for name in ("a", "b" * 64)]
     keys = [plan.stack({"lr": 0.1}) for plan in plans]
     assert keys[0] != keys[1] and all(len(key) <= 64 for key in keys)
     assert [plan.stacks for plan in plans] == [[keys[0]], [keys[1]]]

@@ -154,6 +154,10 @@ class Architecture:
         roles = roles_of_model(self.training, self.task.roles)
         return {place.name: roles[place.name] for place in self.layout.places}
 
+    def parameter_names(self) -> list[str]:
+        """Return the names of all parameters, frozen ones too, in the model's own order."""
+        return [name for name, _ in self.training.named_parameters()]
+
     @cached_property
     def draws(self) -> bool:
         """Whether a training pass needs random numbers: dropout, a transform, or, as a dry run finds, `tuner.draws`."""

@@ -14,52 +14,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.engine.layout import Layout
+from tuner.engine.applied_rule import AppliedRule
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.paths.compiled import compile_once, first_call
 from tuner.engine.pool import Pool
 from tuner.engine.slots import Ints
 from tuner.errors import InvalidInput
 from tuner.optimizers.maths.matrix_product import threads
-from tuner.optimizers.rule import Rule, State, Tensors
+from tuner.optimizers.rule import State
 
 log = logging.getLogger(__name__)
 
 ROWS = 8
 """Most rows of a program."""
-FLAT = "flat"
-"""The name under which elementwise rules get all parameters as one tensor [n, P]."""
 
 
 class CompiledRows:
     """One rule's step over `size` rows."""
 
-    def __init__(self, rule: Rule, layout: Layout, pool: Pool, names: Sequence[str], like: Tensor) -> None:
-        """`like` is the buffer [width, P] of the parameters; `names` are those of the hyperparameters' columns.
+    def __init__(self, applied: AppliedRule, pool: Pool, like: Tensor) -> None:
+        """`like` is the buffer [width, P] of the parameters.
 
         Raises whatever the compiler raises, and `InvalidInput` where rows are not independent.
         """
         self.size = min(ROWS, len(like))
-        real = layout.real.to(like.device)
+        real, rule, names = applied.layout.real.to(like.device), applied.rule, applied.names
 
         def step(
             params: Tensor, sums: Tensor, counts: Tensor, steps: Tensor, table: Tensor, slabs: tuple[Tensor, ...],
             pooled: tuple[Tensor, ...],
         ) -> None:  # fmt: skip
-            views = flat_view if rule.elementwise else layout.views
             state = State(steps, (1,) * len(params))
-            fill_buffers(state, rule, [views(slab) for slab in slabs])
+            applied.fill_buffers(state, slabs)
             for rows in pooled:
                 pool.show(rows, state)
             hp = dict(zip(names, table.unbind(1), strict=True))
-            rule.step(views(sums / counts[:, None]), views(params), state, hp)
+            applied.step(applied.views(sums / counts[:, None]), applied.views(params), state, hp)
             if rule.elementwise:
                 for whole in (params, *slabs):
                     whole.copy_(torch.where(real, whole, 0.0))
 
         torch.compiler.assume_constant_result(threads)  # type: ignore[no-untyped-call]
         self._program = compile_once(step)
-        self._try_out(rule, layout, pool, names, like)
+        self._try_out(applied, pool, like)
 
     def padded(self, due: Ints) -> Ints:
         """Return at most `size` slots as exactly so many, the first one repeated."""
@@ -77,23 +74,23 @@ class CompiledRows:
     ) -> None:
         """Step rows [size, P] in place with the mean sums / counts.
 
-        `steps` [size] are the updates done; `table` [size, H] holds the hyperparameters, lr with the schedule's factor,
-        both float64; `pooled` are the rows of the rule's pool, if it has one.
+        `steps` [size] are the updates done; `table` [size, H] holds the rule's numbers (`AppliedRule.names`), lr with
+        the schedule's factor, both float64; `pooled` are the rows of the rule's pool, if it has one.
         """
         with torch.no_grad():
             self._program(params, sums, counts, steps, table, tuple(slabs), () if pooled is None else (pooled,))
 
-    def _try_out(self, rule: Rule, layout: Layout, pool: Pool, names: Sequence[str], like: Tensor) -> None:
+    def _try_out(self, applied: AppliedRule, pool: Pool, like: Tensor) -> None:
         generator = torch.Generator().manual_seed(0)
-        real = layout.real.to(like.dtype)
+        real = applied.layout.real.to(like.dtype)
 
         def equal_rows() -> Tensor:
             row = torch.randn(like.shape[1], generator=generator, dtype=like.dtype) * real
             return row.to(like.device).expand(self.size, -1).clone()
 
-        values = {h.name: float(h.default) for h in rule.declared() if not h.fixes_program}
-        table = torch.tensor([[values[name] for name in names]] * self.size, dtype=torch.float64, device=like.device)
-        slabs = [equal_rows().abs_() for _ in range(max(len(rule.own_buffers(role)) for role in rule.roles.values()))]
+        values = [float(applied.defaults[name]) for name in applied.names]
+        table = torch.tensor([values] * self.size, dtype=torch.float64, device=like.device)
+        slabs = [equal_rows().abs_() for _ in range(applied.slabs)]
         pooled = torch.ones(self.size, pool.size, dtype=like.dtype, device=like.device) if pool.size else None
         params, sums = equal_rows(), equal_rows()
         steps = torch.ones(self.size, dtype=torch.float64, device=like.device)
@@ -104,27 +101,16 @@ class CompiledRows:
                 raise InvalidInput("its numbers depend on the row")
 
 
-def compiled_rows(rule: Rule, layout: Layout, pool: Pool, names: Sequence[str], like: Tensor) -> CompiledRows | None:
+def compiled_rows(applied: AppliedRule, pool: Pool, like: Tensor) -> CompiledRows | None:
     """Compile a rule's step; None, and one line in the log, where that fails or cannot be."""
+    rule = applied.rule
     if rule.needs_loss or rule.periodic or like.device.type != "cpu":
         return None
     try:
-        return CompiledRows(rule, layout, pool, names, like)
+        return CompiledRows(applied, pool, like)
     except Exception as error:  # the compiler fails with many kinds of error
         if is_out_of_memory(error):
             raise
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         log.info("a rule is not compiled", extra={"action": "rule", "rule": rule.name, "reason": reason})
         return None
-
-
-def flat_view(rows: Tensor) -> Tensors:
-    """Return all parameters as one."""
-    return {FLAT: rows}
-
-
-def fill_buffers(state: State, rule: Rule, slabs: Sequence[Tensors]) -> None:
-    """Make `state` refer to the slabs' parts as the buffers of each parameter."""
-    for parameter, role in rule.roles.items():
-        for slab, name in zip(slabs, rule.own_buffers(role), strict=False):
-            state.buffers.setdefault(name, {})[parameter] = slab[parameter]

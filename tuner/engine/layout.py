@@ -69,6 +69,20 @@ class Layout:
                 other.places.append(Place(member(place.name, number), turned, place.offset + number * size, size, True))
         return other
 
+    def runs(self, of: Mapping[str, int]) -> tuple["Layout", dict[str, int]]:
+        """Return the same rows with parameters of one class that stand side by side as one place, and their classes.
+
+        `of` is the class of each parameter. Such a place has one axis, and includes padding.
+        """
+        other, classes = copy.copy(self), {}
+        starts = [p for last, p in zip([None, *self.places], self.places, strict=False) if _begins(last, p, of)]
+        other.places = []
+        for place, end in zip(starts, [*(p.offset for p in starts[1:]), self.row], strict=True):
+            size = end - place.offset
+            other.places.append(Place(place.name, torch.Size([size]), place.offset, size))
+            classes[place.name] = of[place.name]
+        return other, classes
+
     def allocate(self, rows: int, device: torch.device) -> Tensor:
         """Return zeros [rows, P]."""
         return torch.zeros(rows, self.row, dtype=self.dtype, device=device)
@@ -95,3 +109,8 @@ class Layout:
         """Copy a slot's parameters into its row [P]."""
         for name, view in self.slot_views(row).items():
             view.copy_(values[name].detach())
+
+
+def _begins(last: Place | None, place: Place, of: Mapping[str, int]) -> bool:
+    """Whether a run of one class begins at a place; `last` is the one before it."""
+    return last is None or of[last.name] != of[place.name]

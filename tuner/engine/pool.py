@@ -7,9 +7,10 @@ row exists only for slots with such a rule. Which row a slot has depends on its 
 import torch
 from torch import Tensor
 
+from tuner.engine.applied_rule import AppliedRule
 from tuner.engine.layout import Layout
 from tuner.engine.slots import Ints
-from tuner.optimizers.rule import Rule, State
+from tuner.optimizers.rule import State
 
 Place = tuple[str, str, str]
 """Kind (`pools` or `trial`), name of the state, parameter (empty for a whole trial's)."""
@@ -18,17 +19,16 @@ Place = tuple[str, str, str]
 class Pool:
     """The rows of one rule's trials."""
 
-    def __init__(self, rule: Rule, layout: Layout, device: torch.device) -> None:
-        """`layout` is the layout of the parameters."""
-        shapes = {place.name: place.shape for place in layout.places}
+    def __init__(self, applied: AppliedRule, device: torch.device) -> None:
+        shapes = {place.name: place.shape for place in applied.layout.places}
         self._places: dict[str, Place] = {}
         wanted: dict[str, torch.Size] = {}
-        for name, per_parameter in rule.pools(shapes).items():
+        for name, per_parameter in applied.rule.pools(shapes).items():
             for parameter, shape in per_parameter.items():
                 self._add(wanted, ("pools", name, parameter), shape)
-        for name, shape in rule.trial_state(shapes).items():
+        for name, shape in applied.trial_state().items():
             self._add(wanted, ("trial", name, ""), shape)
-        self._layout = Layout(wanted, layout.dtype)
+        self._layout = Layout(wanted, applied.layout.dtype)
         self._rows = self._layout.allocate(0, device)
         self._row_of: dict[int, int] = {}
 

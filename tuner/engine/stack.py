@@ -91,7 +91,8 @@ class Stack:
         self._evaluation = Evaluation(
             self._architecture, valid, self._settled, self._stream, self._path.together, compiled
         )
-        self._updates = Updates(layout, self._architecture.roles(), self._slots, self._params, compiled)
+        model = self._architecture.roles(), self._architecture.parameter_names()
+        self._updates = Updates(layout, *model, self._slots, self._params, compiled)
         parts = self._architecture, self._feed, self._slots, self._forward, self._stream
         self._reevaluation = Reevaluation(*parts, stackable=self._path.stackable)
         self._updates.evaluate_for = self._reevaluation.for_slots

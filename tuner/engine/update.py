@@ -9,7 +9,7 @@ same bits.
 """
 
 import traceback
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 
 import numpy as np
@@ -18,19 +18,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner import schedules
-from tuner.engine.compiled_rows import FLAT, CompiledRows, fill_buffers, flat_view
+from tuner.engine.compiled_rows import CompiledRows
 from tuner.engine.elementwise import CHUNK as LR_CHUNK
 from tuner.engine.elementwise import clear
 from tuner.engine.layout import Layout
 from tuner.engine.machine.out_of_memory import is_out_of_memory
 from tuner.engine.paths.forward import squared_norm
 from tuner.engine.rule_group import RuleGroup
+from tuner.engine.rule_groups import RuleGroups
 from tuner.engine.slots import Ints, Slots
 from tuner.engine.trial import TrialSpec
 from tuner.errors import Fault, InvalidInput
-from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rule, program_key
-from tuner.optimizers.members import roles_apart, stacks_of
-from tuner.optimizers.rule import Evaluate, Role, State, Tensors
+from tuner.optimizers.rule import Evaluate, Role, State
 from tuner.study.hyperparameter import Scalar
 
 
@@ -38,18 +37,22 @@ class Updates:
     """The optimizers of all slots."""
 
     def __init__(
-        self, layout: Layout, roles: Mapping[str, Role], slots: Slots, params: Tensor, compiled: bool = False
+        self,
+        layout: Layout,
+        roles: Mapping[str, Role],
+        names: Sequence[str],
+        slots: Slots,
+        params: Tensor,
+        compiled: bool = False,
     ) -> None:
+        """`names` are those of all parameters of the model, frozen ones too, in its own order."""
         width = len(params)
-        self._layout = layout
-        self._roles = roles
         self._slots = slots
-        self._compiled = compiled
         self._padding = torch.nonzero(~layout.real).flatten().to(params.device)
         self.counts = torch.ones(width, dtype=params.dtype, device=params.device)
         """Ticks of each slot's step."""
-        self._groups: list[RuleGroup] = []
-        self._group_keys: list[Hashable] = []
+        self._rule_groups = RuleGroups(layout, roles, names, params, compiled)
+        self._groups: list[RuleGroup] = self._rule_groups.each
         self._group_of: Ints = np.full(width, -1, np.int64)
         self._lr_factor = np.ones((width, LR_CHUNK))
         self._totals = [0] * width
@@ -67,15 +70,14 @@ class Updates:
     def admit(self, slot: int, spec: TrialSpec, params: Tensor, step: int = 0) -> None:
         """Give a slot its rule, hyperparameters and empty state, at `step` updates. `params` is the buffer [width, P].
 
-        Raises `InvalidInput` for an unknown optimizer or schedule and for illegal values.
+        Raises `InvalidInput` for an unknown optimizer or schedule, for illegal values, and for a parameter group that
+        the optimizer cannot honour or whose pattern matches nothing.
         """
-        name = str(spec.params.get("optimizer"))
-        values = _hyperparameters(name, spec.params)
         schedule = _schedule(spec)
-        group = self._group(name, values, params)
+        group, numbers = self._rule_groups.find(spec.params)
         while len(self.slabs) < group.slabs:
             self.slabs.append(torch.zeros_like(params))
-        group.table[slot] = torch.tensor([float(values[name]) for name in group.names], dtype=torch.float64)
+        group.table[slot] = numbers
         for slab in self.slabs:
             slab[slot].zero_()
         for other in self._groups:
@@ -167,7 +169,8 @@ class Updates:
         state, hp, slabs, pool = self._gather(group, due, rows)
         hp["lr"] = hp["lr"] * factor
         evaluate = self.evaluate_for(due) if self.evaluate_for is not None and group.rule.needs_loss else None
-        group.rule.step(self._views(group, mean), self._views(group, values), state, hp, evaluate)
+        applied = group.applied
+        applied.step(applied.views(mean), applied.views(values), state, hp, evaluate)
         if group.rule.elementwise:
             for whole in (values, *slabs):
                 whole.index_fill_(1, self._padding, 0.0)
@@ -186,7 +189,7 @@ class Updates:
         slabs = [slab.index_select(0, rows) for slab in self.slabs[: group.slabs]]  # other rules may use more
         step = self._slots.step[slots]
         state = State(torch.from_numpy(step.astype(np.float64)).to(rows.device), tuple(step.tolist()))
-        fill_buffers(state, group.rule, [self._views(group, slab) for slab in slabs])
+        group.applied.fill_buffers(state, slabs)
         pool = group.pool.gather(slots) if group.pool.size else None
         if pool is not None:
             group.pool.show(pool, state)
@@ -203,9 +206,9 @@ class Updates:
             return params[slot]
         slots = np.array([slot])
         state, hp, _, _ = self._gather(group, slots, torch.from_numpy(slots).to(params.device))
-        views = self._views(group, params[slot : slot + 1])
-        averaged = group.rule.evaluation_params(views, state, hp)
-        return averaged[FLAT][0] if group.rule.elementwise else self._layout.flat(averaged)[0]
+        views = group.applied.views(params[slot : slot + 1])
+        row: Tensor = group.applied.flat(group.rule.evaluation_params(views, state, hp))[0]
+        return row
 
     def results(self, slots: Sequence[int], params: Tensor) -> dict[int, Tensor]:
         """Return `result` for each slot whose rule gives one; see `take_failures` for the others."""
@@ -223,24 +226,6 @@ class Updates:
         pool = self._groups[self._group_of[slot]].pool
         return pool.row(slot) if pool.size else None
 
-    def _views(self, group: RuleGroup, rows: Tensor) -> Tensors:
-        return flat_view(rows) if group.rule.elementwise else group.layout.views(rows)
-
-    def _group(self, optimizer: str, values: Mapping[str, Scalar], params: Tensor) -> RuleGroup:
-        key = program_key(optimizer, values)
-        if key not in self._group_keys:
-            rule = make_rule(optimizer, self._roles, values)
-            layout = self._layout
-            if rule.elementwise:
-                rule.roles = {FLAT: "vector"}
-            elif rule.sees_matrices:
-                shapes = {place.name: place.shape for place in layout.places}
-                stacks = {name: shapes[name][0] for name in stacks_of(self._roles, shapes)}
-                layout, rule.roles = layout.apart(stacks), roles_apart(self._roles, stacks)
-            self._groups.append(RuleGroup(rule, layout, params, self._compiled))
-            self._group_keys.append(key)
-        return self._groups[self._group_keys.index(key)]
-
     def _work_out(self, slot: int, step: int) -> None:
         """Fill the slot's chunk of schedule factors that contains `step`."""
         schedule = self._schedules[slot]
@@ -251,12 +236,6 @@ class Updates:
         group = self._groups[self._group_of[slot]]
         steps = torch.arange(start + 1, start + count + 1, dtype=torch.float64)
         group.work_out(slot, steps, torch.from_numpy(self._lr_factor[slot, :count]))
-
-
-def _hyperparameters(optimizer: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    given = {name: params[name] for name in defaults(optimizer) if name in params}
-    check_hyperparameters(optimizer, given)
-    return {**defaults(optimizer), **given}
 
 
 def _schedule(spec: TrialSpec) -> Callable[[int, int], NDArray[np.float64]]:

@@ -4,7 +4,7 @@ It uses the update rules of the stacks on stacks of one trial: views [1, ...] of
 this file depends on torch's Optimizer class.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rule, rule_class, vector_names
 from tuner.optimizers.closure import ClosureLoss, CurvedClosureLoss
 from tuner.optimizers.group import NOT_HYPERPARAMETERS, Group, check_parameters
+from tuner.optimizers.group_factors import with_factors
 from tuner.optimizers.one_pass import WORTHWHILE, has_compiler, kernel_of, step_all
 from tuner.optimizers.part import Part, kept, parts_of
 from tuner.optimizers.roles import check_roles, roles_of_model, roles_of_shapes
@@ -34,6 +35,7 @@ def build(
     params: Params,
     *,
     roles: Mapping[str, str] | None = None,
+    groups: Sequence[Mapping[str, Any]] = (),
     compiled: bool | None = None,
     **hp: Scalar,
 ) -> "RuleOptimizer":
@@ -48,6 +50,10 @@ def build(
             their own hyperparameters. float32 or float64.
         roles: name -> role for some or all named parameters; the others' follow from the module, or else from their
             shapes. For a module the names may be patterns (`blocks.*.experts`), of which the last that matches counts.
+        groups: parameters with factors of their own, for a module or named parameters. Each is a dict with `match`, a
+            pattern of names (`head.*`; left out: all), and any of `lr_factor`, `weight_decay_factor` and
+            `depth_decay`, which multiplies lr once for each layer above a parameter's (`tuner.study.layer_depth`).
+            Factors of several that match multiply. There is a parameter group for each class of equal factors.
         compiled: whether rules that update every element alone do it in one pass over memory: by torch's fused kernel,
             or where it has none by a program as fast, which takes seconds to compile, once. None: by the kernel, or
             from 4 million elements on where a C++ compiler is at hand. Rounding differs in the last bits.
@@ -63,7 +69,10 @@ def build(
     if isinstance(params, nn.Module):
         roles = roles_of_model(params, roles)
         params = list(params.named_parameters())
-    return RuleOptimizer(name, params, cast(Mapping[str, Role], roles or {}), {**defaults(name), **hp}, compiled)
+    values = {**defaults(name), **hp}
+    if groups:
+        params = with_factors(name, params, groups, values)
+    return RuleOptimizer(name, params, cast(Mapping[str, Role], roles or {}), values, compiled)
 
 
 class RuleOptimizer(torch.optim.Optimizer):

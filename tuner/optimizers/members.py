@@ -6,8 +6,11 @@ or all parameters as one vector, and those that average, see the whole.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 
 from tuner.optimizers.tensors import Role, Tensors
+
+Told = TypeVar("Told")
 
 
 def stacks_of(roles: Mapping[str, Role], shapes: Mapping[str, Sequence[int]]) -> list[str]:
@@ -31,10 +34,10 @@ def apart(tensors: Tensors, stacks: Collection[str]) -> Tensors:
     return found
 
 
-def roles_apart(roles: Mapping[str, Role], stacks: Mapping[str, int]) -> dict[str, Role]:
-    """Return the roles of what `apart` returns."""
-    found: dict[str, Role] = {}
-    for name, role in roles.items():
+def told_apart(told: Mapping[str, Told], stacks: Mapping[str, int]) -> dict[str, Told]:
+    """Return what is told of parameters (roles, classes) for what `apart` returns."""
+    found: dict[str, Told] = {}
+    for name, one in told.items():
         names = [member(name, number) for number in range(stacks[name])] if name in stacks else [name]
-        found |= dict.fromkeys(names, role)
+        found |= dict.fromkeys(names, one)
     return found

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tuner.errors import Fault, InvalidInput
 from tuner.optimizers.catalogue import rule_class
-from tuner.optimizers.members import apart, roles_apart, stacks_of
+from tuner.optimizers.members import apart, stacks_of, told_apart
 from tuner.optimizers.rule import Role, Rule, State, Tensors
 
 Memory = MutableMapping[Tensor, dict[str, Any]]
@@ -56,7 +56,7 @@ class Part:
 
     def roles_for(self, rule: Rule) -> dict[str, Role]:
         """Return the roles of what the rule sees."""
-        return roles_apart(self.named_roles(), self._stacks(rule))
+        return told_apart(self.named_roles(), self._stacks(rule))
 
     def _stacks(self, rule: Rule) -> dict[str, int]:
         """Return the members that the rule sees as several matrices, by number, with how many each is."""

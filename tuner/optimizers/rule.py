@@ -76,6 +76,8 @@ class Rule(ABC):
     """True if what it does depends on the number of updates, by `State.counts`, beyond whether it is the first."""
     lone: bool = False
     """Whether the trial will never have neighbours, so that its bits may depend on how its own tensors are grouped."""
+    one_rate: ClassVar[bool] = False
+    """True if it estimates one learning rate for all parameters, so that some cannot have a factor of their own."""
     starts_at_parameter: ClassVar[tuple[str, ...]] = ()
     """Buffers and pools that the first update sets to the parameter, for those that join a trial after it."""
 
@@ -127,8 +129,8 @@ class Rule(ABC):
         """Return the state of a whole trial: name -> shape without the trial axis, () for a number."""
         return {}
 
-    def init(self, params: Tensors) -> State:
-        """Return the state before the first step: zeros."""
+    def init(self, params: Tensors, trial_state: Mapping[str, tuple[int, ...]] | None = None) -> State:
+        """Return the state before the first step: zeros. `trial_state` is that of a whole trial, if not the rule's."""
         first = next(iter(params.values()))
         trials, shapes = len(first), {name: param.shape[1:] for name, param in params.items()}
         state = State(torch.zeros(trials, dtype=torch.float64, device=first.device), (0,) * trials)
@@ -137,7 +139,8 @@ class Rule(ABC):
                 state.buffers.setdefault(buffer, {})[name] = torch.zeros_like(param)
         for pool, wanted in self.pools(shapes).items():
             state.pools[pool] = {name: first.new_zeros(trials, *shape) for name, shape in wanted.items()}
-        state.trial = {name: first.new_zeros(trials, *shape) for name, shape in self.trial_state(shapes).items()}
+        whole = self.trial_state(shapes) if trial_state is None else trial_state
+        state.trial = {name: first.new_zeros(trials, *shape) for name, shape in whole.items()}
         return state
 
     def step(
@@ -200,6 +203,7 @@ class Rule(ABC):
             needs_loss=cls.needs_loss,
             needs_curvature=cls.needs_curvature,
             averages=cls.averages,
+            parameter_groups=not (cls.needs_loss or cls.one_rate),
         )
 
 

@@ -4,19 +4,21 @@ Every tensor has a leading axis of T trials; every hyperparameter is a vector wi
 independent of each other: permuting, adding, removing or poisoning one changes no bit of the rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tuner.errors import Fault, InvalidInput
+from tuner.optimizers.by_class import Classes, of_trial
 from tuner.optimizers.catalogue import check_hyperparameters, defaults, make_rule, vector_names
-from tuner.optimizers.members import apart, roles_apart, stacks_of
+from tuner.optimizers.members import apart, stacks_of, told_apart
 from tuner.optimizers.roles import check_roles, roles_of_shapes
 from tuner.optimizers.rule import FLOAT_TYPES, Evaluate, Role, Tensors
 from tuner.optimizers.scalars import plain
 from tuner.study.hyperparameter import Scalar
+from tuner.study.parameter_groups import ParameterGroup, Partition, read_groups, refuse
 
 
 class Stacked:
@@ -28,10 +30,12 @@ class Stacked:
         hp: name -> one number for all trials, or a vector [T], of torch or NumPy; those left out take their defaults.
             Choices and numbers that fix the program (`Hyperparameter.fixes_program`) are one value for all.
         roles: name -> role for some or all parameters; the others' follow from their shapes (`roles_of_shapes`).
+        groups: parameters with factors of their own, each a dict with `match`, a pattern of names, and any of
+            `lr_factor`, `weight_decay_factor` and `depth_decay`, one number for all trials or a vector [T].
 
     Attributes:
         hp: every hyperparameter that does not fix the program as float64 [T]; write into these vectors between steps
-            to follow a schedule.
+            to follow a schedule. With groups also the factors of each class of parameters.
         state: the rule's state.
 
     Raises:
@@ -44,6 +48,7 @@ class Stacked:
         params: dict[str, Tensor],
         hp: Mapping[str, Tensor | Scalar],
         roles: Mapping[str, Role] | None = None,
+        groups: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.name = name
         self.params = params
@@ -56,9 +61,24 @@ class Stacked:
         self.rule = make_rule(name, {**roles_of_shapes(shapes), **(roles or {})}, {**largest, **fixed})
         stacks = stacks_of(self.rule.roles, shapes) if self.rule.sees_matrices else []
         self._stacks = {key: shapes[key][0] for key in stacks}
-        self.rule.roles = roles_apart(self.rule.roles, self._stacks)
+        self.rule.roles = told_apart(self.rule.roles, self._stacks)
+        self._classes = self._divide(groups) if groups else None
         with torch.no_grad():
-            self.state = self.rule.init(apart(params, self._stacks))
+            seen = apart(params, self._stacks)
+            own_shapes = {key: param.shape[1:] for key, param in seen.items()}
+            whole = None if self._classes is None else self._classes.trial_state(self.rule, own_shapes)
+            self.state = self.rule.init(seen, whole)
+
+    def _divide(self, groups: Sequence[Mapping[str, Any]]) -> Classes:
+        """Return the classes of the parameters, and add their factors to `hp`."""
+        each = [_of_trial(groups, trial, self.trials) for trial in range(self.trials)]
+        refuse(self.rule.info(), (group for own in each for group in own))
+        partition = Partition(each[0], list(self.params))
+        classes = Classes.of_partition(partition, self._stacks)
+        table = torch.tensor([of_trial(partition, own) for own in each], dtype=torch.float64)
+        device = next(iter(self.params.values())).device
+        self.hp |= dict(zip(classes.columns(), table.to(device).unbind(1), strict=True))
+        return classes
 
     def step(self, grads: Tensors, evaluate: Evaluate | None = None) -> None:
         """Apply one update to every trial.
@@ -73,7 +93,10 @@ class Stacked:
         _check_tensors("grads", grads, self.params)
         with torch.no_grad():
             own = apart(grads, self._stacks), apart(self.params, self._stacks)
-            self.rule.step(*own, self.state, self.hp, evaluate)
+            if self._classes is None:
+                self.rule.step(*own, self.state, self.hp, evaluate)
+            else:
+                self._classes.step(self.rule, *own, self.state, self.hp)
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of everything but the parameters: {"name", "structure", "step", "hp", "state"}."""
@@ -152,6 +175,19 @@ def _vectors(optimizer: str, hp: Mapping[str, Tensor | Scalar], trials: int, dev
             check_hyperparameters(optimizer, {name: one})
         vectors[name] = value.detach().to(device=device, dtype=torch.float64, copy=True)
     return vectors
+
+
+def _of_trial(groups: Sequence[Mapping[str, Any]], trial: int, trials: int) -> tuple[ParameterGroup, ...]:
+    """Return the groups of one trial."""
+
+    def own(path: str, value: Any) -> Any:
+        value = _one_or_many(value)
+        if isinstance(value, Tensor) and value.shape != (trials,):
+            raise InvalidInput([Fault(path, f"its shape is {tuple(value.shape)}; allowed is ({trials},) or a number")])
+        return value[trial].item() if isinstance(value, Tensor) else value
+
+    paths = {f"groups[{i}]": group for i, group in enumerate(groups)}
+    return read_groups({path: {k: own(f"{path}.{k}", v) for k, v in group.items()} for path, group in paths.items()})
 
 
 def _one_or_many(value: Any) -> Any:

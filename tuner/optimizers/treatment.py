@@ -121,6 +121,13 @@ class Treatment:
             grads = self._decayed(grads, params, own["lr"], hp["weight_decay"], roles)
         return grads, own
 
+    def norm(self, grads: Tensors, hp: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the norm [T] of the whole gradient that `prepare` clips by; None where it does not."""
+        if not self.clip_norm or not grads:
+            return None
+        own = [clipped(grad, hp["clip_value"]) if self.clip_value else grad for grad in grads.values()]
+        return global_norm(own)
+
     def _decayed(
         self, grads: Tensors, params: Tensors, lr: Tensor, weight_decay: Tensor, roles: Mapping[str, Role]
     ) -> Tensors:

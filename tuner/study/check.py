@@ -14,9 +14,20 @@ from tuner.errors import Fault, InvalidInput
 from tuner.study.catalogue import BUILT_IN_METRICS, EXTERNAL, Catalogue
 from tuner.study.external import external_faults
 from tuner.study.given import enqueue_faults
+from tuner.study.group_check import group_faults
 from tuner.study.reading import shown
 from tuner.study.space_check import optimizer_faults, space_faults
-from tuner.study.spec import Budget, Metric, OptimizerChoice, ParameterSpec, Retry, StudySpec, WorkloadRef
+from tuner.study.spec import (
+    MOST_GROUPS,
+    Budget,
+    GroupSpec,
+    Metric,
+    OptimizerChoice,
+    ParameterSpec,
+    Retry,
+    StudySpec,
+    WorkloadRef,
+)
 from tuner.study.suggestion import hint
 from tuner.study.workload_parameters import Signature, parameter_faults, read_parameters, signature_of
 from tuner.study.workload_space import read_space, workload_space_faults
@@ -48,7 +59,7 @@ def parse_study(
                 faults.append(Fault(name, "is missing; it is required"))
             else:
                 fields[name] = info.get_default(call_default_factory=True)
-        elif name in ("optimizers", "parameters"):
+        elif name in ("optimizers", "parameters", "groups"):
             fields[name], found = _entries(name, document[name], optional=external)
             faults += found
         else:
@@ -67,7 +78,7 @@ def parse_study(
     elif reference is not None:
         faults += _workload_faults(fields, workloads, signature)
     if not external:
-        faults += space_faults(fields, catalogue)
+        faults += [*space_faults(fields, catalogue), *group_faults(fields, catalogue)]
     if faults or reference is None:
         raise InvalidInput(faults)
     if not external:
@@ -132,7 +143,8 @@ def _validate(adapter: TypeAdapter[Any], path: str, value: Any) -> tuple[list[Fa
 
 
 def _fault(path: str, error: Any) -> Fault:
-    section = _SECTIONS.get(path, ParameterSpec)
+    in_group = path.startswith("groups[") and len(error["loc"]) == 1
+    section = GroupSpec if in_group else _SECTIONS.get(path, ParameterSpec)
     for part in error["loc"]:
         if isinstance(part, int):
             path += f"[{part}]"
@@ -151,8 +163,13 @@ def _fault(path: str, error: Any) -> Fault:
 
 
 def _entries(name: str, value: Any, *, optional: bool) -> tuple[Any, list[Fault]]:
-    """Validate the members of `optimizers` (which may be `optional`) or `parameters` one by one; keep the good ones."""
+    """Validate the members of `optimizers` (which may be `optional`), `groups` or `parameters` one by one.
+
+    Those that are good are kept.
+    """
     faults: list[Fault] = []
+    if name == "groups":
+        return _groups(value)
     if name == "optimizers":
         if not isinstance(value, list) or not (value or optional):
             return [], [Fault(name, f"{shown(value)} given; a list of one or more optimizers is needed")]
@@ -171,6 +188,19 @@ def _entries(name: str, value: Any, *, optional: bool) -> tuple[Any, list[Fault]
         if not found:
             parameters[str(key)] = parameter
     return parameters, faults
+
+
+def _groups(value: Any) -> tuple[list[GroupSpec | None], list[Fault]]:
+    """Validate parameter groups one by one; a faulty one is None, so that positions stay the user's."""
+    if not isinstance(value, list) or len(value) > MOST_GROUPS:
+        return [], [Fault("groups", f"{shown(value)} given; a list of at most {MOST_GROUPS} groups is needed")]
+    faults: list[Fault] = []
+    groups = []
+    for i, item in enumerate(value):
+        found, group = _validate(TypeAdapter(GroupSpec), f"groups[{i}]", item)
+        faults += found
+        groups.append(group)
+    return groups, faults
 
 
 def _workload_faults(fields: dict[str, Any], workloads: Collection[str], signature: Signature) -> Iterator[Fault]:

@@ -25,7 +25,7 @@ KNOWN: Mapping[str, Hyperparameter] = {"lr": LR, "batch_size": BATCH_SIZE}
 """Hyperparameters that figures and advice read."""
 MOST_CHARACTERS = 100
 """In a hyperparameter's name."""
-ENGINES: Mapping[str, Any] = {"micro_batch": None, "reproducible": False}
+ENGINES: Mapping[str, Any] = {"micro_batch": None, "reproducible": False, "groups": []}
 """Keys that only the engine obeys, with the values that say nothing."""
 
 

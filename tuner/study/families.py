@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from tuner.study.catalogue import Catalogue
 from tuner.study.external import external_families
 from tuner.study.hyperparameter import PREFIX, Hyperparameter, Scalar
+from tuner.study.parameter_groups import FACTORS, GROUP
 from tuner.study.space import Choices, Domain, FamilySpace, Fixed, Range
 from tuner.study.spec import OptimizerChoice, ParameterSpec, StudySpec
 from tuner.study.workload_parameters import Anything
@@ -50,8 +51,17 @@ def _family(spec: StudySpec, catalogue: Catalogue, index: int) -> FamilySpace:
             domains[name] = shared.domain(hyperparameter)
             schedules_of[name] = frozenset(users)
     defaults = {s: {p.name: p.default for p in catalogue.schedules[s].parameters} for s in sorted(chosen)}
+    _add_groups(spec, domains)
     conditions = _add_workload(spec, choice, domains)
     return FamilySpace(choice.name, domains, schedules_of, defaults, conditions)
+
+
+def _add_groups(spec: StudySpec, domains: dict[str, Domain]) -> None:
+    """Add the patterns of the parameter groups and the domains of their factors, in the document's order."""
+    for group in spec.groups:
+        domains[f"{GROUP}{group.name}.match"] = Fixed(group.match)
+        for name, factor in group.factors.items():
+            domains[f"{GROUP}{group.name}.{name}"] = factor.domain(FACTORS[name])
 
 
 def _add_workload(

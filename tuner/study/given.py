@@ -14,8 +14,9 @@ from tuner.errors import Fault, InvalidInput
 from tuner.study.catalogue import Catalogue
 from tuner.study.external import KNOWN
 from tuner.study.families import families, schedule_choice
-from tuner.study.hyperparameter import PREFIX, Scalar
+from tuner.study.hyperparameter import PREFIX, Hyperparameter, Scalar
 from tuner.study.micro_batch import Group
+from tuner.study.parameter_groups import FACTORS, GROUP
 from tuner.study.reading import shown
 from tuner.study.space import Choices, Domain, FamilySpace, Fixed, Range
 from tuner.study.spec import BATCH_SIZE, StudySpec
@@ -123,7 +124,20 @@ def _entries(
         entries |= {p.name: Entry(p, entry(p.name, p, p.default, True).default) for p in shape.parameters}
     entries["batch_size"] = Entry(BATCH_SIZE, _usual(space, "batch_size", BATCH_SIZE.default))
     entries["schedule"] = Entry(schedule_choice(catalogue), schedule_default)
-    return entries | _workload_entries(spec, space, signature)
+    return entries | _group_entries(space) | _workload_entries(spec, space, signature)
+
+
+def _group_entries(space: FamilySpace) -> dict[str, Entry]:
+    """Return the patterns of the parameter groups, which the document fixes, and their factors."""
+    found = {}
+    for key, domain in space.domains.items():
+        name = key.rpartition(".")[2]
+        if key.startswith(GROUP) and name in FACTORS:
+            found[key] = Entry(FACTORS[name], _fixed(space, key, FACTORS[name].default))
+        elif key.startswith(GROUP) and isinstance(domain, Fixed):
+            pattern = str(domain.value)
+            found[key] = Entry(Hyperparameter(name, pattern, "", choices=(pattern,)), pattern)
+    return found
 
 
 def _workload_entries(spec: StudySpec, space: FamilySpace, signature: Signature) -> dict[str, Entry]:

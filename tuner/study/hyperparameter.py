@@ -116,6 +116,8 @@ class OptimizerInfo:
     """Whether it needs second derivatives of the loss."""
     averages: bool = False
     """Whether its result is an average of the parameters that it trains."""
+    parameter_groups: bool = True
+    """Whether some parameters may have factors of lr and weight decay of their own."""
 
     def hyperparameter(self, name: str) -> Hyperparameter | None:
         """Find a hyperparameter by name."""

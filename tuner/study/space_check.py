@@ -78,7 +78,7 @@ def _override_faults(
     else:
         if parameter.when:
             yield Fault(f"{path}.when", "belongs in `parameters`; this is one optimizer already")
-        yield from _domain_faults(path, hyperparameter, parameter)
+        yield from domain_faults(path, hyperparameter, parameter)
 
 
 def _when_faults(path: str, parameter: ParameterSpec, names: list[str], catalogue: Catalogue) -> Iterator[Fault]:
@@ -100,7 +100,7 @@ def _parameter_faults(key: str, parameter: ParameterSpec, names: list[str], cata
     if key in OWN:
         yield from _own_faults(path, key, parameter, catalogue)
     elif key in shared:
-        yield from _domain_faults(path, shared[key], parameter)
+        yield from domain_faults(path, shared[key], parameter)
     else:
         yield from _hyperparameter_faults(key, parameter, names, catalogue)
 
@@ -122,7 +122,7 @@ def _hyperparameter_faults(
         yield Fault(path, f"{', '.join(lacking)} has no {key!r}; add `when: {{optimizer: [{have}]}}`")
     for name, hyperparameter in found.items():
         if hyperparameter is not None:
-            for fault in _domain_faults(path, hyperparameter, parameter):
+            for fault in domain_faults(path, hyperparameter, parameter):
                 yield Fault(fault.field, f"{fault.message} (for {name})")
 
 
@@ -152,7 +152,8 @@ def _unknown_schedule(name: object, catalogue: Catalogue) -> str:
     return f"unknown schedule {shown(name)}; {hint(str(name), catalogue.schedules, told)}"
 
 
-def _domain_faults(path: str, hyperparameter: Hyperparameter, parameter: ParameterSpec) -> Iterator[Fault]:
+def domain_faults(path: str, hyperparameter: Hyperparameter, parameter: ParameterSpec) -> Iterator[Fault]:
+    """Yield the faults of a domain: values that the hyperparameter may not have."""
     yield from _integer_faults(path, hyperparameter, parameter)
     if parameter.min is not None and hyperparameter.choices:
         yield Fault(path, f"a range is not possible here; allowed is {hyperparameter.allowed()}")

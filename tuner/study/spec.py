@@ -13,12 +13,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from tuner.study.catalogue import EXTERNAL
 from tuner.study.hyperparameter import PREFIX, Hyperparameter, Scalar, Scaling
 from tuner.study.micro_batch import Group, grouped
+from tuner.study.parameter_groups import EVERYTHING, FACTORS, default_name
 from tuner.study.reading import AnyScalar, Duration, Number, Whole, shown
 from tuner.study.space import Choices, Domain, Fixed, Range
 from tuner.study.workload_parameters import Parameter
 
 CONDITIONS = ("optimizer", "schedule")
 """What `when` may name, besides parameters of the workload."""
+MOST_GROUPS = 50
 BATCH_SIZE = Hyperparameter("batch_size", 32, "examples per step", low=1, high=10**9, integer=True)
 
 
@@ -171,6 +173,36 @@ class OptimizerChoice(Section):
         return value
 
 
+class GroupSpec(Section):
+    """Parameters whose names match a pattern, with factors of their own: each a value, a list of values or a range."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = ""
+    match: str = Field(default=EVERYTHING, min_length=1, max_length=200, description="`fnmatch` of parameter names")
+    lr_factor: ParameterSpec | None = None
+    weight_decay_factor: ParameterSpec | None = None
+    depth_decay: ParameterSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        match = value.get("match", EVERYTHING)
+        return {**({"name": default_name(match)} if isinstance(match, str) else {}), **value}
+
+    @model_validator(mode="after")
+    def _some_factor(self) -> "GroupSpec":
+        if not self.factors:
+            raise ValueError(f"a group needs one of {', '.join(FACTORS)}")
+        return self
+
+    @property
+    def factors(self) -> dict[str, ParameterSpec]:
+        """The factors that are given, by name."""
+        given = {name: getattr(self, name) for name in FACTORS}
+        return {name: domain for name, domain in given.items() if domain is not None}
+
+
 class Budget(Section):
     """What a trial may cost, what all of them together may, and how many may fail before any works.
 
@@ -223,6 +255,9 @@ class StudySpec(Section):
     enqueue: list[dict[str, AnyScalar]] = Field(
         default_factory=list, max_length=1000, description="configurations to train before any proposal"
     )
+    groups: list[GroupSpec] = Field(
+        default_factory=list, max_length=MOST_GROUPS, description="parameters with own factors"
+    )
     method: Literal["random", "quasirandom", "tpe"] = "tpe"
     run_cap: Whole = Field(ge=1, le=1_000_000)
     parallel: Whole | None = Field(default=None, ge=1, le=100_000, description="trials in flight")
@@ -257,7 +292,7 @@ class StudySpec(Section):
         }
         return sorted(sizes.difference(self.batch_sizes()))
 
-    def groups(self) -> list[Group]:
+    def batch_groups(self) -> list[Group]:
         """The batch sizes with their micro-batches: the one given, or else those that follow from the sizes.
 
         What own code does with a batch is its own affair: an external study has one group, without sizes.

@@ -36,7 +36,7 @@ class Scene:
         with database.write() as session:
             self.id = studies.create(
                 session, name=spec.name, title="", document=spec.model_dump(mode="json"),
-                batch_groups=stored(spec.groups()), run_cap=spec.run_cap, parallel=spec.in_flight(),
+                batch_groups=stored(spec.batch_groups()), run_cap=spec.run_cap, parallel=spec.in_flight(),
                 idempotency_key=None, now=NOW,
             ).id  # fmt: skip
         self.plan: Plan = Plans().of(self.study)

@@ -111,6 +111,7 @@ class Prodigy(Rule):
     formula = "p ← p - d · lr · (m / (√v + d · eps) + weight_decay · p), d ← max(d, d_coef · n / |s|₁)"
     reference = "Mishchenko and Defazio 2024, https://arxiv.org/abs/2306.06101"
     elementwise = False
+    one_rate = True
     starts_at_parameter = ("p0",)
     memory = "4"
     hyperparameters = _HYPERPARAMETERS
