@@ -90,7 +90,7 @@ def test_every_workload_of_a_file_is_checked(
     ]
     assert lines[-1] == "ValueError: [what] the loss cannot do"
     roles = [line.split() for line in lines if line.split()[:1] in (["matrix"], ["head"])]
-    assert roles[0] == ["matrix", "0.weight", "[5,", "7]"] and roles[1] == ["head", "3.weight", "[3,", "5]"]
+    assert roles[0] == ["matrix", "0.weight", "[5,", "7]", "2"] and roles[1] == ["head", "3.weight", "[3,", "5]", "0"]
 
 
 def test_one_workload_with_its_parameters_as_json(tuner: Run, workloads_file: Path) -> None:
@@ -103,6 +103,13 @@ def test_one_workload_with_its_parameters_as_json(tuner: Run, workloads_file: Pa
     assert report["workload"] == name and report["params"] == {"hidden": 4} and report["micro_batch"] == 5
     assert report["roles"]["matrix"] == {"0.weight": [4, 7], "2.weight": [4, 4]}
     assert set(report["memory"]) == {"1", "8", "64"}
+
+
+def test_a_groups_pattern_is_tried(tuner: Run) -> None:
+    result = tuner("check", "digits-mlp", "--group", "2.*")
+    assert result.exit_code == 0 and "2.*: 2.weight, 2.bias" in result.stdout and "layers above" in result.stdout
+    result = tuner("check", "digits-mlp", "--group", "hed.*")
+    assert result.exit_code == 1 and "'hed.*' matches no parameter" in result.stdout
 
 
 def test_a_warning_is_no_fault(tuner: Run, workloads_file: Path) -> None:

@@ -8,7 +8,9 @@ Numbers are written with all their digits, so that the pasted value is exactly t
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from tuner.handover import group_code
 from tuner.study.hyperparameter import OptimizerInfo, Scalar
+from tuner.study.parameter_groups import groups_of
 
 Params = Mapping[str, Scalar]
 
@@ -30,6 +32,7 @@ def built(info: OptimizerInfo, params: Params, roles: str = "") -> OptimizerCode
     told = [h for h in info.hyperparameters if not (h.fixes_program and params.get(h.name) == h.default)]
     chosen = [f"    {h.name}={params[h.name]!r}," for h in told if h.name in params]
     given = [f"    roles={roles},"] if roles else []
+    given += group_code.argument(groups_of(params))
     return OptimizerCode(
         ["optimizer = tuner.optimizers.build(", f'    "{info.name}",', "    model,", *given, *chosen, ")"]
     )
@@ -52,8 +55,9 @@ def plain(info: OptimizerInfo, params: Params) -> OptimizerCode | str:
         return f"torch.optim has {info.name}, but not with {', '.join(f'{name}={given[name]}' for name in unusual)}"
     name, arguments = made
     told = [f"    {key}={value!r}," for key, value in arguments.items()]
+    before, parameters = group_code.plain(groups_of(params), arguments)
     return OptimizerCode(
-        [f"optimizer = torch.optim.{name}(", "    model.parameters(),", *told, ")"],
+        [*before, f"optimizer = torch.optim.{name}(", f"    {parameters},", *told, ")"],
         clip_value=given.get("clip_value", 0.0),
         clip_norm=given.get("clip_norm", 0.0),
         still=int(given.get("moment_warmup", 0)),

@@ -60,7 +60,8 @@ def imports(code: list[str]) -> list[str]:
     """Import what the code uses, in the usual order: standard library, torch, Tuner."""
     text = "\n".join(code)
     ours = [f"import tuner.{package}" for package in ("optimizers", "schedules") if f"tuner.{package}." in text]
-    return ["import math", ""] * ("math." in text) + ["import torch"] + [""] * bool(ours) + ours
+    standard = ["import math"] * ("math." in text) + ["from fnmatch import fnmatchcase"] * ("fnmatchcase(" in text)
+    return [*standard, *[""] * bool(standard), "import torch", *[""] * bool(ours), *ours]
 
 
 def workload_params(params: Params) -> Mapping[str, Scalar]:

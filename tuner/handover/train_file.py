@@ -71,7 +71,9 @@ def _header(trained: Trained) -> list[str]:
 def _imports(code: list[str], files: bool) -> list[str]:
     """Import what the code uses, standard library first; `files`: the user's are found by their path."""
     own = [line for line in imports(code) if line]
-    standard = ["import math"] * ("import math" in own) + ["import sys", "from pathlib import Path"] * files
+    standard = ["import math"] * ("import math" in own) + ["import sys"] * files
+    standard += ["from fnmatch import fnmatchcase"] * ("from fnmatch import fnmatchcase" in own)
+    standard += ["from pathlib import Path"] * files
     ours = [line for line in own if line.startswith("import tuner.")]
     ours += ["from tuner import workloads", "from tuner.engine import solo"]
     return [*standard, *[""] * bool(standard), "import torch", "", *ours]

@@ -53,7 +53,7 @@ class ParameterGroup:
 
     def matches(self, parameter: str) -> bool:
         """Whether a parameter belongs to it."""
-        return parameter == self.match or fnmatchcase(parameter, self.match)
+        return fnmatchcase(parameter, self.match)
 
 
 def default_name(match: str) -> str:

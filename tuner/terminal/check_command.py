@@ -34,6 +34,10 @@ def check(
     param: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of the workload; may be repeated.")
     ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Say what a study's group with this `match` has; may be repeated."),
+    ] = None,
     micro_batch: Annotated[int, typer.Option(min=1, help="Examples per slot and tick.")] = DEFAULT_MICRO_BATCH,
     device: Annotated[str, typer.Option(help="cpu or cuda:0, ...")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -47,6 +51,7 @@ def check(
     Examples:
       tuner check my_workloads.py
       tuner check my_workloads.py my-network --param hidden=64
+      tuner check my_workloads.py --group "head.*" --group "*.bias"
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", QUIET)
     from tuner.probe.checkup import check_up
@@ -59,7 +64,8 @@ def check(
     reports: list[Report] = []
     for each in found:
         with waiting(each) as note:
-            reports.append(check_up(each, params, micro_batch=micro_batch, device=device, note=note))
+            how: dict[str, Any] = {"micro_batch": micro_batch, "device": device, "patterns": group or []}
+            reports.append(check_up(each, params, note=note, **how))
         if not as_json:
             show(reports[-1])
     sound = fault is None and not any(report.fault for report in reports)

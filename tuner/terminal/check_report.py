@@ -69,6 +69,8 @@ def _rows(report: Report) -> Iterator[tuple[str, str]]:
         yield "data", examples
     if report.parameters:
         yield "trained", many(report.parameters, "parameter")
+    for pattern, names in report.matches.items():
+        yield "group", f"{pattern}: {', '.join(names) or 'no parameter'}"
     if report.path:
         yield "trials", _together(report)
     if report.memory:
@@ -120,15 +122,23 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> RenderableType:
 
 def _roles(report: Report) -> Table:
     """List parameters by role; names that differ in numbers only, and have one shape, share a line."""
-    table = plain_table("role", "parameter", "shape", "", fold=("parameter",))
+    table = plain_table("role", "parameter", "shape", "layers above", "", fold=("parameter",))
     for role, members in report.roles.items():
         groups: dict[tuple[str, str], list[str]] = {}
         for name, sizes in members.items():
             groups.setdefault((re.sub(r"(?<![^.])\d+(?![^.])", "*", name), str(sizes)), []).append(name)
         for place, ((pattern, shape), names) in enumerate(groups.items()):
             shown, times = (pattern, f"x {len(names)}") if len(names) > 1 else (names[0], "")
-            table.add_row(Text(role if place == 0 else ""), Text(shown), Text(shape), times)
+            table.add_row(
+                Text(role if place == 0 else ""), Text(shown), Text(shape), Text(_depth(report, names)), times
+            )
     return table
+
+
+def _depth(report: Report, names: Sequence[str]) -> str:
+    """Say how many layers lie above some parameters, e.g. `0` or `1 to 12`."""
+    found = sorted({report.depths[name] for name in names})
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def _marked(word: str, style: str, text: str) -> RenderableType:

@@ -53,6 +53,20 @@ def test_a_sound_workload_is_told_in_full() -> None:
     assert 8 * report.memory[8] > report.memory[64] > report.memory[8] > report.memory[1] > 0
 
 
+def test_layers_and_what_patterns_match_are_told() -> None:
+    report = check_up("check-sound", {"hidden": 5}, patterns=["3.*", "*.bias"])
+    assert report.fault is None
+    assert report.depths == {"0.weight": 1, "0.bias": 1, "3.weight": 0, "3.bias": 0}
+    assert report.matches == {"3.*": ["3.weight", "3.bias"], "*.bias": ["0.bias", "3.bias"]}
+
+
+def test_a_pattern_that_matches_nothing_is_a_fault() -> None:
+    report = check_up("check-sound", {"hidden": 5}, patterns=["3.*", "hed.*"])
+    told = "'hed.*' matches no parameter that is trained; those are 0.weight, 0.bias, 3.weight, 3.bias"
+    assert report.fault is not None and told in report.fault
+    assert report.matches["hed.*"] == [] and report.roles
+
+
 def test_every_rule_of_the_catalogue_has_a_family_that_is_tried() -> None:
     assert {family_of(rule_class(name)) for name in catalogue()} == set(representatives())
 

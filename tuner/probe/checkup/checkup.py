@@ -4,7 +4,7 @@ What the user's code raises ends the check-up with a fault; the parts before it 
 """
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -25,6 +25,8 @@ from tuner.probe.checkup.rules import ELEMENTWISE, representatives, try_rules
 from tuner.probe.memory import NARROW, predicted
 from tuner.probe.room import room
 from tuner.study.hyperparameter import Scalar
+from tuner.study.layer_depth import layer_depths
+from tuner.study.parameter_groups import ParameterGroup, Partition, default_name
 from tuner.workloads import Task
 from tuner.workloads.task import Data
 
@@ -47,13 +49,17 @@ def check_up(
     *,
     micro_batch: int = 8,
     device: str = "cpu",
+    patterns: Sequence[str] = (),
     note: Note = _quiet,
 ) -> Report:
-    """Check one registered workload; `note` is told what is being done. Exceptions of its code become a fault."""
+    """Check one registered workload; `note` is told what is being done. Exceptions of its code become a fault.
+
+    `patterns` are those of parameter groups; one that matches nothing is a fault.
+    """
     report, threads = Report(name, dict(params)), torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker's process on each core; more threads only hinder small models
     try:
-        _check(report, micro_batch, torch.device(device), note)
+        _check(report, micro_batch, torch.device(device), patterns, note)
     except RaisedInLayer as raised:
         cause = raised.__cause__
         assert cause is not None
@@ -68,7 +74,7 @@ def check_up(
     return report
 
 
-def _check(report: Report, micro_batch: int, device: torch.device, note: Note) -> None:
+def _check(report: Report, micro_batch: int, device: torch.device, patterns: Sequence[str], note: Note) -> None:
     note("loading the data")
     task = workloads.load(report.workload, report.params)
     report.train_examples, report.valid_examples = task.examples, len(task.validation)
@@ -77,6 +83,7 @@ def _check(report: Report, micro_batch: int, device: torch.device, note: Note) -
     note("running the model by itself")
     alone = Architecture(task, CPU, torch.float32)
     seen = _alone(report, task, alone, micro_batch)
+    _match(report, alone, patterns)
     note("running several models as one program")
     architecture = Architecture(task, device, torch.float32)
     report.why_not_stacked = fault_of_vmap(architecture, _sample(task, micro_batch, TRIED, device), micro_batch)
@@ -91,7 +98,8 @@ def _check(report: Report, micro_batch: int, device: torch.device, note: Note) -
 
 def _alone(report: Report, task: Task, architecture: Architecture, micro_batch: int) -> PlainPass:
     """Describe the model, and run it once."""
-    roles = architecture.roles()
+    roles, depths = architecture.roles(), layer_depths(architecture.parameter_names())
+    report.depths = {place.name: depths[place.name] for place in architecture.layout.places}
     for place in architecture.layout.places:
         report.roles.setdefault(roles[place.name], {})[place.name] = list(place.shape)
         report.parameters += place.size
@@ -99,6 +107,14 @@ def _alone(report: Report, task: Task, architecture: Architecture, micro_batch: 
     report.warnings += warnings.of_loss(seen)
     report.warnings += warnings.of_roles(architecture.training, roles, task.roles or (), seen.seen.last_linear)
     return seen
+
+
+def _match(report: Report, architecture: Architecture, patterns: Sequence[str]) -> None:
+    """Say which trained parameters the patterns of parameter groups match; each must match some."""
+    groups = [ParameterGroup(default_name(pattern), pattern) for pattern in patterns]
+    names = list(report.depths)
+    report.matches = {group.match: [name for name in names if group.matches(name)] for group in groups}
+    Partition(groups, architecture.parameter_names(), names)
 
 
 def _rules(report: Report, task: Task, device: torch.device) -> None:

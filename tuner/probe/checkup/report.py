@@ -31,6 +31,10 @@ class Report:
     """Numbers that are trained."""
     roles: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     """Role -> parameter -> its shape."""
+    depths: dict[str, int] = field(default_factory=dict)
+    """Parameter -> layers above its own, which a group's `depth_decay` counts."""
+    matches: dict[str, list[str]] = field(default_factory=dict)
+    """Pattern of a parameter group that was asked about -> the trained parameters that it matches."""
     micro_batch: int = 0
     whole_batches: bool = False
     """Whether the loss depends on which examples share a batch."""
