@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,13 @@ def test_the_readme_submits_watches_and_prints_the_snippet(
 
 
 def test_the_guide_to_optimizers_steps_a_model() -> None:
-    model = nn.Linear(3, 2)
+    model = nn.Sequential(OrderedDict(body=nn.Linear(3, 3), head=nn.Linear(3, 2)))
     scope: dict[str, Any] = {"model": model, "loss_of": nn.MSELoss(), "data": [(torch.ones(4, 3), torch.zeros(4, 2))]}
-    before = model.weight.detach().clone()
+    before = model.body.weight.detach().clone()
     for code in of("optimizers.md", "python"):
         exec(compile(code, "optimizers.md", "exec"), scope)
-    assert not torch.equal(model.weight, before)
+    assert not torch.equal(model.body.weight, before)
+    assert len(scope["optimizer"].param_groups) == 4
 
 
 def test_the_guide_to_workloads_registers_tasks_that_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

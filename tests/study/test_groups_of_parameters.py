@@ -81,7 +81,7 @@ FAULTS: list[tuple[Any, tuple[str, ...], str, str]] = [
     ([{"match": 3, "lr_factor": 2}], ("adamw",), "groups[0].match", "3 given; input should be a valid string"),
     ([{"match": "", "lr_factor": 2}], ("adamw",), "groups[0].match", "at least 1 character"),
     ([{"name": "a b", "lr_factor": 2}], ("adamw",), "groups[0].name", "'a b' given; string should match"),
-    ([{"lr_factor": 1, "depth": 2}], ("adamw",), "groups[0].depth", "unknown key; did you mean 'depth_decay'?"),
+    ([{"lr_factor": 1, "depth_deca": 2}], ("adamw",), "groups[0].depth_deca", "did you mean 'depth_decay'"),
     ([{"lr_factor": 0}], ("adamw",), "groups[0].lr_factor", r"is 0; allowed is a number in \(0, 1e\+06\]"),
     ([{"lr_factor": "x"}], ("adamw",), "groups[0].lr_factor", "is 'x'; allowed is a number"),
     ([{"lr_factor": [1, -1]}], ("adamw",), "groups[0].lr_factor", "is -1"),

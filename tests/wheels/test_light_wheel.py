@@ -135,6 +135,8 @@ def test_it_holds_the_trees_own_files_and_no_others(wheel: Path) -> None:
     assert [name for name in names if name.startswith("tuner/study/")] == [
         "tuner/study/__init__.py",
         "tuner/study/hyperparameter.py",
+        "tuner/study/layer_depth.py",
+        "tuner/study/parameter_groups.py",
     ]
 
 

@@ -16,7 +16,8 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PACKAGES = ("optimizers", "schedules", "noise")
-FILES = ("__init__.py", "draws.py", "errors.py", "py.typed", "study/__init__.py", "study/hyperparameter.py")
+STUDY = ("__init__", "hyperparameter", "layer_depth", "parameter_groups")
+FILES = ("__init__.py", "draws.py", "errors.py", "py.typed", *(f"study/{name}.py" for name in STUDY))
 NEEDED = ("numpy", "torch")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file: zip files cannot say less."""

@@ -32,6 +32,7 @@ from tuner.probe.choice import DEFAULT_WIDTH, Choice, changed_at, cores, key, le
 from tuner.probe.first_look import first_look, worth_going_on
 from tuner.probe.room import room
 from tuner.study.hyperparameter import Scalar
+from tuner.study.parameter_groups import groups_of, kind_of
 from tuner.study.program import Program
 from tuner.worker.channel import Json
 from tuner.worker.device.loading import Address, Loaded, not_loaded
@@ -370,6 +371,8 @@ def rule_of(params: Mapping[str, Scalar]) -> str:
     """Name what a trial's parameters fix of its rule's program; empty where they name no rule."""
     name = str(params.get("optimizer"))
     try:
-        return str(program_key(name, {key: params[key] for key in defaults(name) if key in params}))
+        kind = kind_of(groups_of(params))
+        key = program_key(name, {key: params[key] for key in defaults(name) if key in params})
+        return str((key, kind) if kind else key)
     except (InvalidInput, ValueError, TypeError):
         return ""  # the stack says what is wrong with them
