@@ -8,6 +8,7 @@ from tuner.errors import InvalidInput
 from tuner.study.catalogue import load_catalogue
 from tuner.study.check import parse_study
 from tuner.study.families import families
+from tuner.study.given import complete
 from tuner.study.layer_depth import layer_depths
 from tuner.study.parameter_groups import (
     ParameterGroup,
@@ -19,6 +20,7 @@ from tuner.study.parameter_groups import (
 )
 from tuner.study.space import Fixed, Range
 from tuner.study.spec import StudySpec
+from tuner.study.workload_parameters import signature_of
 
 ISSUE = [
     {"match": "head.*", "lr_factor": 10},
@@ -210,3 +212,32 @@ def test_a_residual_network_has_a_layer_for_each_block_of_each_stage() -> None:
     assert found["conv1.weight"] == found["bn1.bias"] == 5
     assert [found[f"layer{s}.{b}.conv2.weight"] for s in (1, 2) for b in (0, 1)] == [4, 3, 2, 1]
     assert found["layer2.0.downsample.0.weight"] == 2 and found["fc.weight"] == 0
+
+
+def test_configurations_that_a_user_gives_have_the_documents_patterns_and_any_legal_factors() -> None:
+    def enqueued(**given: Any) -> StudySpec:
+        head = {"name": "a", "workload": "digits-mlp", "optimizers": ["adamw"], "run_cap": 4, "groups": ISSUE}
+        return parse_study({**head, "enqueue": [given]}, load_catalogue(), {"digits-mlp"})
+
+    legal = {"group.all.depth_decay": 0.3, "group.head.lr_factor": 4, "group.head.match": "head.*"}
+    spec = enqueued(**legal)
+    made = complete(legal, spec, families(spec, load_catalogue()), load_catalogue(), signature_of("digits-mlp"))
+    assert groups_of(made.params) == (
+        ParameterGroup("all", "*", depth_decay=0.3),
+        ParameterGroup("bias", "*.bias", weight_decay_factor=0.0),
+        ParameterGroup("head", "head.*", lr_factor=4.0),
+    )
+    left_out = complete({}, spec, families(spec, load_catalogue()), load_catalogue(), signature_of("digits-mlp"))
+    assert left_out.params["group.all.depth_decay"] == 1.0 and left_out.params["group.head.lr_factor"] == 10
+    for key, value in (("group.all.depth_decay", 2), ("group.head.match", "tail.*"), ("group.tail.lr_factor", 2)):
+        with pytest.raises(InvalidInput) as raised:
+            enqueued(**{key: value})
+        assert [fault.field for fault in raised.value.faults] == [f"enqueue[0].{key}"]
+
+
+def test_own_code_takes_no_groups() -> None:
+    document = {"name": "a", "workload": "external", "metric": "loss", "parameters": {"lr": [1, 2]}, "run_cap": 4}
+    parse_study(document, load_catalogue(), set())
+    with pytest.raises(InvalidInput, match="your own code trains these trials, so leave it out") as raised:
+        parse_study({**document, "groups": ISSUE}, load_catalogue(), set())
+    assert [fault.field for fault in raised.value.faults] == ["groups"]
