@@ -37,10 +37,10 @@ def test_a_document_is_checked_and_its_groups_derived_outside_the_write_transact
 
     monkeypatch.setattr(Database, "write", write)
     monkeypatch.setattr(submitting, "parse_study", spied("parse_study", submitting.parse_study))
-    monkeypatch.setattr(StudySpec, "groups", spied("groups", StudySpec.groups))
+    monkeypatch.setattr(StudySpec, "batch_groups", spied("batch_groups", StudySpec.batch_groups))
     document = study_document(run_cap=1, parameters={"batch_size": 500_000_000}, budget={"examples_per_trial": 10**12})
     assert client.post("/api/v1/studies", json=document).status_code == 201
-    assert seen == [("parse_study", False), ("groups", False)]
+    assert seen == [("parse_study", False), ("batch_groups", False)]
 
 
 def test_batch_sizes_that_are_left_out_are_named_in_an_event(client: TestClient) -> None:

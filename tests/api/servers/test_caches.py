@@ -161,8 +161,8 @@ def learned(database: Database, name: str, servers: list[Proposing]) -> list[dic
     )
     with database.write() as session:
         study = studies.create(
-            session, name=name, title="", document=spec.model_dump(mode="json"), batch_groups=stored(spec.batch_groups()),
-            run_cap=spec.run_cap, parallel=1, idempotency_key=None, now=NOW,
+            session, name=name, title="", document=spec.model_dump(mode="json"),
+            batch_groups=stored(spec.batch_groups()), run_cap=spec.run_cap, parallel=1, idempotency_key=None, now=NOW,
         ).id  # fmt: skip
     for number in range(14):
         servers[number % len(servers)].fill(study)
