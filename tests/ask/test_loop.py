@@ -391,3 +391,15 @@ def test_a_given_configuration_comes_first(tuned: Client) -> None:
         seen.append(trial.params.x)
         trial.finish(1)
     assert seen[0] == 7.5 and seen[1] <= 1
+
+
+@SQLITE
+def test_a_last_word_and_the_next_question_are_one_request(both: tuple[Client, Forwarding]) -> None:
+    tuned, between = both
+    own_study(tuned, run_cap=12, method="random")
+    before = None
+    for trial in tuned.ask("own"):
+        before = between.requests if before is None else before
+        trial.report(loss=1.0)
+        trial.finish()
+    assert before is not None and between.requests - before <= 18, "12 of them, and a few under load"

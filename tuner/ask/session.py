@@ -33,6 +33,8 @@ DEVICE = "own"
 """The name of a session's only slot."""
 IDLE_WAIT_S = 25.0
 """How long a sync may wait on the server for a trial."""
+LAST_WORD_S = 0.05
+"""How long a trial's last word waits for the loop to ask for the next one, in the same request."""
 APART_S = 0.1
 """Syncs with reports are at least so far apart."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.2, 10.0
@@ -90,7 +92,9 @@ class Session:
         self._seq = 0
         self._applied = 0
         self._closing = False
-        self._wake = threading.Event()
+        self._work = threading.Condition(self._lock)
+        self._sleeps_until = -math.inf
+        """When the thread looks again by itself."""
         self._urgent = False
         self._next_at = self._not_before = self._sent_at = 0.0
         self._backoff_s = FIRST_BACKOFF_S
@@ -124,7 +128,7 @@ class Session:
         with self._news:
             self._begin()
             self._wants = self._urgent = True
-            self._wake.set()
+            self._work.notify()
             while (stay := self._held()) is None and not self._study_ended and self._error is None:
                 self._news.wait(1.0)
             self._wants = False
@@ -136,10 +140,10 @@ class Session:
         """Change what is held of an attempt, and have the server told soon."""
         with self._lock:
             change()
-            self._urgent = self._urgent or stay.over
-            due = self._urgent or bool(stay.curve.ready(1))
-        if due and not self._wake.is_set():
-            self._wake.set()
+            if stay.over:
+                self._next_at = min(self._next_at, time.monotonic() + LAST_WORD_S)
+            if self._due_at() < self._sleeps_until:
+                self._work.notify()
 
     def close(self, patience_s: float = PATIENCE_S) -> None:
         """Tell the server all that is left to say, and end. What is still held goes back to the queue."""
@@ -150,7 +154,7 @@ class Session:
             for stay in self._stays.values():
                 if not stay.over:
                     stay.end("drained")
-        self._wake.set()
+            self._work.notify()
         atexit.unregister(self._at_exit)
         self._say_farewell(time.monotonic() + patience_s)
 
@@ -176,17 +180,20 @@ class Session:
     # The thread's side
 
     def _run(self) -> None:
-        while not self._closing:
-            self._wake.wait(min(max(0.0, self._due_at() - time.monotonic()), IDLE_WAIT_S))
-            self._wake.clear()
-            if self._closing or self._error is not None:
-                return
-            left = self._due_at() - time.monotonic()
-            if left <= 0:
-                self._exchange()
-            elif left < APART_S:
-                time.sleep(left)
-                self._wake.set()
+        while self._wait_until_due():
+            self._exchange()
+
+    def _wait_until_due(self) -> bool:
+        """Wait until there is something to say or to ask; False when the session is over."""
+        with self._work:
+            while not self._closing and self._error is None:
+                self._sleeps_until = self._due_at()
+                left = self._sleeps_until - time.monotonic()
+                if left <= 0:
+                    self._sleeps_until = -math.inf
+                    return True
+                self._work.wait(min(left, IDLE_WAIT_S))
+        return False
 
     def _due_at(self) -> float:
         with self._lock:
