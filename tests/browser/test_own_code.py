@@ -54,3 +54,4 @@ def test_a_study_of_own_code_and_its_trials(tmp_path: Path, page: Page) -> None:
             expect(page.locator('[data-metric="loss"] path.js-line')).to_have_count(1)
         expect(page.locator("pre.traceback").last).to_be_visible()
         assert "exit status 3" in page.locator("main").inner_text()
+        page.goto("about:blank")  # before the server ends
