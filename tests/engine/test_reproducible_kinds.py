@@ -11,11 +11,18 @@ import torch
 from engine_cases import run_until_idle, small_task, spec
 from model_kinds import CLASSES, IMAGE, KINDS, TOKENS, VECTOR, Attention, task_for, task_of
 from test_augmentation import noisy_task
+from test_draws import task as drawing_task
 from test_kept_weights import Tied
+from test_padding import bag
 from test_seeded_evaluation import task as sampled_task
+from test_transform import task as transformed_task
+from test_windows import LENGTH, STRIDE
+from test_windows import TOKENS as SEQUENCE
+from test_windows import task as windows_task
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout
 
+import tuner
 from tuner.engine import Stack
 from tuner.workloads import Task
 
@@ -65,6 +72,10 @@ MORE: dict[str, Callable[[], Task]] = {
     "a given module": lambda: replace(pretrained(), model=pretrained().build_model(1)),
     "data that is read": lambda: replace(small_task(), resident=False),
     "data that augments itself": noisy_task,
+    "draws of the trial's own": drawing_task,
+    "a transform with partners": transformed_task,
+    "windows over a sequence": lambda: windows_task(tuner.Windows(SEQUENCE, LENGTH, STRIDE)),
+    "a loader that pads": bag,
     "bf16": lambda: replace(small_task(), precision="bf16"),
 }
 

@@ -1,8 +1,8 @@
 """Whether the micro-batches of a tick may be computed side by side, or in one pass: found by a dry run.
 
 Both need a loss that is the mean over its batch, a pass that leaves the model's buffers as they are, and no random
-numbers but those of dropout layers, which go by each example's position. Where that does not hold, or cannot be tried,
-a tick is one micro-batch, and they follow one another.
+numbers but those of dropout layers and `tuner.draws`, which go by each example's position. Where that does not hold, or
+cannot be tried, a tick is one micro-batch, and they follow one another.
 """
 
 import logging
