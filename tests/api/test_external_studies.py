@@ -110,3 +110,44 @@ def test_what_is_missing_is_refused_by_field(client: TestClient, missing: str) -
 
 def test_the_catalogue_names_it(client: TestClient) -> None:
     assert "external" in [each["name"] for each in client.get("/api/v1/catalogue").json()["workloads"]]
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_a_result_that_is_not_finite_is_infeasible(client: TestClient, value: str) -> None:
+    submit(client)
+    worker = OwnCode(client)
+    (trial,) = worker.take(1)
+    worker.finish(trial, value)  # type: ignore[arg-type]
+    shown = client.get("/api/v1/studies/own/trials/0").json()
+    assert (shown["state"], shown["reason"], shown["value"]) == ("infeasible", "diverged", None)
+
+
+def test_an_error_is_tried_again_unless_it_is_final(client: TestClient) -> None:
+    submit(client)
+    worker = OwnCode(client)
+    for number, final in ((0, False), (1, True)):
+        (trial,) = [each for each in worker.take(1) if each["number"] == number]
+        worker.finish(trial, None, outcome="error", error=f"ValueError: no {number}", final=final)
+        state = client.get(f"/api/v1/studies/own/trials/{number}").json()["state"]
+        assert state == ("failed" if final else "queued")
+        if not final:
+            (again,) = worker.take(1)
+            assert (again["number"], again["attempt"]) == (0, 2)
+            worker.finish(again, 0.5)
+
+
+def test_a_session_takes_the_trials_of_its_study_alone(client: TestClient) -> None:
+    submit(client)
+    submit(client, name="other")
+    opened = client.post("/api/v1/studies/other/ask", json={"session": "s" * 16}).json()
+    again = client.post("/api/v1/studies/other/ask", json={"session": "s" * 16}).json()
+    assert opened == again and (opened["study"], opened["state"]) == ("other", "running")
+    for seq in (1, 2, 3):
+        body = {"session": "s" * 16, "seq": seq, "wait_s": 5, "capacity": [{"device": "own", "free": seq}]}
+        reply = client.post(f"/api/v1/workers/{opened['worker']}/sync", json=body).json()
+        assert {each["study"] for each in reply["assign"]} == {"other"} and reply["study"] == "running"
+    assert client.post("/api/v1/studies/other/ask").json()["worker"] != opened["worker"]
+    assert client.post("/api/v1/studies/none/ask").status_code == 404
+    assert client.delete("/api/v1/studies/other").status_code == 204
+    body = {"session": "s" * 16, "seq": 9, "capacity": [{"device": "own", "free": 1}]}
+    assert client.post(f"/api/v1/workers/{opened['worker']}/sync", json=body).status_code == 404

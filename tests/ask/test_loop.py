@@ -270,7 +270,6 @@ def test_many_reports_make_few_requests(both: tuple[Client, Forwarding]) -> None
     assert len(tuned.curve("own", 0, points=1000).step) == 900
 
 
-@SQLITE
 def test_eight_loops_never_get_the_same_trial(tuned: Client) -> None:
     own_study(tuned, run_cap=40)
     taken: list[int] = []
@@ -403,3 +402,24 @@ def test_a_last_word_and_the_next_question_are_one_request(both: tuple[Client, F
         trial.report(loss=1.0)
         trial.finish()
     assert before is not None and between.requests - before <= 18, "12 of them, and a few under load"
+
+
+@SQLITE
+def test_a_thread_that_fails_ends_the_loop_and_not_in_silence(tuned: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_study(tuned, run_cap=2)
+    with pytest.raises(TunerError, match="the thread of this loop failed: KeyError: 'odd'"):
+        for trial in tuned.ask("own"):
+            monkeypatch.setattr("tuner.ask.session.Session._apply", lambda *_: {}["odd"])
+            wait_for(lambda trial=trial: trial.should_stop)
+            monkeypatch.undo()
+
+
+@SQLITE
+def test_a_result_that_does_not_count_is_said(tuned: Client, caplog: pytest.LogCaptureFixture) -> None:
+    own_study(tuned, run_cap=2)
+    with pytest.raises(NotFound):
+        for trial in tuned.ask("own"):
+            tuned.delete("own")
+            wait_for(lambda trial=trial: trial.should_stop)
+            trial.finish(1)
+    assert "the result of trial 0 does not count" in caplog.text

@@ -180,8 +180,14 @@ class Session:
     # The thread's side
 
     def _run(self) -> None:
-        while self._wait_until_due():
-            self._exchange()
+        try:
+            while self._wait_until_due():
+                self._exchange()
+        except Exception as error:  # the session's boundary: a loop must not wait for a thread that is gone
+            log.exception("the thread of a loop failed", extra={"action": "sync", "study": self._study})
+            with self._news:
+                self._give_up(TunerError(f"the thread of this loop failed: {type(error).__name__}: {error}"))
+                self._news.notify_all()
 
     def _wait_until_due(self) -> bool:
         """Wait until there is something to say or to ask; False when the session is over."""

@@ -1,5 +1,6 @@
 """A trial as the body of a user's own loop sees it."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from tuner.ask.stay import Stay
 from tuner.errors import Conflict, Fault, InvalidInput
 from tuner.study.hyperparameter import Scalar
 from tuner.wire.sync import Stop
+
+log = logging.getLogger(__name__)
 
 MOST_METRICS = 64
 MOST_COUNT = 2**53
@@ -125,6 +128,13 @@ class Trial:
             seen = ", ".join(sorted(self._stay.curve.seen)) or "nothing"
             told = f"trial {self.number} has no value: it reported {seen}"
             raise InvalidInput([Fault(self._metric, f"{told}; report it, or call finish(value)")])
+        if self._stay.stop is not None and self._stay.stop.order in ("fenced", "deleted"):
+            log.warning(
+                "the result of trial %d does not count: %s",
+                self.number,
+                self._stay.stop.why,
+                extra={"action": "fenced", "study": self.study, "trial": self.number},
+            )
         number = None if value is None else _number(self._metric, value)
         diverged = number is not None and not math.isfinite(number)
         word = {"infeasible": "diverged"} if diverged else {"value": number}
