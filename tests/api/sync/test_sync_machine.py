@@ -127,7 +127,7 @@ COURSE = st.lists(
     min_size=25,
     max_size=40,
 )
-MANY = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+MANY = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 def run(database: Database, store: Path, course: list[tuple[Any, ...]]) -> None:
