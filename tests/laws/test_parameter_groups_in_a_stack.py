@@ -219,9 +219,8 @@ def test_decoupled_decay_of_a_rule_with_another_kind_has_the_factors_too() -> No
         torch.testing.assert_close(ends[1].weights[key], value.detach(), rtol=1e-11, atol=1e-12)  # type: ignore[index]
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_a_compiled_stack_makes_the_same_steps(name: str) -> None:
-    found = {}
+def test_a_compiled_stack_makes_the_same_steps() -> None:
+    found, name = {}, "adamw"
     for path in ("eager", "compiled"):
         stack = Stack(task(), width=2, micro_batch=8, path=path, dtype=torch.float64)
         stack.keep_weights = True

@@ -102,9 +102,12 @@ class CompiledRows:
 
 
 def compiled_rows(applied: AppliedRule, pool: Pool, like: Tensor) -> CompiledRows | None:
-    """Compile a rule's step; None, and one line in the log, where that fails or cannot be."""
+    """Compile a rule's step; None where that does not pay or cannot be, and, with a line in the log, where it fails.
+
+    Classes of parameters do not pay: each is code of its own, which takes many times as long to compile.
+    """
     rule = applied.rule
-    if rule.needs_loss or rule.periodic or like.device.type != "cpu":
+    if applied.classes is not None or rule.needs_loss or rule.periodic or like.device.type != "cpu":
         return None
     try:
         return CompiledRows(applied, pool, like)

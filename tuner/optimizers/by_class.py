@@ -9,10 +9,11 @@ tensor has the size of the parameters.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from tuner.optimizers.members import told_apart
-from tuner.optimizers.rule import Rule, Shapes, State, Tensors
+from tuner.optimizers.rule import ElementwiseRule, Rule, Shapes, State, Tensors
 from tuner.study.parameter_groups import ParameterGroup, Partition
 
 
@@ -43,6 +44,9 @@ class Classes:
 
     def step(self, rule: Rule, grads: Tensors, params: Tensors, state: State, hp: Mapping[str, Tensor]) -> None:
         """Apply the rule's treatment and update in place, as `Rule.step` does; `hp` holds the factors too."""
+        if isinstance(rule, ElementwiseRule) and rule.treatment is None:
+            self._step_elements(rule, grads, params, state, hp)
+            return
         filled = {name: grad for name, grad in grads.items() if grad.numel()}
         norm = None if rule.treatment is None else rule.treatment.norm(filled, hp)
         for number, members in enumerate(self._members):
@@ -51,6 +55,21 @@ class Classes:
             if any(param.numel() for param in own_params.values()):
                 rule.step(own_grads, own_params, part, _scaled(hp, number), norm=norm)
         state.advance()
+
+    def _step_elements(
+        self, rule: ElementwiseRule, grads: Tensors, params: Tensors, state: State, hp: Mapping[str, Tensor]
+    ) -> None:
+        """Step a rule whose numbers per trial can be had for all classes at once, [classes · T]."""
+        state.advance()
+        scaled = [rule.own(_scaled(hp, number)) for number in range(self.count)]
+        own = {name: torch.cat([each[name] for each in scaled]) for name in scaled[0]}
+        found = rule.scalars(state.step.repeat(self.count), own)
+        rows = {name: value.view(self.count, -1) for name, value in found.items()}
+        for name, param in params.items():
+            if param.numel():
+                buffers = {buffer: tensors[name] for buffer, tensors in state.buffers.items()}
+                scalars = {key: each[self.of[name]] for key, each in rows.items()}
+                rule.step_elements(grads[name], param, buffers, scalars)
 
 
 def columns(count: int) -> list[str]:
