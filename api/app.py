@@ -13,6 +13,7 @@ from api import problems
 from api.access.principals import Principals
 from api.metrics import Metrics, Watcher
 from api.pools import PLAIN
+from api.request_ids import RequestIds
 from api.routes import asking, catalogue, dashboard, events, results, session, studies, tokens, trials, workers
 from api.routes import metrics as metrics_route
 from api.security import Gate
@@ -55,6 +56,7 @@ def create_app(
         server = build_server(settings, database, known, metrics, waits or Waits())
         app.state.server, app.state.streams = server, streams
         server.hub.bind(asyncio.get_running_loop())
+        server.waiting.bind(asyncio.get_running_loop())
         anyio.to_thread.current_default_thread_limiter().total_tokens = PLAIN
         if server.link is not None:
             server.link.start()
@@ -81,6 +83,7 @@ def create_app(
     app.add_middleware(GZipMiddleware, minimum_size=1024)
     app.add_middleware(Gate, settings=settings)
     app.add_middleware(Watcher, metrics=metrics, prefix=API)
+    app.add_middleware(RequestIds)
     problems.install(app, lambda status: dashboard.page(status, settings.root_path))
     for module in (
         workers,

@@ -79,6 +79,11 @@ class Waiting:
 
     def __init__(self) -> None:
         self._current: dict[str, Caller] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Name the event loop that the waiters live on."""
+        self._loop = loop
 
     def take(self, session: str) -> Caller:
         """Become the session's current sync."""
@@ -88,6 +93,12 @@ class Waiting:
             older.wake.set()
         newer = self._current[session] = Caller()
         return newer
+
+    def wake(self, session: str) -> None:
+        """Let the sync that waits for a session look again. From any thread."""
+        caller = self._current.get(session)
+        if caller is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(caller.wake.set)
 
     def drop(self, session: str, caller: Caller) -> None:
         """Stop waiting."""

@@ -4,13 +4,14 @@ It is computed from the database, so that every server, the page, `tuner watch` 
 that a server has with a study is that server's own. It is null while all is well.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
 from storage import notices, programs, workers
 from storage.studies import Progress, StudyRecord
+from storage.workers import WorkerRecord
 from tuner.study.catalogue import EXTERNAL
 from tuner.study.program import fingerprint
 from tuner.study.states import StudyState, TrialState
@@ -45,6 +46,8 @@ def waits_for(session: Session, study: StudyRecord, progress: Progress, *, now: 
             f"a worker with the workload {workload!r}: those connected know {', '.join(known) or 'none'}; "
             "start one with 'tuner worker --workloads FILE'"
         )
+    if closed := _takes_nothing([w for w in connected if workload in {one["name"] for one in w.workloads}], now):
+        return closed
     if study.program is not None:
         pinned = ", ".join(f"{name} {value}" for name, value in study.program.items())
         declined = programs.last_decline(session, study_id=study.id)
@@ -54,6 +57,18 @@ def waits_for(session: Session, study: StudyRecord, progress: Progress, *, now: 
     if not others:
         return None
     return f"room on a worker: {' and '.join(others)} {'has' if len(others) == 1 else 'have'} it now"
+
+
+def _takes_nothing(able: Sequence[WorkerRecord], now: datetime) -> str | None:
+    """Say why none of the workers that could run a study gets trials; None if one of them does."""
+    if any(worker.takes_trials(now) for worker in able):
+        return None
+    held = [worker for worker in able if worker.quarantined_until is not None and not worker.draining]
+    if not held:
+        return "a worker: those with its workload are told to leave"
+    worker = held[0]
+    until, why = f"{worker.quarantined_until:%H:%M} UTC", worker.quarantine_why
+    return f"a worker: {worker.name} is quarantined until {until}, since {why}; tuner release {worker.id}"
 
 
 def failure_groups(session: Session, study: StudyRecord, progress: Progress) -> list[FailureGroup]:

@@ -101,11 +101,16 @@ def worker_view(worker: WorkerRecord, *, held: int, now: datetime, lease_s: floa
     """Show a worker session. A session without leases that no longer syncs is gone."""
     silent = now - worker.last_seen > timedelta(seconds=lease_s)
     state = ("lost" if held else "gone") if silent else ("busy" if held else "idle")
+    quarantined = worker.quarantined_until is not None and worker.quarantined_until > now
+    if not silent and (worker.draining or quarantined):
+        state = "draining" if worker.draining else "quarantined"
     return WorkerView.model_validate(
         {
             "id": worker.id,
             "name": worker.name,
             "state": state,
+            "why": worker.quarantine_why if quarantined else None,
+            "quarantined_until": worker.quarantined_until if quarantined else None,
             "devices": [DeviceInfo.model_validate(device) for device in worker.devices],
             "workloads": [workload["name"] for workload in worker.workloads],
             "held": held,

@@ -184,6 +184,9 @@ class Worker(Base):
     seq: Mapped[int] = mapped_column(BigInteger, default=-1)
     first_seen: Mapped[datetime] = mapped_column(UtcTime)
     last_seen: Mapped[datetime] = mapped_column(UtcTime)
+    draining: Mapped[bool] = mapped_column(default=False, doc="it is told to hand everything back and leave")
+    quarantined_until: Mapped[datetime | None] = mapped_column(UtcTime, doc="it gets no trials before")
+    quarantine_why: Mapped[str | None] = mapped_column(Text)
 
 
 class Attempt(Base):

@@ -29,6 +29,14 @@ class WorkerRecord:
     seq: int
     first_seen: datetime
     last_seen: datetime
+    draining: bool = False
+    """It is told to hand everything back and leave."""
+    quarantined_until: datetime | None = None
+    quarantine_why: str | None = None
+
+    def takes_trials(self, now: datetime) -> bool:
+        """Whether it gets new trials at a time."""
+        return not self.draining and (self.quarantined_until is None or self.quarantined_until <= now)
 
 
 COLUMNS = tuple(table_of(t.Worker).columns[name] for name in WorkerRecord.__dataclass_fields__)
@@ -133,6 +141,41 @@ def seen(
     if older is None:
         raise NotFound(f"no worker {worker_id} with this session; register again")
     return _record(older), False
+
+
+def drain(session: Session, *, worker_id: int) -> WorkerRecord:
+    """Tell a worker to hand everything back and leave.
+
+    Raises:
+        NotFound: there is no such worker.
+    """
+    return _changed(session, worker_id, draining=True)
+
+
+def quarantine(session: Session, *, worker_id: int, until: datetime | None, why: str | None) -> WorkerRecord:
+    """Give a worker no trials before a time; None ends that.
+
+    Raises:
+        NotFound: there is no such worker.
+    """
+    return _changed(session, worker_id, quarantined_until=until, quarantine_why=why)
+
+
+def _changed(session: Session, worker_id: int, **values: Any) -> WorkerRecord:
+    row = session.scalars(
+        update(t.Worker).where(t.Worker.id == worker_id).values(**values).returning(t.Worker)
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"no worker {worker_id}")
+    return _record(row)
+
+
+def last_endings(session: Session, *, worker_id: int, limit: int) -> list[tuple[int, str]]:
+    """List trial and outcome of the attempts that ended last on a worker, the latest first."""
+    ended = t.Attempt.outcome.is_not(None)
+    query = select(t.Attempt.trial_id, t.Attempt.outcome).where(t.Attempt.worker_id == worker_id, ended)
+    rows = session.execute(query.order_by(t.Attempt.ended_at.desc(), t.Attempt.trial_id.desc()).limit(limit))
+    return [(trial_id, str(outcome)) for trial_id, outcome in rows]
 
 
 def by_ids(session: Session, *, ids: set[int]) -> dict[int, WorkerRecord]:

@@ -26,6 +26,7 @@ from tuner.terminal import (
     probe_command,
     read_commands,
     study_commands,
+    worker_commands,
 )
 from tuner.terminal.options import DataDir, Host, Port, Server, TokenFile, Width, Workloads, option_of
 
@@ -290,7 +291,13 @@ def worker(
     raise typer.Exit(status)
 
 
-for _own in (check_command.check, check_command.workloads, probe_command.probe):
+for _own in (
+    worker_commands.drain,
+    worker_commands.release,
+    check_command.check,
+    check_command.workloads,
+    probe_command.probe,
+):
     app.command(rich_help_panel=SERVING)(_own)
 
 

@@ -239,6 +239,14 @@ class Client:
         """Iterate over the workers, page by page."""
         return self._items(Page[WorkerView], "/api/v1/workers", {}, None)
 
+    def drain(self, worker: int) -> WorkerView:
+        """Tell a worker to store its trials' states, hand them back and leave."""
+        return self._http.fetch(WorkerView, "POST", f"/api/v1/workers/{worker}/drain")
+
+    def release(self, worker: int) -> WorkerView:
+        """Give a worker trials again after a quarantine."""
+        return self._http.fetch(WorkerView, "POST", f"/api/v1/workers/{worker}/release")
+
     def register(self, registration: Registration) -> Registered:
         """Register a worker. The same session may register again."""
         return self._http.fetch(Registered, "POST", "/api/v1/workers", body=registration)

@@ -6,7 +6,31 @@ Standard library only: device processes log too.
 import json
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Literal
+
+_context: ContextVar[Mapping[str, object]] = ContextVar("log context", default=MappingProxyType({}))
+
+
+@contextmanager
+def within(**fields: object) -> Iterator[None]:
+    """Add fields to every line that is logged in this context, e.g. the request that it belongs to."""
+    token = _context.set({**_context.get(), **fields})
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def _add_context(record: logging.LogRecord) -> bool:
+    for name, value in _context.get().items():
+        if not hasattr(record, name):
+            setattr(record, name, value)
+    return True
+
 
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """Attributes that every record has; all others come from `extra`."""
@@ -15,6 +39,7 @@ STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 def configure(form: Literal["text", "json"] = "text", level: int = logging.INFO) -> None:
     """Send log lines to standard error in the given form."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_add_context)
     handler.setFormatter(JsonLines() if form == "json" else Words())
     logging.basicConfig(level=level, handlers=[handler], force=True)
 

@@ -60,6 +60,8 @@ NEEDS: dict[str, frozenset[Role]] = {
     "GET /workers": READ,
     "POST /workers": WORK,
     "POST /workers/{worker}/sync": EXCHANGE,
+    "POST /workers/{worker}/drain": MANAGE,
+    "POST /workers/{worker}/release": MANAGE,
     "GET /tokens": MANAGE,
     "POST /tokens": MANAGE,
     "DELETE /tokens/{token}": MANAGE,

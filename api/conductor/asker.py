@@ -48,6 +48,8 @@ class Asker:
         self._process: subprocess.Popen[bytes] | None = None
         self._feed = Feed()
         self._closed = False
+        self.trouble: str | None = None
+        """What the last request failed with; None if it was answered."""
 
     def ask(self, request: AskRequest) -> list[dict[str, Scalar]]:
         """Return one configuration per index of the request.
@@ -56,6 +58,15 @@ class Asker:
             SamplerFailed: the sampler raised, its process died twice or did not take in what it was told, or it did
                 not answer within the deadline.
         """
+        try:
+            configurations = self._ask(request)
+        except SamplerFailed as error:
+            self.trouble = str(error)
+            raise
+        self.trouble = None
+        return configurations
+
+    def _ask(self, request: AskRequest) -> list[dict[str, Scalar]]:
         family = request.search.family
         with self._lock:
             begun = time.perf_counter()

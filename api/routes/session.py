@@ -5,24 +5,25 @@ POST /api/v1/logout    drop the cookie
 GET  /api/v1/session   who asks, and what they may do
 GET  /api/openapi.json the description of all routes
 GET  /healthz          the process responds
-GET  /readyz           the database responds too
+GET  /readyz           what the server needs is there
 """
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field
-from sqlalchemy import text
 
 import tuner
 from api.access.needs import PRINCIPAL
 from api.access.principals import Principal, cookie_of
+from api.problems import RETRY_AFTER_S, problem
+from api.readiness import readiness
 from api.requests import CheckedRoute
 from api.security import cookie_name
 from api.state import Srv
-from tuner.errors import Forbidden, NotAllowed
+from tuner.errors import Fault, Forbidden, NotAllowed
 from tuner.wire.access import Role, SessionView
 from tuner.wire.message import Message
-from tuner.wire.views import Health
+from tuner.wire.views import Health, Readiness
 
 router = APIRouter(tags=["session"], route_class=CheckedRoute)
 
@@ -81,9 +82,13 @@ def healthz() -> Health:
     return Health(status="ok", service="tuner", version=tuner.__version__)
 
 
-@router.get("/readyz")
-def readyz(server: Srv) -> Health:
-    """Report that the database responds too."""
-    with server.database.read() as session:
-        session.execute(text("select 1"))
-    return healthz()
+@router.get("/readyz", response_model=Readiness)
+def readyz(server: Srv) -> Readiness | Response:
+    """Report whether the server can do its work: database, sampler, background tasks, disks. 503 if it cannot."""
+    found = readiness(server)
+    faults = tuple(Fault(check.name, check.detail) for check in found.checks if not check.ok)
+    if not faults:
+        return found
+    answer = problem(503, "tuner:not-ready", "; ".join(map(str, faults)), faults)
+    answer.headers["Retry-After"] = RETRY_AFTER_S
+    return answer

@@ -3,6 +3,8 @@
 POST /workers                  register a session
 GET  /workers                  list sessions, the latest seen first
 POST /workers/{worker}/sync    the sync protocol; waits for work when asked to
+POST /workers/{worker}/drain   tell it to hand everything back and leave
+POST /workers/{worker}/release give it trials again after a quarantine
 """
 
 import time
@@ -10,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from fastapi import APIRouter, Request, Response
+from sqlalchemy.orm import Session
 
 from api.hub import Caller
 from api.requests import CheckedRoute
@@ -18,6 +21,7 @@ from api.sync.syncs import Outcome
 from api.views import worker_view
 from storage import attempts, identity, studies, workers
 from storage.studies import ENDED
+from storage.workers import WorkerRecord
 from tuner.wire.message import Count
 from tuner.wire.sync import Registered, Registration, SyncReply, SyncRequest
 from tuner.wire.views import Page, WorkerView
@@ -54,6 +58,27 @@ def list_workers(server: Srv) -> Page[WorkerView]:
         found = workers.recent(session)
     lease_s = server.settings.lease_s
     return Page(items=[worker_view(w, held=held.get(w.id, 0), now=now, lease_s=lease_s) for w in found])
+
+
+@router.post("/{worker}/drain")
+def drain(server: Srv, worker: Count) -> WorkerView:
+    """Tell a worker to store its trials' states, hand them back and end. Draining twice is no error."""
+    return _changed(server, lambda session: workers.drain(session, worker_id=worker))
+
+
+@router.post("/{worker}/release")
+def release(server: Srv, worker: Count) -> WorkerView:
+    """End a worker's quarantine. One that is not quarantined stays as it is."""
+    return _changed(server, lambda session: workers.quarantine(session, worker_id=worker, until=None, why=None))
+
+
+def _changed(server: Server, change: Callable[[Session], WorkerRecord]) -> WorkerView:
+    with server.database.write() as session:
+        record = change(session)
+        held, now = attempts.held_counts(session).get(record.id, 0), server.database.now(session)
+    server.waiting.wake(record.session)
+    server.hub.ring()
+    return worker_view(record, held=held, now=now, lease_s=server.settings.lease_s)
 
 
 @router.post("/{worker}/sync", response_model=SyncReply)
@@ -98,7 +123,7 @@ async def _exchange(
 
 def _tells(reply: SyncReply) -> bool:
     """Whether a reply gives the worker something to do, or nothing ever more."""
-    return bool(reply.assign or reply.stop) or reply.study in ENDED
+    return bool(reply.assign or reply.stop) or reply.leave or reply.study in ENDED
 
 
 async def _woken(server: Server, caller: Caller, worker: int, until: float) -> bool:

@@ -77,7 +77,8 @@ class Grants:
         self._now = now
         self._lease_s = lease_s
         self._devices = {device["device"]: device for device in worker.devices}
-        self._offers = [offer for offer in offers_of(capacity, leases, held) if offer.device in self._devices]
+        offers = offers_of(capacity, leases, held) if worker.takes_trials(now) else []
+        self._offers = [offer for offer in offers if offer.device in self._devices]
         self._room = sum(offer.free for offer in self._offers)
         self._new: list[tuple[Lease, Start]] = []
         self._limits: dict[str, dict[int, int]] = {}

@@ -91,7 +91,8 @@ class Syncs:
         return max(worker.seq, self.presence.last(worker.id)) <= request.seq
 
     def _nothing(self, seen: Glance) -> Outcome:
-        return Outcome(SyncReply(lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S, study=seen.study))
+        leave = seen.worker.draining
+        return Outcome(SyncReply(leave=leave, lease_s=self._lease_s, next_sync_s=NEXT_SYNC_S, study=seen.study))
 
     def _write(
         self, session: Session, worker: WorkerRecord, request: SyncRequest, *, now: datetime, grants: bool

@@ -7,6 +7,7 @@
   is held until its worker says how it left.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ from api.sync.curves import Curves
 from api.sync.endings import Ending
 from api.sync.grants import Grants
 from api.sync.leases import Key, Lease
+from api.sync.quarantine import FOR, quarantine
 from storage import attempts, checkpoints, events, logs, programs, studies, trials
 from storage.checkpoints import CheckpointRecord
 from storage.events import Change
@@ -30,6 +32,7 @@ from tuner.study.program import fingerprint
 from tuner.study.states import Order, StudyState
 from tuner.wire.sync import Assignment, Resume, Stop, SyncReply, SyncRequest
 
+log = logging.getLogger(__name__)
 NEXT_SYNC_S = 1.0
 """How often a busy worker reports when nothing ends."""
 
@@ -84,6 +87,10 @@ class Turn:
         self.changes += endings.conclude(self._session, ended, now=self._now)
         leases.save(self._session, self._leases.values())
         self.changes += endings.unpin(self._session, ended)
+        why = quarantine(self._session, self._worker, ended, self._now)
+        if why is not None:
+            self._worker = replace(self._worker, quarantined_until=self._now + FOR, quarantine_why=why)
+            log.error("a worker is quarantined: %s", why, extra={"action": "quarantine", "worker": self._worker.name})
 
     def grant(self) -> None:
         """Lease queued trials to the worker's devices."""
@@ -128,6 +135,7 @@ class Turn:
         return SyncReply(
             assign=assign,
             stop=self._stops(),
+            leave=self._worker.draining,
             lease_s=self._lease_s,
             next_sync_s=NEXT_SYNC_S,
             study=self._study_state(),

@@ -283,7 +283,7 @@ class Session:
             stay.stop = told.get(key)
         for assignment in reply.assign:
             self._take(assignment)
-        self._study_ended = reply.study in ENDED and self._held() is None
+        self._study_ended = (reply.study in ENDED or reply.leave) and self._held() is None
         self._next_at = time.monotonic() + min(reply.next_sync_s, reply.lease_s / TRIES_PER_LEASE)
         if self._wants and self._held() is None and not self._study_ended:
             self._next_at = time.monotonic() + (APART_S if parcel.request.wait_s else 0.0)

@@ -93,6 +93,8 @@ class LocalWorker:
             status = self.process.poll()
             if status is None or self.mistake is not None:
                 return
+            if status == 0:  # a user drained it: it comes back with the next start of the server
+                return
             if status == mistakes.STATUS:
                 self.mistake = mistakes.in_log(self.log_path, self.log_start)
                 log.error("a local worker gave up: %s", self.mistake, extra={"action": "give up", "worker": self.name})

@@ -272,6 +272,7 @@ class SyncReply(Message):
 
     assign: list[Assignment] = Field(default_factory=list)
     stop: list[Stop] = Field(default_factory=list)
+    leave: bool = Field(default=False, description="the worker hands back all that it holds, and ends")
     lease_s: float
     next_sync_s: float
     study: StudyState | None = Field(

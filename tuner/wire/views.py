@@ -257,7 +257,9 @@ class WorkerView(Message):
 
     id: int
     name: str
-    state: Literal["busy", "idle", "lost", "gone"]
+    state: Literal["busy", "idle", "lost", "gone", "draining", "quarantined"]
+    why: str | None = Field(default=None, description="why it is quarantined")
+    quarantined_until: datetime | None = None
     devices: list[DeviceInfo]
     workloads: list[str]
     held: int = Field(description="trials that it is running")
@@ -325,6 +327,20 @@ class EventView(Message):
     data: dict[str, Any] = Field(default_factory=dict)
     at: datetime
     by: str | None = Field(default=None, description="who asked for it; null: nobody did, or nobody knows")
+
+
+class Check(Message):
+    """One thing that the server needs."""
+
+    name: str = Field(description="database, sampler, tasks, data or checkpoints")
+    ok: bool
+    detail: str = Field(default="", description="what is wrong")
+
+
+class Readiness(Message):
+    """GET /readyz, when all is well; otherwise the errors of a problem document name what is wrong."""
+
+    checks: list[Check]
 
 
 class Health(Message):

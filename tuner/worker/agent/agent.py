@@ -245,6 +245,9 @@ class Agent:
             return
         # Slots freed by a stop, and what did not fit into this request, are reported at once.
         self._urgent = self._urgent or freed or more
+        if reply.leave:
+            log.info("a user told this worker to leave", extra={"action": "drain"})
+            self.stop()
         pause_s = EMPTY_PAUSE_S if self.holdings.idle else reply.next_sync_s
         self._next_at = time.monotonic() + pause_s
         if reply.study in ENDED and self.holdings.idle:
