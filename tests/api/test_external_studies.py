@@ -151,3 +151,28 @@ def test_a_session_takes_the_trials_of_its_study_alone(client: TestClient) -> No
     assert client.delete("/api/v1/studies/other").status_code == 204
     body = {"session": "s" * 16, "seq": 9, "capacity": [{"device": "own", "free": 1}]}
     assert client.post(f"/api/v1/workers/{opened['worker']}/sync", json=body).status_code == 404
+
+
+def test_the_end_of_what_a_trial_printed_is_kept_by_attempt(client: TestClient) -> None:
+    submit(client)
+    worker = OwnCode(client)
+    (trial,) = worker.take(1)
+    key = {"trial": trial["trial"], "attempt": trial["attempt"]}
+    at = "/api/v1/studies/own/trials/0/log"
+    assert client.get(at).json() | {"updated_at": None} == {
+        "study": "own", "number": 0, "attempt": 1, "text": "", "written": 0, "updated_at": None
+    }  # fmt: skip
+    for text in ("first", "first\nsecond \u00e4\n"):
+        worker.sync(free=0, logs=[{**key, "text": text, "written": len(text)}])
+        assert client.get(at).json()["text"] == text
+    worker.sync(free=0, logs=[{**key, "text": "last", "written": 900}])
+    worker.finish(trial, None, outcome="crashed", error="signal 9")
+    (again,) = worker.take(1)
+    assert again["attempt"] == 2 and client.get(at).json()["attempt"] == 1
+    worker.sync(free=0, logs=[{**key, "text": "too late", "written": 1}])
+    assert client.get(at, params={"attempt": 1}).json()["text"] == "last", "the attempt has ended"
+    assert client.get(at, params={"attempt": 1}).json()["written"] == 900
+    assert client.get("/api/v1/studies/own/trials/99/log").status_code == 404
+    body = {"text": "x" * 65_537, "written": 1, **key}
+    body = {"session": worker.session, "seq": 99, "logs": [body]}
+    assert client.post(f"/api/v1/workers/{worker.id}/sync", json=body).status_code == 422
