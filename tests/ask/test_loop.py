@@ -423,3 +423,16 @@ def test_a_result_that_does_not_count_is_said(tuned: Client, caplog: pytest.LogC
             wait_for(lambda trial=trial: trial.should_stop)
             trial.finish(1)
     assert "the result of trial 0 does not count" in caplog.text
+
+
+@SQLITE
+def test_a_drained_loop_gives_its_trial_back_and_ends(tuned: Client) -> None:
+    own_study(tuned, run_cap=5)
+    seen = []
+    for trial in tuned.ask("own"):
+        seen.append(trial.number)
+        (worker,) = tuned.workers()
+        tuned.drain(worker.id)
+        wait_for(lambda trial=trial: trial.should_stop)
+        assert trial.stop_reason == "pause: this loop was told to leave"
+    assert seen == [0] and tuned.trial("own", 0).state == TrialState.QUEUED

@@ -281,6 +281,9 @@ class Session:
         told = {(stop.trial, stop.attempt): stop for stop in reply.stop}
         for key, stay in self._stays.items():
             stay.stop = told.get(key)
+            if reply.leave and stay.stop is None:
+                trial, attempt = key
+                stay.stop = Stop(trial=trial, attempt=attempt, order="pause", why="this loop was told to leave")
         for assignment in reply.assign:
             self._take(assignment)
         self._study_ended = (reply.study in ENDED or reply.leave) and self._held() is None
