@@ -55,6 +55,8 @@ def _advise(reading: Reading, chosen: Sequence[TrialPoint], timed: Timed | None)
         for family in order
     ]
     items = [_view(study, advice, family) for advice, family in zip(found, order, strict=True)]
+    if plan.spec.external:
+        items = [_of_own_code(item, _completed(reading)[item.optimizer]) for item in items]
     return BatchAdviceList(study=study.name, items=items)
 
 
@@ -186,6 +188,23 @@ def _view(study: StudyRecord, advice: Advice, family: str) -> BatchAdvice:
         notes=list(advice.notes),
         next_experiment=advice.next_experiment,
     )
+
+
+OWN_CODE = (
+    "Report batch_size and lr as hyperparameters, and the noise of your gradients: tuner.noise.Meter, "
+    "trial.report(..., noise=meter)."
+)
+
+
+def _of_own_code(view: BatchAdvice, completed: Sequence[TrialPoint]) -> BatchAdvice:
+    """Say of trials of the user's own code what is missing for advice: only that code can measure it."""
+    if view.grade != "none" or not completed:
+        return view
+    if any(trial.lr > 0 and trial.batch_size > 0 for trial in completed):
+        missing = "no completed trial reported enough of its gradient noise"
+    else:
+        missing = "its trials have no hyperparameters batch_size and lr"
+    return view.model_copy(update={"headline": f"No advice: {missing}.", "next_experiment": OWN_CODE, "notes": []})
 
 
 def _range(found: tuple[float, float] | None) -> BatchRange | None:

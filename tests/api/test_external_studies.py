@@ -70,7 +70,9 @@ def test_an_external_study_runs_to_its_end_and_every_page_copes(client: TestClie
     exec(found["/best"]["snippet"], scope)
     assert scope["params"] == found["/best"]["trial"]["params"]
     assert [row["optimizer"] for row in found["/leaderboard"]["rows"]] == ["external"]
-    assert found["/batch-advice"]["items"][0]["grade"] == "none"
+    advice = found["/batch-advice"]["items"][0]
+    assert advice["grade"] == "none" and "no hyperparameters batch_size and lr" in advice["headline"]
+    assert "tuner.noise.Meter" in advice["next_experiment"]
     assert "steps" in str(found["/figures/curves"]["layout"]["xaxis"])
     assert "have no lr" in str(found["/figures/loss_vs_lr"])
 

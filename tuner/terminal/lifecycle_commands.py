@@ -55,14 +55,15 @@ def edit(
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
-    r"""Change a study while it runs, or after: run_cap, parallel, priority, title, note, tags, budget.max_failed.
+    r"""Change a study while it runs, or after: run_cap, parallel, priority, title, note, tags, and its budgets.
 
-    Values are written as in a study document. A raised run_cap lets a completed study go on.
+    Values are written as in a study document. A raised run_cap or budget lets a completed study go on.
 
     Examples:
       tuner edit digits-optimizers run_cap=128
       tuner edit digits-optimizers title="Which optimizer?" tags=\[digits,baseline]
       tuner edit digits-optimizers priority=2 budget.max_failed=20 parallel=null
+      tuner edit digits-optimizers budget.wall_clock=3h budget.device_hours=8
     """
     from tuner.study.states import StudyState
     from tuner.terminal.assignments import assignments, nested

@@ -37,7 +37,7 @@ export function bar(study) {
 
 /** Whether a budget is shown beside the other numbers: it is limited, or it is money; trials have the bar. */
 function costs(budget) {
-  return !["runs", "failed"].includes(budget.name) && (budget.limit !== null || ["cost", "device_hours"].includes(budget.name));
+  return !["runs", "failed"].includes(budget.name) && (budget.limit !== null || (["cost", "device_hours"].includes(budget.name) && budget.used > 0));
 }
 
 function spent({ unit, used, limit }) {
