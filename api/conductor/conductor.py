@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 
@@ -23,7 +24,7 @@ from api.conductor.tasks import Task
 from api.conductor.troubles import Troubles
 from api.hub import Hub
 from api.plans import Plans
-from api.servers.ownership import TIDYING, Ownership
+from api.servers.ownership import TIDYING, NotOwned, Ownership
 from api.waits import Waits
 from storage import events, studies, trials
 from storage.database import Database
@@ -100,7 +101,7 @@ class Conductor:
 
     def _expire(self) -> None:
         # Whoever takes a study over gives its workers a whole lease to find another server.
-        with self._ownership.acting(self._ids(), for_s=self._lease_s) as mine:
+        with suppress(NotOwned), self._ownership.acting(self._ids(), for_s=self._lease_s) as mine:
             self._expiry.round(mine)
 
     def _close_finished(self) -> None:

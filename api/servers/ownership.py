@@ -6,8 +6,14 @@ from typing import Protocol
 
 from sqlalchemy.orm import Session
 
+from tuner.errors import Conflict
+
 TIDYING = 0
 """No study has this id: whoever drives it also tidies the store, which is no single study's."""
+
+
+class NotOwned(Conflict):
+    """Another server drives the study."""
 
 
 class Ownership(Protocol):

@@ -16,17 +16,13 @@ from math import ceil, inf
 
 from sqlalchemy.orm import Session
 
+from api.servers.ownership import NotOwned
 from storage import line as lines
 from storage.line import SHARDS, Line
-from tuner.errors import Conflict
 
 log = logging.getLogger(__name__)
 FRESH_S = 2.0
 """How long a look at the line is good for."""
-
-
-class NotOwned(Conflict):
-    """Another server drives the study."""
 
 
 class Shards:

@@ -5,7 +5,7 @@ from fake_worker import FakeWorker, report
 from fastapi.testclient import TestClient
 from study_documents import study_document
 
-from api.growth import WINDOW_S, Growth
+from api.growth import SHARED_S, WINDOW_S, Growth
 
 
 class Clock:
@@ -60,3 +60,28 @@ def test_examples_of_a_sync_are_counted_once(client: TestClient) -> None:
     worker.sync(free=0, reports=rows)
     worker.sync(free=0, reports=rows)
     assert growth._tracks[study["id"]].total == 32
+
+
+def test_what_others_report_counts_and_what_they_may_have_while_they_are_not_heard() -> None:
+    clock = Clock()
+    growth = Growth(clock, shared=True)
+    seen = [growth.count(1)]
+
+    def later(seconds: float) -> None:
+        clock.now += seconds
+        seen.append(growth.count(1))
+
+    later(2 * SHARED_S)
+    growth.hears()
+    later(0.0)
+    assert seen == [0, 2, 3], "it was not heard for two spans, and once more at the end"
+    later(100 * SHARED_S)
+    growth.note({1: 32})  # as it comes from another server
+    later(0.0)
+    assert seen[3:] == [3, 4]
+    growth.deaf()
+    later(SHARED_S)
+    assert (seen[-1], growth.count(1, live=False)) == (5, 4), "curves of a study that has ended grow no more"
+    growth.hears()
+    later(0.0)
+    assert seen == sorted(seen), "it never goes back: what was made from an earlier count would count as newer"

@@ -14,7 +14,7 @@ from tuner.search.feeding import Fed
 def main() -> None:
     """Serve until the other end closes the pipe."""
     # Output printed by a library must not get between the responses.
-    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     fed = Fed()
     for line in sys.stdin:
@@ -22,7 +22,10 @@ def main() -> None:
             answer = fed.answer(line)
         except Exception as error:  # the boundary: report it, or the server would wait
             answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
+        try:
+            answers.write(f"{json.dumps(answer)}\n".encode())
+        except BrokenPipeError:
+            return  # the server was killed
 
 
 if __name__ == "__main__":

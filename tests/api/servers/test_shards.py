@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from api.servers import shards as module
-from api.servers.shards import NotOwned, Shards, _spread
+from api.servers.ownership import NotOwned
+from api.servers.shards import Shards, _spread
 from storage import line as lines
 from storage.database import Database, DatabaseUnusable
 from storage.line import SHARDS, Line
