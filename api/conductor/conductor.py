@@ -75,7 +75,7 @@ class Conductor:
         self._lease_s = lease_s
         self._closing = Troubles()
         self._asking = Troubles()
-        self._metering = Metering(database)
+        self._metering = Metering(database, ownership)
         every_s, bell = waits.tick_s, hub.changes
         self.tasks = [
             # No sync was stored either while the database could not be used, so no lease may expire for it.
@@ -111,7 +111,7 @@ class Conductor:
         self._asking.each(self._ids(), self._if_mine(self._proposing.fill))
 
     def _meter(self) -> None:
-        with self._ownership.acting(self._ids()) as mine:
+        with suppress(NotOwned), self._ownership.acting(self._ids(), for_s=EVERY_S) as mine:
             self._metering.round(set(mine))
 
     def _tidy(self) -> None:

@@ -1,13 +1,15 @@
 """Device time: how long studies held devices, looked at every few seconds.
 
 A device that several studies hold at once is divided among them by priority, as its ticks are; several processes on one
-device are one device. Time that the server was away does not count: it cannot know what happened then.
+device are one device. Time that the server was away does not count: it cannot know what happened then. Where a
+study's server changes, a look or two are missing, and none is counted twice.
 """
 
 import time
 from collections import defaultdict
 from collections.abc import Callable
 
+from api.servers.ownership import Ownership
 from storage import attempts, usage
 from storage.database import Database
 
@@ -19,14 +21,19 @@ LONGEST_S = 3 * EVERY_S
 class Metering:
     """Call `round` every few seconds."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, database: Database, ownership: Ownership, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` gives steady seconds."""
         self._database = database
+        self._ownership = ownership
         self._clock = clock
         self._looked_at: float | None = None
 
     def round(self, study_ids: set[int]) -> None:
-        """Charge these studies for the time since the last look."""
+        """Charge these studies, driven by this server since then, for the time since the last look.
+
+        Raises:
+            NotOwned: another server drives some of them now.
+        """
         now = self._clock()
         before, self._looked_at = self._looked_at, now
         if before is None or now - before > LONGEST_S:
@@ -36,6 +43,7 @@ class Metering:
         seconds = {study: share * (now - before) for study, share in shares.items() if study in study_ids}
         if seconds:
             with self._database.write() as session:
+                self._ownership.confirm(session, seconds)
                 usage.add_device_time(session, seconds=seconds)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from study_documents import study_document
 
 from api.conductor.metering import LONGEST_S, Metering, divided
+from api.servers.ownership import Alone
 from storage import attempts, studies, usage
 from storage.database import Database
 
@@ -178,7 +179,7 @@ def test_device_time_is_metered_and_shared(client: TestClient) -> None:
     submit(client, name="one", priority=3.0)
     submit(client, name="two")
     database, now = database_of(client), [0.0]
-    metering = Metering(database, lambda: now[0])
+    metering = Metering(database, Alone(), lambda: now[0])
     FakeWorker(client, session="a" * 16, width=1).take(1)
     with database.read() as session:
         ids = {name: studies.get(session, name).id for name in ("one", "two")}
