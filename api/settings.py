@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     root_path: str = Field(
         default="", pattern="^(/[A-Za-z0-9._~-]+)*$", description="path below which a proxy serves Tuner, e.g. /tuner"
     )
+    webhook_secret: SecretStr | None = Field(default=None, description="signs what webhooks are told (HMAC-SHA256)")
+    webhook_private: bool = Field(default=False, description="webhooks may have addresses of our own network")
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="largest request body")
     max_event_streams: int = Field(default=500, ge=1, description="most event streams open at a time")
 

@@ -27,6 +27,7 @@ from api.settings import Settings
 from api.sync.expiry import Expiry
 from api.sync.syncs import Syncs
 from api.waits import Waits
+from api.webhooks.telling import Telling
 from storage.database import Database
 from tuner.store import Store, open_store
 
@@ -72,7 +73,16 @@ def build_server(
     retention = Retention(database, plans, store)
     expiry = Expiry(database, plans, hub, ownership, settings.lease_s)
     syncs = Syncs(database, plans, settings.lease_s)
+    telling = Telling(database, plans, hub, settings)
+
+    def tell() -> None:
+        dues = telling.due()
+        with ownership.acting({due.study_id for due in dues}) as mine:
+            telling.round([due for due in dues if due.study_id in mine])
+
+    webhooks = Task("webhooks", tell, waits.webhooks_s, bell=hub.changes, apart_s=waits.webhooks_s)
     presence = Task("presence", syncs.store_presence, min(waits.presence_s, settings.lease_s / 3))
+    others = [presence, webhooks]
     return Server(
         settings=settings,
         waits=waits,
@@ -87,7 +97,7 @@ def build_server(
         syncs=syncs,
         commands=Commands(database, plans, hub, retention),
         conductor=Conductor(
-            database, plans, hub, proposing, expiry, retention, ownership, waits, [presence], lease_s=settings.lease_s
+            database, plans, hub, proposing, expiry, retention, ownership, waits, others, lease_s=settings.lease_s
         ),
         metrics=metrics,
         growth=growth,

@@ -21,3 +21,5 @@ class Waits:
     """Which workers are there is stored this often, and at least three times per lease."""
     recheck_s: float = 60.0
     """Whether the token that opened an event stream is valid still is looked up this often."""
+    webhooks_s: float = 1.0
+    """Ends of studies that an address is to be told of are looked for this often."""

@@ -64,6 +64,7 @@ def create(
     batch_groups: Sequence[Mapping[str, Any]] = (),
     priority: float = 1.0,
     submitted: str | None = None,
+    webhook: str | None = None,
 ) -> StudyRecord:
     """Store a new, running study.
 
@@ -73,7 +74,7 @@ def create(
     row = t.Study(
         name=name, title=title, state=StudyState.RUNNING, document=document, batch_groups=list(batch_groups),
         priority=priority, served=0.0, run_cap=run_cap, parallel=parallel, idempotency_key=idempotency_key,
-        submitted=submitted, created_at=now, trials_created=0, runs=0, revision=0, edition=0,
+        submitted=submitted, webhook=webhook, created_at=now, trials_created=0, runs=0, revision=0, edition=0,
     )  # fmt: skip
     try:
         with session.begin_nested():

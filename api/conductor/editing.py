@@ -36,6 +36,7 @@ def edit(
     if not found:
         return []
     row = {"title": spec.title, "priority": spec.priority, "run_cap": spec.run_cap, "parallel": spec.in_flight()}
+    row["webhook"] = spec.webhook
     if not studies.rewrite(session, study_id=study.id, document=document, batch_groups=stored(plan.groups), **row):
         runs = studies.get(session, study.id).runs
         told = f"{spec.run_cap} given; {runs} trials count towards it already (runs), so allowed are {runs} and more"

@@ -76,6 +76,7 @@ def create(
         parallel=spec.in_flight(),
         idempotency_key=key,
         submitted=digest(spec),
+        webhook=spec.webhook,
         now=now,
     )
     changes = [Change(study.id, "study.running", None, dict(data))]

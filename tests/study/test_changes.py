@@ -23,7 +23,7 @@ def faults(changes: dict[str, Any]) -> dict[str, str]:
 def test_only_what_is_named_changes() -> None:
     changes = {
         "title": "better", "note": "why", "tags": ["a", "2026", "a"], "run_cap": 9, "parallel": None, "priority": 2,
-        "budget": {"max_failed": 3},
+        "budget": {"max_failed": 3}, "webhook": "https://example.org/hook",
     }  # fmt: skip
     assert set(changes) == set(CHANGEABLE)
     new = changed(SPEC, changes)
@@ -36,6 +36,7 @@ def test_only_what_is_named_changes() -> None:
         "parallel": [4, None],
         "priority": [1.0, 2.0],
         "budget.max_failed": [10, 3],
+        "webhook": [None, "https://example.org/hook"],
     }
     assert changed(new, changes) == new
     assert changed(SPEC, {}) == SPEC

@@ -11,7 +11,7 @@ from tuner.errors import Fault, InvalidInput
 from tuner.study.check import read_field, unknown_key
 from tuner.study.spec import StudySpec
 
-CHANGEABLE = ("title", "note", "tags", "run_cap", "parallel", "priority", "budget")
+CHANGEABLE = ("title", "note", "tags", "webhook", "run_cap", "parallel", "priority", "budget")
 FIXED: Mapping[str, str] = {
     "name": "others know the study by it",
     "enqueue": "its trials exist; enqueue more by a request of its own",

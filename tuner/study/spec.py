@@ -16,6 +16,7 @@ from tuner.study.micro_batch import Group, grouped
 from tuner.study.parameter_groups import EVERYTHING, FACTORS, default_name
 from tuner.study.reading import AnyScalar, Duration, Number, Whole, shown
 from tuner.study.space import Choices, Domain, Fixed, Range
+from tuner.study.webhook import checked
 from tuner.study.workload_parameters import Parameter
 
 CONDITIONS = ("optimizer", "schedule")
@@ -247,6 +248,9 @@ class StudySpec(Section):
     name: Annotated[str, AfterValidator(_slug)]
     title: str = Field(default="", max_length=200)
     note: str = Field(default="", max_length=20_000, description="free text about the study")
+    webhook: Annotated[str, AfterValidator(checked)] | None = Field(
+        default=None, description="address that is told of the end of the study"
+    )
     tags: Annotated[list[str], AfterValidator(_tags)] = Field(default_factory=list, max_length=50)
     workload: WorkloadRef
     metric: Metric = Metric()

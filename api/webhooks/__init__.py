@@ -1,0 +1,1 @@
+"""Telling an address of a user's of the end of a study."""
