@@ -3,7 +3,7 @@
 # (a tenth of the download); TORCH=cpu or TORCH=cuda decides otherwise.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help install demo serve test check format bench catalogue wheel-light clean
+.PHONY: help install demo serve test chaos check format bench catalogue wheel-light clean
 # Works with make 3.81, which macOS has: every line of a recipe is a shell of its own, so a longer one is joined by `\`.
 
 # The first of these that is new enough (a name on PATH may be a version manager's stub).
@@ -20,6 +20,7 @@ help:
 	@echo "make demo       train 64 real trials, show the winner, keep the dashboard up (ARGS=--exit ends after the study)"
 	@echo "make serve      start the server with a local worker"
 	@echo "make test       run every test"
+	@echo "make chaos      kill servers and workers at random under a study, on SQLite and PostgreSQL (some minutes)"
 	@echo "make check      lint, types, import directions"
 	@echo "make format     format the code"
 	@echo "make bench      run the benchmarks (slow)"
@@ -67,6 +68,9 @@ serve: $(READY)
 
 test: $(TOOLS)
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(TOOLS)
+	@CHAOS_KILLS=$${CHAOS_KILLS:-30} $(BIN)/python -m pytest -n 0 -q -s tests/acceptance/test_chaos.py $(ARGS)
 
 check: $(TOOLS)
 	@$(BIN)/ruff check

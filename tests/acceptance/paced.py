@@ -16,7 +16,7 @@ def paced() -> tuner.Task:
 
     def loss(output, target):
         if pathlib.Path(GATE).exists():
-            time.sleep(0.02)
+            time.sleep(TICK_S)
         return task.loss(output, target)
 
     return dataclasses.replace(task, loss=loss)
@@ -26,12 +26,13 @@ def paced() -> tuner.Task:
 class Pace:
     """The file that holds the trials of `paced` up, and the environment of a server whose workers know the workload."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tick_s: float = 0.02) -> None:
+        """`tick_s`: seconds that each tick takes longer as long as the file is there."""
         self._gate = folder / "slow"
         self._gate.touch()
-        source = folder / "paced.py"
-        source.write_text(f"GATE = {str(self._gate)!r}\n{SOURCE}")
-        self.environment = {"TUNER_WORKLOADS": json.dumps([str(source)])}
+        self.source = folder / "paced.py"
+        self.source.write_text(f"GATE, TICK_S = {str(self._gate)!r}, {tick_s!r}\n{SOURCE}")
+        self.environment = {"TUNER_WORKLOADS": json.dumps([str(self.source)])}
 
     def lift(self) -> None:
         """Let the trials run."""
