@@ -65,6 +65,12 @@ class Settings(BaseSettings):
     root_path: str = Field(
         default="", pattern="^(/[A-Za-z0-9._~-]+)*$", description="path below which a proxy serves Tuner, e.g. /tuner"
     )
+    keep_states_days: float = Field(
+        default=7.0, ge=0, le=36_500, description="states of failed and cancelled trials, for trying them again"
+    )
+    keep_weights_days: float | None = Field(default=None, ge=0, le=36_500, description="best weights of ended studies")
+    keep_events_days: float | None = Field(default=None, ge=0, le=36_500, description="events of ended studies")
+    keep_reports_days: float | None = Field(default=None, ge=0, le=36_500, description="curves of ended studies")
     webhook_secret: SecretStr | None = Field(default=None, description="signs what webhooks are told (HMAC-SHA256)")
     webhook_private: bool = Field(default=False, description="webhooks may have addresses of our own network")
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="largest request body")

@@ -1,6 +1,7 @@
 """The objects that the routes use, created once per app."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -12,7 +13,7 @@ from api.conductor.asker import Asker
 from api.conductor.commands import Commands
 from api.conductor.conductor import Conductor
 from api.conductor.proposing import Proposing
-from api.conductor.retention import Retention
+from api.conductor.retention import Kept, Retention
 from api.conductor.tasks import Task
 from api.growth import Growth
 from api.hub import Hub, Waiting
@@ -59,6 +60,20 @@ class Server:
     """To the other servers; None where there can be none."""
 
 
+def kept(settings: Settings) -> Kept:
+    """Return how long things are kept, as the settings say it."""
+    return Kept(
+        states=timedelta(days=settings.keep_states_days),
+        weights=_days(settings.keep_weights_days),
+        events=_days(settings.keep_events_days),
+        reports=_days(settings.keep_reports_days),
+    )
+
+
+def _days(given: float | None) -> timedelta | None:
+    return None if given is None else timedelta(days=given)
+
+
 def build_server(
     settings: Settings, database: Database, principals: Principals, metrics: Metrics, waits: Waits
 ) -> Server:
@@ -70,7 +85,7 @@ def build_server(
     asker = Asker(waits.sampler_s, lambda method, seconds: metrics.ask.labels(method).observe(seconds))
     proposing = Proposing(database, plans, hub, asker, ownership)
     store = open_store(settings.store_root)
-    retention = Retention(database, plans, store)
+    retention = Retention(database, plans, store, kept(settings))
     expiry = Expiry(database, plans, hub, ownership, settings.lease_s)
     syncs = Syncs(database, plans, settings.lease_s)
     telling = Telling(database, plans, hub, settings)

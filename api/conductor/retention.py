@@ -1,6 +1,7 @@
 """Which files the checkpoint store keeps: the newest state of trials that may go on, and each study's best weights.
 
-A trial that failed or was cancelled goes on from where it was if a user tries it again within a week.
+A trial that failed or was cancelled goes on from where it was if a user tries it again within a week; that, and how
+long what belongs to ended studies is kept, are settings.
 
 A file goes first and its row after it, so a server that is killed in between finishes the work later. Files without a
 row (their worker died before it could tell of them, or their study was deleted) go when they are an hour old.
@@ -10,10 +11,11 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from api.plans import Plans
-from storage import checkpoints, studies, trials, workers
+from storage import aging, checkpoints, studies, trials, workers
 from storage.database import Database
 from tuner.complaints import Complaints
 from tuner.errors import InvalidInput, NotFound
@@ -24,18 +26,32 @@ log = logging.getLogger(__name__)
 EVERY_S = 3.0
 ORPHANS_EVERY_S = 3600.0
 ORPHAN_AGE_S = 3600.0
-STATES_KEPT = timedelta(days=7)
-"""Of trials that failed or were cancelled: how long they go on from where they were if a user tries them again."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How long things are kept after a trial or its study has ended; None: for good."""
+
+    states: timedelta = timedelta(days=7)
+    """Of trials that failed or were cancelled: they go on from where they were if a user tries them again."""
+    weights: timedelta | None = None
+    """Of a study's best trial."""
+    events: timedelta | None = None
+    reports: timedelta | None = None
+    """Rows of curves."""
+
+
 WORKERS_KEPT = timedelta(days=7)
 
 
 class Retention:
     """Deletes files that are no longer needed from the store."""
 
-    def __init__(self, database: Database, plans: Plans, store: Store) -> None:
+    def __init__(self, database: Database, plans: Plans, store: Store, kept: Kept | None = None) -> None:
         self._database = database
         self._plans = plans
         self._store = store
+        self._kept = kept or Kept()
         self._complaints = Complaints(log)
         self._next_s = 0.0
         self._next_orphans_s = time.monotonic() + ORPHANS_EVERY_S  # workers may have files to report after an outage
@@ -49,22 +65,34 @@ class Retention:
             self._next_orphans_s = steady_s + ORPHANS_EVERY_S
             self.sweep_orphans(time.time() - ORPHAN_AGE_S)
             self.forget_workers()
+            self.forget_old_studies()
 
     def sweep(self) -> None:
         """Delete states that were superseded and weights that are not their study's best."""
         with self._database.read() as session:
-            ended_before = self._database.now(session) - STATES_KEPT
-            unwanted = checkpoints.superseded(session, ended_before=ended_before)
+            now = self._database.now(session)
+            unwanted = checkpoints.superseded(session, ended_before=now - self._kept.states)
+            old = set(aging.ended(session, before=now - self._kept.weights)) if self._kept.weights else set()
             for study_id, found in checkpoints.stored_weights(session).items():
                 with contextlib.suppress(NotFound):  # deleted meanwhile
                     minimize = self._plans.of(studies.get(session, study_id)).minimize
                     best = trials.best(session, study_id=study_id, minimize=minimize)
-                    unwanted += [row for row in found if best is None or row.trial_id != best.id]
+                    keeps = None if best is None or study_id in old else best.id
+                    unwanted += [row for row in found if row.trial_id != keeps]
         if not unwanted:
             return
         gone = [record for record in unwanted if self.delete([record.path])]
         with self._database.write() as session:
             checkpoints.forget(session, records=gone)
+
+    def forget_old_studies(self) -> None:
+        """Drop what is not kept of studies that ended long ago, in portions."""
+        for forget, kept in ((aging.forget_events, self._kept.events), (aging.forget_reports, self._kept.reports)):
+            while kept is not None:
+                with self._database.write() as session:
+                    old = aging.ended(session, before=self._database.now(session) - kept)
+                    if not old or not forget(session, study_ids=old):
+                        break
 
     def forget_workers(self) -> None:
         """Drop worker sessions that were not seen for long and of which no attempt is kept."""
