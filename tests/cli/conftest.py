@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from fake_server import FakeServer
+from fastapi.testclient import TestClient
 from typer.testing import CliRunner, Result
 
-from tuner.cli import app
+from tuner.cli import app as commands
+from tuner.client import Client
 
 
 @pytest.fixture
@@ -34,6 +36,20 @@ def tuner() -> Callable[..., Result]:
     """Run a command: `tuner("best", "demo")`."""
 
     def run(*arguments: str, **options: Any) -> Result:
-        return CliRunner().invoke(app, list(arguments), **options)
+        return CliRunner().invoke(commands, list(arguments), **options)
 
     return run
+
+
+@pytest.fixture
+def app(serve_app: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """The real app, which every command of the test talks to."""
+    client = serve_app()
+    connect = Client.__init__
+
+    def connected(self: Client, url: str | None = None, token: str | None = None, **_: object) -> None:
+        connect(self, "http://127.0.0.1:8700", token, transport=client._transport)
+
+    monkeypatch.setattr(Client, "__init__", connected)
+    monkeypatch.setattr(Client, "close", lambda self: None)  # the app's own transport outlives a command
+    return client

@@ -5,26 +5,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from fastapi.testclient import TestClient
 from study_documents import study_document
 from typer.testing import Result
-
-from tuner.client import Client
-
-
-@pytest.fixture
-def app(serve_app: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    """The app, which every command of the test talks to."""
-    client = serve_app()
-    connect = Client.__init__
-
-    def connected(self: Client, url: str | None = None, token: str | None = None, **_: object) -> None:
-        connect(self, "http://127.0.0.1:8700", token, transport=client._transport)
-
-    monkeypatch.setattr(Client, "__init__", connected)
-    monkeypatch.setattr(Client, "close", lambda self: None)  # the app's own transport outlives a command
-    return client
 
 
 def test_from_an_open_server_to_a_closed_one_and_back(
