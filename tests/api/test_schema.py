@@ -1,4 +1,4 @@
-"""Whatever the API's own description allows as a request, the server answers it as described, with a token or without."""
+"""Whatever the API's description allows as a request, the server answers it as described, with a token or without."""
 
 from collections.abc import Iterator
 from typing import Any
