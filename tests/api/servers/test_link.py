@@ -72,6 +72,17 @@ def test_a_study_submitted_here_is_driven_there_and_gives_work_to_who_waits_here
 
 
 @pytest.mark.usefixtures("no_polling")
+def test_a_worker_that_waits_here_is_told_to_leave_there(serve: Serve) -> None:
+    first, second = serve(), serve()
+    eventually(lambda: second.server.hub.hears_all and first.server.hub.hears_all, "both to hear")
+    worker = FakeWorker(second.client)
+    reply = waiting(worker)
+    eventually(lambda: is_waiting(second, worker), "it to wait")
+    assert first.client.post(f"/api/v1/workers/{worker.id}/drain").status_code == 200
+    assert reply.result(20).leave
+
+
+@pytest.mark.usefixtures("no_polling")
 def test_who_follows_a_study_here_sees_what_happens_there(serve: Serve) -> None:
     first, second = serve(), serve()
     eventually(lambda: second.server.hub.hears_all and first.server.hub.hears_all, "both to hear")
