@@ -24,8 +24,9 @@ async def study(server: Server, request: Request, key: str, status: int = 200) -
     place = await server.answers.place(key)
     shown = await server.answers.detail(place, exact=wants_exact(request))
     view = await _at_this_moment(server, shown.value.view, shown.value.view.failures)
-    view = view.model_copy(update={"budgets": await server.pools.reads.run(_budgets, server, view)})
-    answer = respond(request, reply(view), shown.behind_s)
+    # Time goes by without any news: nobody fetches a study again for that.
+    whole = view.model_copy(update={"budgets": await server.pools.reads.run(_budgets, server, view)})
+    answer = respond(request, reply(whole, tag_of=view), shown.behind_s)
     answer.status_code = status if status != 200 else answer.status_code
     return answer
 

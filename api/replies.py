@@ -32,15 +32,19 @@ class Reply:
         return len(self.body) + len(self.packed or b"") + 200
 
 
-def reply(content: BaseModel | dict[str, Any]) -> Reply:
-    """Write a document."""
-    if isinstance(content, BaseModel):
-        body = content.model_dump_json().encode()
-    else:
-        body = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+def reply(content: BaseModel | dict[str, Any], *, tag_of: BaseModel | None = None) -> Reply:
+    """Write a document. `tag_of` is what its ETag is made of, where parts of it change with the clock alone."""
+    body = _written(content)
+    tagged = body if tag_of is None else _written(tag_of)
     packed = gzip.compress(body, LEVEL, mtime=0) if len(body) >= LEAST_PACKED else None
     # Weak, because the compressed and the plain form have the same.
-    return Reply(body, packed, f'W/"{hashlib.sha256(body).hexdigest()[:24]}"')
+    return Reply(body, packed, f'W/"{hashlib.sha256(tagged).hexdigest()[:24]}"')
+
+
+def _written(content: BaseModel | dict[str, Any]) -> bytes:
+    if isinstance(content, BaseModel):
+        return content.model_dump_json().encode()
+    return json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def respond(request: Request, content: Reply, behind_s: float = 0.0) -> Response:
