@@ -99,18 +99,17 @@ class Asker:
         source, target = process.stdout.fileno(), process.stdin.fileno()
         until, answer, left = time.monotonic() + self._deadline_s, b"", memoryview(line)
         while not answer.endswith(b"\n"):
-            patience_s = until - time.monotonic()
-            readable, writable, _ = select.select([source], [target] if left else [], [], max(0.0, patience_s))
-            if not readable and not writable:
+            ready = _ready(source, target if left else None, until - time.monotonic())
+            if not ready:
                 self._end()
                 raise SamplerFailed(
                     f"the sampler process did not answer within {self._deadline_s:g} s "
                     f"when asked for a configuration of {family}, and was ended"
                 )
             try:
-                if writable:
+                if target in ready:
                     left = left[os.write(target, left[:CHUNK]) :]
-                if readable:
+                if source in ready:
                     said = os.read(source, CHUNK)
                     answer += said
                     if not said:
@@ -160,3 +159,12 @@ class Asker:
             process.kill()
         with self._lock:
             self._end()
+
+
+def _ready(source: int, target: int | None, patience_s: float) -> set[int]:
+    """Wait until a pipe can be read, or the other one written to; return which. `select` takes no number above 1023."""
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    if target is not None:
+        poll.register(target, select.POLLOUT)
+    return {number for number, _ in poll.poll(max(0.0, 1000 * patience_s))}

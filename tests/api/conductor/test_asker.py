@@ -1,6 +1,7 @@
 """The sampler process dies, hangs or is stopped: it is replaced within a deadline, and says why."""
 
 import os
+import resource
 import signal
 import sys
 from dataclasses import replace
@@ -92,3 +93,22 @@ def test_a_process_that_never_takes_in_a_history_is_said_to(tmp_path: Path) -> N
     with pytest.raises(SamplerFailed, match="does not take in the history of sgd"):
         asker.ask(REQUEST)
     asker.close()
+
+
+def test_a_server_with_many_open_files_asks_as_well() -> None:
+    """Its pipes have numbers above what `select` takes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1200:
+        pytest.skip("this machine allows too few open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1050)]
+    asker = Asker(30.0)
+    try:
+        assert len(asker.ask(REQUEST)) == 2
+        assert asker._process is not None and asker._process.stdout is not None
+        assert asker._process.stdout.fileno() > 1023
+    finally:
+        asker.close()
+        for number in taken:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
