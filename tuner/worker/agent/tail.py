@@ -6,11 +6,13 @@ A process that prints much is read as fast as it prints, so it neither waits nor
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 
 MOST_BYTES = 65_536
 """What is kept."""
 CHUNK = 65_536
+LOOK_S = 0.001
 SETTLE_S = 0.5
 """How long what was printed may take to be read."""
 
@@ -25,6 +27,8 @@ class Tail:
         self._written = 0
         self._quiet = threading.Event()
         self._quiet.set()
+        self._stream: int | None = None
+        """What is read, while it is open."""
 
     @property
     def written(self) -> int:
@@ -48,20 +52,30 @@ class Tail:
     def follow(self, stream: int) -> threading.Thread:
         """Read a stream in a thread of its own until it ends, and close it."""
         self._quiet.clear()
+        self._stream = stream
         thread = threading.Thread(target=self._read, args=(stream,), name="output", daemon=True)
         thread.start()
         return thread
 
     def settle(self, patience_s: float = SETTLE_S) -> None:
-        """Wait until all that was printed before has been read."""
-        self._quiet.wait(patience_s)
+        """Wait until all that was printed before has been read.
+
+        What waits in the pipe is looked at first: the reader is quiet until it wakes up to read it.
+        """
+        until = time.monotonic() + patience_s
+        while (left := until - time.monotonic()) > 0:
+            stream = self._stream
+            if stream is not None and _readable(stream, 0):
+                time.sleep(min(left, LOOK_S))
+            elif self._quiet.wait(left):
+                return
 
     def _read(self, stream: int) -> None:
         try:
             while True:
-                if not select.select([stream], [], [], 0)[0]:
+                if not _readable(stream, 0):
                     self._quiet.set()
-                    select.select([stream], [], [])
+                    _readable(stream, None)
                     self._quiet.clear()
                 data = os.read(stream, CHUNK)
                 if not data:
@@ -70,5 +84,13 @@ class Tail:
         except OSError:
             return
         finally:
+            self._stream = None
             self._quiet.set()
             os.close(stream)
+
+
+def _readable(stream: int, timeout_ms: int | None) -> bool:
+    """Whether a stream has something to read, or has ended. `select` would take no file number above 1023."""
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    return bool(poll.poll(timeout_ms))
