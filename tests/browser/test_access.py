@@ -59,8 +59,8 @@ def test_a_viewer_is_offered_nothing_that_would_be_refused(browser: Browser, clo
     viewer = ask(f"{closed}/api/v1/tokens", {"role": "viewer", "label": "guest"})
     page, watch = opened(browser, f"{closed}/studies/mine", viewer["token"])
     expect(page.get_by_role("heading", name="mine")).to_be_visible()
-    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
-    expect(page.get_by_role("button", name="Delete")).to_be_hidden()
+    expect(page.locator(".heading").get_by_role("button", name="Stop")).to_be_hidden()
+    expect(page.locator(".heading").get_by_role("button", name="Delete")).to_be_hidden()
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_label("Token")).to_be_visible()
     assert watch.faults == []
@@ -69,6 +69,6 @@ def test_a_viewer_is_offered_nothing_that_would_be_refused(browser: Browser, clo
 
 def test_an_admin_has_the_buttons(browser: Browser, closed: str) -> None:
     page, watch = opened(browser, f"{closed}/studies/mine", SHARED)
-    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    expect(page.locator(".heading").get_by_role("button", name="Stop")).to_be_visible()
     assert watch.faults == []
     page.context.close()

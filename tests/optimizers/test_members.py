@@ -95,7 +95,7 @@ def test_a_stack_of_trials_trains_experts_as_an_own_loop_does(name: str) -> None
     found = stack.parameters(2)
     model = solo.model_of(TASK, 5).double()
     optimizer = build(name, model, roles=TASK.roles, lr=0.01)
-    for x, y in solo.batches(TASK, 5, 16, STEPS):
+    for x, y, *_ in solo.batches(TASK, 5, 16, STEPS):
         optimizer.zero_grad()
         cross_entropy(model(x.double()), y).backward()
         optimizer.step()
