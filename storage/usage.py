@@ -20,6 +20,11 @@ class Times:
     device_s: float
     """That it held devices, added up; of devices that it shared, its share."""
 
+    @property
+    def device_hours(self) -> float:
+        """The same in hours."""
+        return self.device_s / 3600.0
+
 
 def times(session: Session, *, study_id: int, now: datetime) -> Times:
     """Return the time that a study has used."""

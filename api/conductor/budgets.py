@@ -16,8 +16,6 @@ from tuner.errors import Conflict
 from tuner.study.reading import in_words
 from tuner.study.spec import Budget
 
-HOUR_S = 3600.0
-
 
 def room(session: Session, *, study_id: int, plan: Plan) -> int | None:
     """Return how many more trials the budget of examples allows; None: any number. Exact while the study is held."""
@@ -55,7 +53,7 @@ def used_up(used: Times, budget: Budget) -> str | None:
     """Return which budget of time or money is used up, in words; None while there is some left."""
     if budget.wall_clock is not None and used.wall_clock_s >= budget.wall_clock:
         return f"the budget of {in_words(budget.wall_clock)} (wall_clock) is used up"
-    hours = used.device_s / HOUR_S
+    hours = used.device_hours
     if budget.device_hours is not None and hours >= budget.device_hours:
         return f"the budget of {budget.device_hours:g} device hours is used up"
     if budget.cost is not None and hours * (budget.price_per_device_hour or 0.0) >= budget.cost:

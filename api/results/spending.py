@@ -11,8 +11,6 @@ from tuner.study.spec import Budget
 from tuner.study.states import TrialState
 from tuner.wire.views import BudgetView
 
-HOUR_S = 3600.0
-
 
 def spending(
     session: Session, study: StudyRecord, budget: Budget, counts: dict[TrialState, int], now: datetime
@@ -29,7 +27,7 @@ def spending(
 
 
 def _timed(used: Times, budget: Budget) -> list[BudgetView]:
-    hours, price = used.device_s / HOUR_S, budget.price_per_device_hour
+    hours, price = used.device_hours, budget.price_per_device_hour
     shown = [
         _view("wall_clock", budget.wall_clock, used.wall_clock_s, "s"),
         _view("device_hours", budget.device_hours, hours, "h"),

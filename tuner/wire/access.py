@@ -13,22 +13,13 @@ class Role(State):
     """What the owner of a token may do; each of viewer, submitter and admin may do all that the one before may."""
 
     VIEWER = "viewer"
+    """Reads everything."""
     SUBMITTER = "submitter"
+    """Also creates, changes, stops and deletes studies, and trains trials by loops of its own."""
     ADMIN = "admin"
+    """Also runs workers, and manages workers and tokens."""
     WORKER = "worker"
-
-    @property
-    def means(self) -> str:
-        """What the role is for, in one line."""
-        return MEANINGS[self]
-
-
-MEANINGS = {
-    Role.VIEWER: "reads everything",
-    Role.SUBMITTER: "also creates, changes, stops and deletes studies, and trains trials by loops of its own",
-    Role.ADMIN: "also runs workers, and manages workers and tokens",
-    Role.WORKER: "trains trials in a session of its own, and reads nothing else",
-}
+    """Trains trials in a session of its own, and reads nothing else."""
 
 
 class NewToken(Message):
